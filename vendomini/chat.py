@@ -1,0 +1,305 @@
+"""What episodes ask and engines answer: requests, replies, and the seam between them.
+
+An episode is a generator: it yields a tuple of requests and is sent the tuple of their
+replies. It holds no engine, file or clock, so one process interleaves hundreds of them,
+and a test drives one by hand. An episode that yields an empty tuple asks nothing: it
+offers a pause in a long computation, and is sent an empty tuple.
+"""
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+REQUEST_VERSION = 1
+"""Version of the hashed form of a request. A change of it makes old reply logs unreadable."""
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+FinishReason: TypeAlias = Literal["stop", "length", "context"]
+SeedSupport: TypeAlias = Literal["exact", "best_effort", "none"]
+Kind: TypeAlias = Literal["chat", "completion", "score"]
+Format: TypeAlias = Literal["text", "schema"]
+Thinking: TypeAlias = Literal["default", "off", "on"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How replies are drawn; the same on every engine.
+
+    `max_tokens` counts new tokens. `top_logprobs` is how many alternatives per token are
+    returned with their log-probabilities (0: none).
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 2000
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyFormat:
+    """`text`: anything. `schema`: JSON that `json_schema` accepts; shape only, no world ids."""
+
+    kind: Format = "text"
+    json_schema: str | None = None  # the JSON text of the schema; None exactly when kind is text
+
+    def __post_init__(self) -> None:
+        if (self.kind == "schema") != (self.json_schema is not None):
+            raise ValueError("a reply format has a json_schema exactly when its kind is `schema`")
+
+
+TEXT = ReplyFormat()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """Continue a conversation, by the model's own chat template."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    reply_format: ReplyFormat = TEXT
+    thinking: Thinking = "default"
+    seed: int | None = None  # None: whoever drives the episode sets it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """Continue raw text."""
+
+    prompt: str
+    sampling: Sampling = Sampling()
+    reply_format: ReplyFormat = TEXT
+    seed: int | None = None  # None: whoever drives the episode sets it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """How likely is each continuation of the prompt? One choice each, in order, with `score`."""
+
+    prompt: str
+    continuations: tuple[str, ...]
+    seed: int | None = None  # kept so that all kinds are alike; a score draws nothing
+
+
+Request: TypeAlias = ChatRequest | CompletionRequest | ScoreRequest
+
+KINDS: dict[type, Kind] = {
+    ChatRequest: "chat",
+    CompletionRequest: "completion",
+    ScoreRequest: "score",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """One token of a reply, its natural-log probability, and the likeliest alternatives."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of the n answers to a request.
+
+    `score` is the summed natural-log probability of a continuation (score requests only).
+    """
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    reasoning: str | None = None  # None: the model gave none apart from its answer
+    logprobs: tuple[TokenLogprob, ...] | None = None  # None: not asked for
+    score: float | None = None  # None: not a score request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What an engine answered, and what it took.
+
+    Finish reason `context` means that the prompt was too long: a reply like any other.
+    `tokens_cached` of the `tokens_in` were found in the engine's prefix cache.
+    `seconds` is wall time from asking to answer.
+    """
+
+    choices: tuple[Choice, ...]
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    seconds: float = 0.0
+    seed_support: SeedSupport = "none"
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return self.choices[0].text
+
+
+T = TypeVar("T")
+Episode: TypeAlias = Generator[tuple[Request, ...], tuple[Reply, ...], T]
+
+
+def ask(request: Request) -> Episode[Reply]:
+    """Ask one thing from inside an episode: ``reply = yield from ask(request)``."""
+    (reply,) = yield (request,)
+    return reply
+
+
+def ask_all(requests: tuple[Request, ...]) -> Episode[tuple[Reply, ...]]:
+    """Ask several things at once; the replies come in the order of the requests."""
+    return (yield requests)
+
+
+def kind_of(request: Request) -> Kind:
+    """``chat``, ``completion`` or ``score``."""
+    return KINDS[type(request)]
+
+
+def format_of(request: Request) -> Format:
+    """The reply format a request insists on; a score has none and counts as text."""
+    return "text" if isinstance(request, ScoreRequest) else request.reply_format.kind
+
+
+def choices_of(request: Request) -> int:
+    """How many choices the reply must have."""
+    return len(request.continuations) if isinstance(request, ScoreRequest) else request.sampling.n
+
+
+def request_seed(phase_seed: int, replication: int, ask_index: int, position: int) -> int:
+    """The seed of a request, in 0 .. 2**31 - 1: a function of its place alone."""
+    place = f"{phase_seed}/{replication}/{ask_index}/{position}"
+    return _seed_from(place)
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of choice `sample` of a request with several; that of choice 0 is the request's."""
+    return seed if sample == 0 else _seed_from(f"{seed}#{sample}")
+
+
+def seeded(request: Request, seed: int) -> Request:
+    """The request with its seed filled in, unless the episode chose one itself."""
+    return request if request.seed is not None else replace(request, seed=seed)
+
+
+def request_hash(request: Request) -> str:
+    """32 hexadecimal digits that name what was asked: equal requests, equal names.
+
+    Covers the kind, messages or prompt and continuations, sampling, reply format and seed,
+    with defaults left out, so that a new field with a default renames no old request.
+    Neither the engine nor the rendered text enters.
+    """
+    content = msgspec.json.encode(
+        {"version": REQUEST_VERSION, "kind": kind_of(request), **_without_defaults(request)},
+        order="deterministic",
+    )
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _seed_from(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+_DEFAULT_SAMPLING = Sampling()
+
+
+def _without_defaults(request: Request) -> dict[str, object]:
+    named: dict[str, object] = {}
+    if isinstance(request, ChatRequest):
+        named["messages"] = request.messages
+        if request.thinking != "default":
+            named["thinking"] = request.thinking
+    else:
+        named["prompt"] = request.prompt
+    if isinstance(request, ScoreRequest):
+        named["continuations"] = request.continuations
+    else:
+        if request.sampling != _DEFAULT_SAMPLING:
+            named["sampling"] = {
+                name: getattr(request.sampling, name)
+                for name in Sampling.__dataclass_fields__
+                if getattr(request.sampling, name) != getattr(_DEFAULT_SAMPLING, name)
+            }
+        if request.reply_format != TEXT:
+            named["reply_format"] = request.reply_format
+    if request.seed is not None:
+        named["seed"] = request.seed
+    return named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFeatures:
+    """What an engine can do; what is missing here it refuses, by name, before a run starts."""
+
+    kinds: frozenset[Kind]
+    formats: frozenset[Format]
+    several_choices: bool
+    logprobs: bool
+    seed_support: SeedSupport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """All that is needed to open one engine.
+
+    `model` is a hub id or a local folder. Lengths are in tokens.
+    """
+
+    backend: Literal["hf", "vllm", "openai", "scripted"]
+    model: str
+    revision: str | None = None  # None: the model's default branch
+    dtype: str | None = None  # None: the engine's own choice
+    quantization: str | None = None  # None: as the checkpoint is
+    gpus: int = 0
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    max_model_len: int | None = None  # None: the model's own
+    concurrency: int | None = None  # most live episodes; None: no limit of the engine's
+    script: str | None = None  # scripted only: a recorded log; None: the built-in
+    latency_s: float = 0.0  # scripted only: seconds each reply takes
+
+
+class Engine(Protocol):
+    """Answers requests, many at a time.
+
+    Raises `EngineError` when it cannot answer any more; a prompt that is too long is a
+    reply with finish reason ``context``, not an error.
+    """
+
+    @property
+    def features(self) -> EngineFeatures: ...
+
+    async def start(self) -> None:
+        """Load the model; return when the first request may come."""
+        ...
+
+    async def answer(self, request: Request) -> Reply: ...
+
+    async def stop(self) -> None:
+        """Free everything; allowed at any time, also twice."""
+        ...
+
+
+def missing_feature(request: Request, features: EngineFeatures) -> str | None:
+    """The first thing `request` needs and the engine lacks, by name; None if there is none."""
+    if kind_of(request) not in features.kinds:
+        return f"requests of kind `{kind_of(request)}`"
+    if format_of(request) not in features.formats:
+        return f"reply_format `{format_of(request)}`"
+    if not isinstance(request, ScoreRequest):
+        if request.sampling.n > 1 and not features.several_choices:
+            return "several choices (n > 1)"
+        if request.sampling.top_logprobs and not features.logprobs:
+            return "log-probabilities"
+    return None

@@ -1,0 +1,50 @@
+"""Errors a user can fix. Anything else is a bug and keeps its traceback.
+
+VendoMiniError
+├── ConfigError       a phase file or a command line says something impossible
+├── PlanError         no hardware in the cluster fits the request
+├── SubmitError       Slurm refused the job
+├── EngineError       the model could not be loaded or stopped answering
+└── StoreError        an experiment's folder is missing, locked or inconsistent
+    └── ReplayError   a run, started again, asked something else than it had asked before
+"""
+
+from typing import ClassVar
+
+
+class VendoMiniError(Exception):
+    """Base class: what is wrong, then on its own line what to do about it."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(VendoMiniError):
+    """A phase file or a command line says something impossible."""
+
+
+class PlanError(VendoMiniError):
+    """No hardware that may be used fits the request."""
+
+
+class SubmitError(VendoMiniError):
+    """Slurm refused a job, or could not be asked."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class EngineError(VendoMiniError):
+    """A model could not be loaded or stopped answering."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class StoreError(VendoMiniError):
+    """An experiment's folder is missing, unwritable, locked or inconsistent."""
+
+
+class ReplayError(StoreError):
+    """A run that was started again asked something else than its log says it had asked."""

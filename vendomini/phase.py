@@ -1,0 +1,125 @@
+"""What a phase file says, as values: the settings every workload shares, and one run.
+
+A workload adds its own sections beside `experiment` and `engine`; see `workloads/workload.py`.
+Field metadata that the reader of phase files checks: ``ge``, ``gt``, ``le``, ``lt`` (bounds of
+a number), ``choices`` (the only texts a union such as ``int | str`` takes).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+Scalar: TypeAlias = str | int | float | bool | None
+AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
+Backend: TypeAlias = Literal["auto", "hf", "vllm", "openai", "scripted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentSettings:
+    """Names the experiment and says how often each arm is repeated. Not part of a run's id,
+    except `seed`."""
+
+    name: str = "experiment"
+    description: str = ""
+    workload: str = "warehouse"
+    phase: int | None = field(default=None, metadata={"ge": 1, "le": 5})  # None: not of the study
+    replications: int = field(default=1, metadata={"ge": 1})
+    seed: int | None = None  # None means 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How replies are computed: never part of a run's id, unless it is an axis of the grid.
+
+    Lengths are in tokens. `None` leaves the choice to the planner or the engine.
+    """
+
+    backend: Backend = "auto"
+    dtype: str | None = None
+    quantization: str | None = None
+    tensor_parallel_size: int | None = field(default=None, metadata={"ge": 1})
+    pipeline_parallel_size: int | None = field(default=None, metadata={"ge": 1})
+    max_model_len: int | None = field(default=None, metadata={"ge": 1})
+    concurrency: int | None = field(default=None, metadata={"ge": 1})  # most live episodes
+    script: str | None = None  # scripted engine: path of a recorded reply log
+    latency_s: float = field(default=0.0, metadata={"ge": 0})  # scripted engine: seconds a reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which model plays, and how its replies are drawn.
+
+    `name` is a hub id or a local folder. `context_length` is the conversation window in
+    tokens; ``auto`` is the largest window that all models of the phase share.
+    """
+
+    name: str = "meta-llama/Llama-3.1-8B-Instruct"
+    revision: str | None = None
+    context_length: int | str = field(default="auto", metadata={"ge": 1, "choices": ("auto",)})
+    temperature: float = field(default=0.3, metadata={"ge": 0, "le": 2})
+    top_p: float = field(default=1.0, metadata={"gt": 0, "le": 1})
+    max_tokens_per_call: int = field(default=2000, metadata={"ge": 1})
+    thinking: Literal["default", "off", "on"] = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One cell of the grid and one replication, resolved.
+
+    `settings` is what the phase file says for this run, as nested plain values, with
+    `fixed`, the grid and `max_steps_by_level` applied; `arm` repeats the grid's part of it
+    by dotted key. `seed` is the phase's, the same for every run of it.
+    """
+
+    id: str
+    workload: str
+    workload_version: int
+    seed: int
+    replication: int
+    arm: Mapping[str, Scalar]
+    settings: Mapping[str, Any]
+    in_grid: bool = True
+
+
+def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, such as ``agent.model.name``; `KeyError` if there is none."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+T = TypeVar("T")
+
+
+def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
+    """A workload's sections of a run's settings, typed. They were checked when they were read."""
+    sections = {field.name: settings[field.name] for field in fields(settings_type)}  # type: ignore[arg-type]
+    return msgspec.convert(sections, settings_type)
+
+
+ENGINELESS = "no engine"
+
+
+def group_key(run: Run, *, asks: bool) -> str:
+    """The group a run belongs to: the runs that one loaded engine can serve.
+
+    Runs that never ask share one group, whatever their model. Engine settings tell groups
+    apart only where they are axes of the grid: the others are the same for the whole phase.
+    """
+    if not asks:
+        return ENGINELESS
+    model = run.settings["agent"]["model"]
+    key = str(model["name"]) + (f"@{model['revision']}" if model["revision"] else "")
+    axes = sorted((name, value) for name, value in run.arm.items() if name.startswith("engine."))
+    return " ".join([key, *(f"{name}={value}" for name, value in axes)])
+
+
+def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
+    """A run's settings as the workload's own type; the sections of others are left aside.
+
+    The values were checked when the phase was loaded; anything else is a `msgspec.ValidationError`.
+    """
+    return msgspec.convert(settings, settings_type)

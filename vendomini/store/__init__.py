@@ -1,0 +1,1 @@
+"""An experiment on disk: its names, its claims, its heartbeats, its logs."""

@@ -1,0 +1,153 @@
+"""What the files of an experiment hold, and how it is written: the store's vocabulary.
+
+Everything is JSON by msgspec, which refuses what is not JSON; numbers that are not finite
+are refused before they reach a file (`encode`).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from vendomini.chat import Reply
+from vendomini.errors import StoreError
+from vendomini.store.process import Process
+
+STORE_FORMAT = 1
+
+WorkerState: TypeAlias = Literal["starting", "working", "draining", "ended"]
+ErrorKind: TypeAlias = Literal["engine", "replay", "bug"]
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """`experiment.json`: which layout this folder has."""
+
+    store_format: int
+    made_by: str
+
+
+class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`claims/<run>.<attempt>`: who plays this attempt."""
+
+    incarnation: str
+
+
+class SlurmPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in Slurm a worker lives. `job` is ``<id>`` or ``<array id>_<task>``."""
+
+    job: str
+    restarts: int
+    node: str
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`workers/<incarnation>.json`: a heartbeat, and what the worker is.
+
+    `beat` grows with each rewriting. `steps` and `runs` count since the worker started.
+    """
+
+    incarnation: str
+    beat: int
+    state: WorkerState
+    process: Process
+    submission: str
+    group: str
+    started: str  # UTC, ISO 8601
+    steps: int = 0
+    runs: int = 0
+    live: int = 0
+    gpus: str | None = None
+    slurm: SlurmPlace | None = None
+    engine: Mapping[str, Any] | None = None  # the spec it was opened with; None: never asks
+    provenance: Mapping[str, str] = {}
+    problem: str | None = None  # why it ended early
+
+
+class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `logs/<incarnation>.replies.jsonl`: the checkpoint."""
+
+    run: str
+    attempt: int
+    ask: int
+    position: int
+    hash: str
+    reply: Reply
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`errors/<run>.<attempt>.json`: how an attempt failed.
+
+    `engine` errors are worth another try; a `replay` or a `bug` would only repeat itself.
+    """
+
+    run: str
+    attempt: int
+    incarnation: str
+    submission: str
+    kind: ErrorKind
+    message: str
+    hint: str = ""
+    trace: str = ""
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """`pins/<group>.json`: what gave a group its first reply, and so gives it every other."""
+
+    backend: str
+    dtype: str | None
+    quantization: str | None
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run was played. Never compared: two equal runs may differ in all of it."""
+
+    attempt: int
+    incarnation: str
+    submission: str
+    backend: str | None  # None: the run never asked
+    node: str
+    job: str | None
+    seconds: float  # wall time of the attempt that finished
+    replies: int
+    replayed: int  # of them, how many came from the log
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+
+
+class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`results/<run>.json`: a finished run. Its existence is what `done` means."""
+
+    run: str
+    outcome: msgspec.Raw
+    served: Served
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """JSON. Raises `StoreError` for a number that is not finite.
+
+    msgspec writes NaN and infinity as null, so a null is looked into before it is believed.
+    """
+    content = _ENCODER.encode(value)
+    if b"null" in content:
+        _refuse_non_finite(value)
+    return content
+
+
+def _refuse_non_finite(value: Any) -> None:
+    plain = value if isinstance(value, float) else msgspec.to_builtins(value)
+    waiting: list[Any] = [plain]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            raise StoreError(
+                f"`{item}` is no number that a record may hold", hint="this is a bug: report it"
+            )
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)

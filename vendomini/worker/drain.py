@@ -1,0 +1,58 @@
+"""When a worker stops claiming, when it lets go of what is under way, and why."""
+
+import time
+from collections.abc import Callable
+
+DRAIN_SHARE = 0.2
+"""A job so short that `drain_s` would eat it drains in the last fifth of its time."""
+
+
+class Drain:
+    """The stages of leaving: claiming, then finishing only, then stopped.
+
+    Times are on the monotonic clock, in seconds. Requests to drain come from signals, from
+    the deadline, and from whatever makes going on useless.
+    """
+
+    def __init__(
+        self,
+        *,
+        deadline: float | None,
+        drain_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        now = clock()
+        self._stop_at: float | None = None
+        self._claim_until: float | None = None
+        self.reason: str | None = None  # None: nobody asked to drain yet
+        self.problem: str | None = None  # None: leaving is not a failure
+        if deadline is not None:
+            ahead = min(drain_s, max(deadline - now, 0.0) * DRAIN_SHARE)
+            self._claim_until = deadline - ahead
+            # The last quarter of the margin is for flushing, and for an engine to end.
+            self._stop_at = deadline - ahead / 4
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether new runs may be begun."""
+        until = self._claim_until
+        if self.reason is None and until is not None and self._clock() >= until:
+            self.reason = "its time is nearly up"
+        return self.reason is None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether runs under way have to be let go."""
+        return self._stop_at is not None and self._clock() >= self._stop_at
+
+    def within(self, seconds: float, reason: str) -> None:
+        """Claim no more, and let go of everything in at most `seconds`."""
+        self.reason = self.reason or reason
+        wanted = self._clock() + seconds
+        self._stop_at = wanted if self._stop_at is None else min(self._stop_at, wanted)
+
+    def fail(self, problem: str) -> None:
+        """Stop at once: going on is useless or harmful."""
+        self.problem = self.problem or problem
+        self.within(0.0, problem)

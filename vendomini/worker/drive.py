@@ -1,0 +1,158 @@
+"""Playing one episode: from its log while that lasts, then from the engine."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from vendomini.chat import (
+    Engine,
+    Episode,
+    Reply,
+    Request,
+    missing_feature,
+    request_hash,
+    request_seed,
+    seeded,
+)
+from vendomini.errors import EngineError, ReplayError
+from vendomini.phase import Run
+from vendomini.store.logs import Appender, Logged
+from vendomini.store.records import ReplyEntry
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Answers the requests of one attempt at a run, and logs each reply before it is used.
+
+    Logged replies come first, and are copied into this attempt's log. As soon as one request
+    had to be asked anew, what the log holds of later asks no longer applies.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        attempt: int,
+        *,
+        logged: Mapping[tuple[int, int], Logged],
+        engine: Engine | None,
+        log: Appender,
+        before_first: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.replies = 0
+        self.replayed = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
+        self.tokens_cached = 0
+        self._run = run
+        self._attempt = attempt
+        self._logged = logged
+        self._engine = engine
+        self._log = log
+        self._before_first = before_first  # awaited before the first reply that is not replayed
+        self._ask = 0
+        self._diverged_at: int | None = None  # the ask at which the log ended
+
+    async def to(self, requests: tuple[Request, ...]) -> tuple[Reply, ...]:
+        """The replies, in the order of the requests.
+
+        Raises `ReplayError` if a request differs from the logged one, `EngineError` if the
+        engine cannot answer.
+        """
+        if len(requests) == 1:
+            reply = await self._answer(requests[0], 0)
+            self._ask += 1
+            return (reply,)
+        asked = [
+            asyncio.ensure_future(self._answer(request, position))
+            for position, request in enumerate(requests)
+        ]
+        try:
+            replies = await asyncio.gather(*asked)
+        except BaseException:
+            for future in asked:
+                future.cancel()
+            raise
+        self._ask += 1
+        return tuple(replies)
+
+    async def _answer(self, request: Request, position: int) -> Reply:
+        ask = self._ask
+        request = seeded(
+            request, request_seed(self._run.seed, self._run.replication, ask, position)
+        )
+        name = request_hash(request)
+        logged = self._from_log(ask, position)
+        if logged is not None:
+            if logged.hash != name:
+                raise ReplayError(
+                    f"run {self._run.id} asks something else than its log has at ask {ask}, "
+                    f"position {position}: {name} now, {logged.hash} then",
+                    hint="the workload's code changed under a run that was under way: raise the "
+                    "workload's version, or run with the code the log was written with",
+                )
+            reply = logged.reply
+            self.replayed += 1
+        else:
+            reply = await self._from_engine(request)
+        self._log.add(
+            _ENCODER.encode(
+                ReplyEntry(
+                    run=self._run.id,
+                    attempt=self._attempt,
+                    ask=ask,
+                    position=position,
+                    hash=name,
+                    reply=reply,
+                )
+            )
+        )
+        self.replies += 1
+        self.tokens_in += reply.tokens_in
+        self.tokens_out += reply.tokens_out
+        self.tokens_cached += reply.tokens_cached
+        return reply
+
+    def _from_log(self, ask: int, position: int) -> Logged | None:
+        if self._diverged_at is not None and ask > self._diverged_at:
+            return None
+        logged = self._logged.get((ask, position))
+        if logged is None and self._diverged_at is None:
+            self._diverged_at = ask
+        return logged
+
+    async def _from_engine(self, request: Request) -> Reply:
+        if self._engine is None:
+            raise EngineError(
+                f"run {self._run.id} asks, but its workload said that it never would",
+                hint="this is a bug in the workload's `asks`",
+            )
+        missing = missing_feature(request, self._engine.features)
+        if missing is not None:
+            raise EngineError(
+                f"the engine cannot do {missing}", hint="choose another `engine.backend`"
+            )
+        await self._before_first()
+        return await self._engine.answer(request)
+
+
+async def drive(episode: Episode[T], answers: Answers) -> T:
+    """Play an episode to its end; its outcome."""
+    try:
+        requests = next(episode)
+        while True:
+            if requests:
+                requests = episode.send(await answers.to(requests))
+            else:
+                await asyncio.sleep(0)  # a pause it offers: signals and other episodes come in
+                requests = episode.send(())
+    except StopIteration as stop:
+        outcome: T = stop.value
+        return outcome
+    finally:
+        episode.close()
+
+
+_ENCODER = msgspec.json.Encoder()

@@ -1,0 +1,49 @@
+"""What a worker is told: one file, written before the job is submitted and never changed."""
+
+from pathlib import Path
+
+import msgspec
+
+from vendomini.chat import EngineSpec
+from vendomini.errors import StoreError
+from vendomini.store.disk import Disk
+from vendomini.store.records import encode
+
+JOB_FILE = "job.json"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A group's work, for any number of identical workers. Times are in seconds."""
+
+    experiment: str  # the experiment's folder, absolute
+    submission: str
+    group: str
+    pin_key: str
+    engine: EngineSpec | None  # None: the runs of this group never ask
+    concurrency: int  # most live episodes of one worker
+    workers: int  # how many were planned; a worker leaves work for that many
+    only: tuple[str, ...] | None = None  # ids to play; None: the whole group
+    minutes: int | None = None  # the time limit; None: there is none
+    heartbeat_s: float = 30.0
+    dead_after_s: float = 180.0
+    drain_s: float = 120.0  # before the deadline: no new claims from here on
+
+
+def write_job(folder: Path, job: Job) -> Path:
+    """The path that a worker is started with."""
+    path = folder / JOB_FILE
+    Disk().publish(path, encode(job))
+    return path
+
+
+def read_job(path: Path) -> Job:
+    """Raises `StoreError` if the file is missing or damaged."""
+    content = Disk().read(path)
+    if content is None:
+        raise StoreError(f"there is no job file `{path}`", hint="submit the experiment again")
+    try:
+        return msgspec.json.decode(content, type=Job)
+    except msgspec.DecodeError as error:
+        raise StoreError(
+            f"the job file `{path}` is damaged: {error}", hint="submit the experiment again"
+        ) from error
