@@ -115,11 +115,3 @@ def group_key(run: Run, *, asks: bool) -> str:
     key = str(model["name"]) + (f"@{model['revision']}" if model["revision"] else "")
     axes = sorted((name, value) for name, value in run.arm.items() if name.startswith("engine."))
     return " ".join([key, *(f"{name}={value}" for name, value in axes)])
-
-
-def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
-    """A run's settings as the workload's own type; the sections of others are left aside.
-
-    The values were checked when the phase was loaded; anything else is a `msgspec.ValidationError`.
-    """
-    return msgspec.convert(settings, settings_type)

@@ -27,7 +27,7 @@ class Disk:
         """What a listing shows, perhaps late; temporary files are left out."""
         try:
             return [name for name in os.listdir(folder) if not name.startswith(".")]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def read(self, path: Path) -> bytes | None:
@@ -41,7 +41,7 @@ class Disk:
         """By opening rather than listing: an open asks the server, a listing may be old."""
         try:
             os.close(os.open(path, os.O_RDONLY))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 

@@ -1,9 +1,8 @@
 """The folder of an experiment: who writes which name, and what is found there."""
 
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,6 +214,22 @@ class Experiment:
         content = self.disk.read(self.path("pins", f"{key}.json"))
         return None if content is None else _PIN.decode(content)
 
+    def set_aside(self, runs: Collection[str], pin_key: str) -> Path:
+        """Move claims, results and errors of runs, and their group's pin, out of the way.
+
+        Nothing is deleted: all of it stays in the folder that is returned. Nobody may be
+        playing the runs.
+        """
+        number = max(self._numbers("archive"), default=0) + 1
+        archive = self.path("archive", str(number))
+        with self.locked():
+            for folder in ("claims", "errors", "results", "pins"):
+                self.disk.make_folder(archive / folder)
+                for name in self.disk.names(self.path(folder)):
+                    if name.split(".")[0] in runs or name == f"{pin_key}.json":
+                        os.rename(self.path(folder, name), archive / folder / name)
+        return archive
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the experiment's lock; it dies with its holder. Raises `StoreError` after 60 s."""
@@ -278,8 +293,3 @@ _RESULT = msgspec.json.Decoder(ResultRecord)
 _ERROR = msgspec.json.Decoder(ErrorRecord)
 _PIN = msgspec.json.Decoder(Pin)
 _WORKER = msgspec.json.Decoder(WorkerRecord)
-
-
-def write_json(disk: Disk, path: Path, value: Mapping[str, object]) -> None:
-    """For people as well as programs: indented, keys in the order given."""
-    disk.write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

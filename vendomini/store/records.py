@@ -54,6 +54,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     submission: str
     group: str
     started: str  # UTC, ISO 8601
+    dead_after_s: float = 180.0  # silence of so many seconds means that it is dead
     steps: int = 0
     runs: int = 0
     live: int = 0
@@ -99,6 +100,13 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str | None
 
 
+def describe(pin: Pin) -> str:
+    """For messages: ``vllm (dtype bfloat16)``."""
+    parts = [f"dtype {pin.dtype}" if pin.dtype else "", pin.quantization or ""]
+    inside = ", ".join(part for part in parts if part)
+    return f"{pin.backend} ({inside})" if inside else pin.backend
+
+
 class Served(msgspec.Struct, frozen=True, kw_only=True):
     """How a run was played. Never compared: two equal runs may differ in all of it."""
 
@@ -139,7 +147,7 @@ def encode(value: Any) -> bytes:
 
 
 def _refuse_non_finite(value: Any) -> None:
-    plain = value if isinstance(value, float) else msgspec.to_builtins(value)
+    plain = value if isinstance(value, float) else msgspec.to_builtins(value, enc_hook=_as_checked)
     waiting: list[Any] = [plain]
     while waiting:
         item = waiting.pop()
@@ -151,3 +159,9 @@ def _refuse_non_finite(value: Any) -> None:
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
             waiting.extend(item)
+
+
+def _as_checked(value: Any) -> None:
+    """An outcome that is JSON text already was looked into when it was encoded."""
+    if not isinstance(value, msgspec.Raw):
+        raise TypeError(f"`{type(value).__name__}` is nothing that JSON can hold")

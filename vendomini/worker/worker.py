@@ -22,6 +22,7 @@ from vendomini.store.records import (
     ResultRecord,
     Served,
     WorkerRecord,
+    describe,
     encode,
 )
 from vendomini.worker.drain import Drain
@@ -39,12 +40,22 @@ ENGINE_FAILURES_IN_A_ROW = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a worker left. `problem` is None when it left because nothing was to be done."""
+    """How a worker left, and how many runs it finished and failed.
+
+    `reason` is None if nothing was left to do, `problem` if leaving was no failure.
+    """
 
     runs: int
     failed: int
-    reason: str
+    reason: str | None
     problem: str | None
+
+    @property
+    def exit_status(self) -> int:
+        """0: all went well. 1: some runs failed. 3: it could not go on."""
+        if self.problem is not None:
+            return 3
+        return 1 if self.failed else 0
 
 
 class Worker:
@@ -125,7 +136,7 @@ class Worker:
         return Ended(
             runs=self._done,
             failed=self._failed,
-            reason=self._drain.reason or "nothing is left to do",
+            reason=self._drain.reason,
             problem=self._drain.problem,
         )
 
@@ -405,10 +416,3 @@ class Worker:
     def _counted(self, record: WorkerRecord) -> WorkerRecord:
         steps = self._steps_done + sum(writer.count for writer in list(self._writers.values()))
         return msgspec.structs.replace(record, steps=steps, runs=self._done, live=len(self._live))
-
-
-def describe(pin: Pin) -> str:
-    """For messages: ``vllm (dtype bfloat16)``."""
-    parts = [f"dtype {pin.dtype}" if pin.dtype else "", pin.quantization or ""]
-    inside = ", ".join(part for part in parts if part)
-    return f"{pin.backend} ({inside})" if inside else pin.backend

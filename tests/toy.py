@@ -1,0 +1,123 @@
+"""A small workload for tests of the machinery: it asks, several at once too, and adds up."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vendomini.chat import ChatRequest, Episode, Message, Sampling, ScoreRequest, ask, ask_all
+from vendomini.errors import EngineError
+from vendomini.phase import ModelSettings, Run
+from vendomini.store.experiment import Experiment
+from vendomini.workloads.workload import Demand, RecordStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyAgent:
+    kind: str = "scripted"
+    model: ModelSettings = field(default_factory=ModelSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyGame:
+    steps: int = 5
+    breaks: bool = False  # a bug in the workload
+    needs_engine: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToySettings:
+    agent: ToyAgent = field(default_factory=ToyAgent)
+    game: ToyGame = field(default_factory=ToyGame)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyOutcome:
+    total: int
+    steps: int
+
+
+class Toy:
+    """Each step asks one chat, then a score and a chat with two choices at once."""
+
+    name = "toy"
+    version = 1
+    settings_type = ToySettings
+
+    def check(self, settings: ToySettings) -> None:
+        pass
+
+    def refuse_unplayable(self, settings: ToySettings) -> None:
+        pass
+
+    def asks(self, settings: ToySettings) -> bool:
+        return settings.game.needs_engine
+
+    def inert(self, settings: ToySettings, keys: tuple[str, ...]) -> Mapping[str, str]:
+        return {}
+
+    def demand(self, settings: ToySettings) -> Demand | None:
+        return None
+
+    def play(
+        self, settings: ToySettings, *, seed: int, replication: int, record: RecordStep
+    ) -> Episode[ToyOutcome]:
+        total = 0
+        for step in range(settings.game.steps):
+            if settings.game.breaks and step == 2:
+                raise ZeroDivisionError("the toy is broken")
+            if not settings.game.needs_engine:
+                yield ()
+                total += step * (replication + 1)
+            else:
+                said = yield from ask(_chat(f"step {step}, so far {total}"))
+                total += zlib.crc32(said.text.encode())
+                scored, pair = yield from ask_all(
+                    (
+                        ScoreRequest(prompt=str(total), continuations=("yes", "no")),
+                        _chat(f"twice {total}", n=2),
+                    )
+                )
+                assert scored.choices[0].score is not None
+                total += round(1000 * scored.choices[0].score)
+                total += sum(zlib.crc32(choice.text.encode()) for choice in pair.choices)
+            record({"step": step, "total": total})
+        return ToyOutcome(total=total, steps=settings.game.steps)
+
+
+def _chat(text: str, n: int = 1) -> ChatRequest:
+    return ChatRequest(messages=(Message(role="user", content=text),), sampling=Sampling(n=n))
+
+
+def toy_runs(count: int, **game: Any) -> list[Run]:
+    """Runs that differ in their replication, with readable ids."""
+    settings = {
+        "experiment": {},
+        "engine": {},
+        "agent": {"kind": "scripted", "model": {"name": "toy/model", "revision": None}},
+        "game": game,
+    }
+    return [
+        Run(
+            id=f"{number:016x}",
+            workload="toy",
+            workload_version=1,
+            seed=7,
+            replication=number,
+            arm={},
+            settings=settings,
+        )
+        for number in range(count)
+    ]
+
+
+def toy_experiment(folder: Path, count: int = 4, **game: Any) -> Experiment:
+    experiment = Experiment(folder / "toy")
+    experiment.extend("name: toy\n", toy_runs(count, **game))
+    return experiment
+
+
+def failing(*_: Any) -> Any:
+    """A script whose engine is broken."""
+    raise EngineError("the engine is gone")

@@ -1,0 +1,313 @@
+"""What each command does: values in, one function of the product called, words out."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import typer
+
+from vendomini.cli import show
+from vendomini.cli.local import play_locally
+from vendomini.cluster import Profile
+from vendomini.config import expand, load_phase
+from vendomini.engines.launch import PLAYABLE
+from vendomini.errors import ConfigError, StoreError, SubmitError
+from vendomini.phase import Run
+from vendomini.prepare import GroupPlan, Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
+from vendomini.profile import check_against, default_profile, load_profile
+from vendomini.slurm import allocation, cluster_facts
+from vendomini.status import states, status_of
+from vendomini.store.experiment import Experiment
+from vendomini.store.records import Pin, describe, encode
+from vendomini.submit import groups_that_fit, job_for, new_submission, submit_slurm
+from vendomini.worker.entry import play
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of `run` and `plan`."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    cluster: bool
+    profile: Path | None
+    root: Path
+    limit: int | None
+    n_jobs: int
+    restart_groups: tuple[str, ...]
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A phase, expanded and planned; nothing was written or asked yet."""
+
+    text: str
+    every_run: list[Run]
+    runs: list[Run]  # those that are played: all, or the first ones
+    plan: Plan
+    workload: Workload
+    profile: Profile | None  # None: local
+
+
+def prepare(request: Request) -> Prepared:
+    """Raises `ConfigError` or `PlanError`."""
+    phase = load_phase(request.config, request.overrides, workload_named=workload_named)
+    workload = workload_named(phase.experiment.workload)
+    every = expand(phase)
+    runs = every if request.limit is None else every[: request.limit]
+    profile = None
+    if request.profile is not None:
+        profile = load_profile(request.profile)
+    elif request.cluster:
+        profile = default_profile()
+    notes = ["`experiment.seed` is not set: 0 is used"] if phase.seed_is_default else []
+    if request.limit is not None and len(runs) < len(every):
+        notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
+    plan = make_plan(
+        runs,
+        workload,
+        name=phase.experiment.name,
+        phase=phase.experiment.phase,
+        profile=profile,
+        local_workers=request.n_jobs,
+        notes=notes,
+    )
+    return Prepared(
+        text=phase.text,
+        every_run=every,
+        runs=runs,
+        plan=plan,
+        workload=workload,
+        profile=profile if request.cluster else None,
+    )
+
+
+def show_plan(request: Request) -> int:
+    """`plan`, and `run --dry-run`."""
+    prepared = prepare(request)
+    if request.as_json:
+        _print_json(plan_as_json(prepared.plan))
+    else:
+        show.plan(prepared.plan, to=show.OUT)
+    return 0
+
+
+def run(request: Request) -> int:
+    """`run`: refuse what cannot be done, then write, then play."""
+    prepared = prepare(request)
+    refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
+    experiment = Experiment(request.root / prepared.plan.name)
+    place = allocation(os.environ) if request.cluster else None
+    facts = None
+    if request.cluster and place is None:
+        facts = cluster_facts()
+        assert prepared.profile is not None
+        check_against(prepared.profile, facts)
+    if experiment.exists():
+        experiment.check()
+        _restart(experiment, prepared.plan, request.restart_groups)
+        _refuse_other_engine(experiment, prepared.plan)
+    elif request.restart_groups:
+        raise ConfigError("--restart-group: nothing was played yet", hint="leave the option away")
+    extension = experiment.extend(prepared.text, prepared.every_run)
+    finished = experiment.finished()
+    done = sum(run.id in finished for run in prepared.runs)
+    show.extension(experiment, extension, done=done)
+    if done == len(prepared.runs):
+        show.say(f"finished: all {done} runs are done; nothing to do")
+        _print_outcome(request, experiment, submission=None)
+        return 0
+    show.plan(prepared.plan, to=show.ERR)
+    experiment.add_plan(encode(plan_as_json(prepared.plan)))
+    only = None if request.limit is None else [run.id for run in prepared.runs]
+    submission = new_submission(experiment)
+    if place is not None:
+        fitting, reasons = groups_that_fit(prepared.plan, place)
+        show.say(
+            f"inside Slurm job {place.queue_id}: joining as a worker for "
+            f"{len(fitting)} of {len(prepared.plan.groups)} groups"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
+        if not fitting:
+            raise SubmitError(
+                f"this job can serve no group: {'; '.join(reasons)}",
+                hint="ask Slurm for more, or run outside of a job to have jobs submitted",
+            )
+        status = _join(experiment, fitting, submission, only, prepared.profile)
+    elif facts is not None:
+        assert prepared.profile is not None
+        submitted = submit_slurm(
+            experiment,
+            _only_unfinished(prepared.plan, finished),
+            profile=prepared.profile,
+            facts=facts,
+            submission=submission,
+            only=only,
+        )
+        show.submitted(submitted, experiment)
+        status = 0
+    else:
+        status = play_locally(
+            experiment,
+            _only_unfinished(prepared.plan, finished),
+            runs=prepared.runs,
+            submission=submission,
+            only=only,
+        )
+    _print_outcome(request, experiment, submission=submission)
+    return status
+
+
+def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
+    """`status`."""
+    status = status_of(_experiment(folder, root))
+    if as_json:
+        _print_json(
+            {
+                "experiment": status.folder,
+                "runs": asdict(status.runs),
+                "groups": {key: asdict(counts) for key, counts in status.groups.items()},
+                "workers": [
+                    {
+                        **msgspec.to_builtins(worker.record),
+                        "alive": worker.is_alive,
+                        "silent_s": round(worker.silent_s, 1),
+                    }
+                    for worker in status.workers
+                ],
+                "errors": [msgspec.to_builtins(error) for error in status.errors],
+                "orphaned": status.orphaned,
+            }
+        )
+    else:
+        show.status(status)
+    return 0
+
+
+def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool) -> int:
+    """`collect`."""
+    from vendomini.collect import collect
+
+    experiment = _experiment(folder, root)
+    with show.counting("reading steps") as progress:
+        collected = collect(experiment, out=out or experiment.path("collected"), progress=progress)
+    if as_json:
+        _print_json(
+            {name: str(v) if isinstance(v, Path) else v for name, v in asdict(collected).items()}
+        )
+    else:
+        show.collected(collected)
+    return 0
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _experiment(folder: Path, root: Path) -> Experiment:
+    """By folder, or by name below the root."""
+    given = Experiment(folder)
+    if given.exists():
+        return given
+    named = Experiment(root / folder)
+    if named.exists():
+        return named
+    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    raise StoreError(
+        f"`{folder}` is no experiment, and neither is `{named.folder}`",
+        hint=f"there are: {', '.join(names)}" if names else f"there is none below `{root}`",
+    )
+
+
+def _only_unfinished(plan: Plan, finished: set[str]) -> Plan:
+    """The plan without groups that have nothing left to play."""
+    from dataclasses import replace
+
+    left = [group for group in plan.groups if not finished.issuperset(group.run_ids)]
+    return replace(plan, groups=tuple(left))
+
+
+def _join(
+    experiment: Experiment,
+    groups: Sequence[GroupPlan],
+    submission: str,
+    only: Sequence[str] | None,
+    profile: Profile | None,
+) -> int:
+    """Be a worker for one group after another, in this process."""
+    status = 0
+    together = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")) * int(
+        os.environ.get("SLURM_NTASKS", "1")
+    )
+    for group in groups:
+        job = job_for(
+            experiment,
+            group,
+            submission=submission,
+            profile=profile,
+            only=only,
+            workers=together,
+        )
+        ended = play(job)
+        status = max(status, ended.exit_status)
+        if ended.reason is not None:
+            break
+    return status
+
+
+def _restart(experiment: Experiment, plan: Plan, wanted: Sequence[str]) -> None:
+    by_key = {group.key: group for group in plan.groups}
+    for key in wanted:
+        group = by_key.get(key)
+        if group is None:
+            raise ConfigError(
+                f"--restart-group: the plan has no group `{key}`",
+                hint=f"there are: {', '.join(f'`{name}`' for name in by_key)}",
+            )
+        members = [run for run in experiment.runs() if run.id in set(group.run_ids)]
+        if "running" in states(experiment, members).values():
+            raise ConfigError(
+                f"--restart-group: workers are playing group `{key}`",
+                hint="stop them first; `vendomini status` names them",
+            )
+        kept_in = experiment.set_aside(set(group.run_ids), pin_key(key))
+        show.say(f"group `{key}` starts anew; what there was of it is in {kept_in}")
+
+
+def _refuse_other_engine(experiment: Experiment, plan: Plan) -> None:
+    for group in plan.groups:
+        pinned = experiment.pinned(pin_key(group.key))
+        if pinned is None or group.spec is None:
+            continue
+        spec = group.spec
+        wanted = Pin(backend=spec.backend, dtype=spec.dtype, quantization=spec.quantization)
+        if pinned != wanted:
+            raise ConfigError(
+                f"the replies of group `{group.key}` come from {describe(pinned)}; this run asks "
+                f"for {describe(wanted)}",
+                hint="use the engine settings of the first replies, or play the group anew with "
+                f"--restart-group '{group.key}'",
+            )
+
+
+def _print_outcome(request: Request, experiment: Experiment, *, submission: str | None) -> None:
+    if request.as_json:
+        counts = status_of(experiment).runs
+        _print_json(
+            {
+                "experiment": str(experiment.folder),
+                "submission": submission,
+                "runs": asdict(counts),
+            }
+        )
+    else:
+        typer.echo(str(experiment.folder))
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

@@ -1,0 +1,229 @@
+"""From a plan to workers: submitit launches them, here or through Slurm."""
+
+import secrets
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
+from vendomini.errors import SubmitError
+from vendomini.prepare import GroupPlan, Plan, pin_key
+from vendomini.slurm import jobs_with_comment
+from vendomini.store.experiment import Experiment
+from vendomini.worker.entry import work
+from vendomini.worker.job import Job, write_job
+
+LOCAL_HEARTBEAT_S = 1.0
+"""Local workers tell their progress by their heartbeats, so they beat often."""
+
+LOCAL_TIMEOUT_MINUTES = 60 * 24 * 365
+"""submitit stops local jobs after two minutes unless told otherwise; a worker ends by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """One job as it was handed over. `ids` are Slurm's job ids, or process ids of launchers."""
+
+    group: str
+    folder: Path
+    ids: tuple[str, ...]
+    workers: int
+
+
+def new_submission(experiment: Experiment) -> str:
+    """A name for everything one `run` submits, which Slurm keeps as the jobs' comment."""
+    return f"vendomini:{experiment.name}:{secrets.token_hex(6)}"
+
+
+def job_for(
+    experiment: Experiment,
+    group: GroupPlan,
+    *,
+    submission: str,
+    profile: Profile | None,
+    only: Sequence[str] | None,
+    workers: int | None = None,
+) -> Job:
+    """What the workers of one group are told."""
+    slurm_resources = None if profile is None else group.resources
+    return Job(
+        experiment=str(experiment.folder.absolute()),
+        submission=submission,
+        group=group.key,
+        pin_key=pin_key(group.key),
+        engine=group.spec,
+        concurrency=group.concurrency or 1,
+        workers=workers or group.workers,
+        only=None if only is None else tuple(only),
+        minutes=None if slurm_resources is None else slurm_resources.minutes,
+        heartbeat_s=LOCAL_HEARTBEAT_S if profile is None else profile.heartbeat_s,
+        dead_after_s=180.0 if profile is None else profile.dead_after_s,
+        # No claims from before Slurm's warning on: then the signal finds little under way.
+        drain_s=120.0 if profile is None else profile.signal_delay_s + 30.0,
+    )
+
+
+def submit_local(
+    experiment: Experiment, plan: Plan, *, submission: str, only: Sequence[str] | None
+) -> list[tuple[Submitted, list[Any]]]:
+    """Start local workers; with each submission, submitit's handles of its processes.
+
+    Ctrl-C reaches the caller alone: it is for the caller to ask the workers to drain.
+    """
+    import submitit
+
+    started = []
+    for group in plan.groups:
+        folder = experiment.add_job_folder()
+        job = job_for(experiment, group, submission=submission, profile=None, only=only)
+        path = write_job(folder, job)
+        executor = submitit.LocalExecutor(folder=folder)
+        executor.update_parameters(timeout_min=LOCAL_TIMEOUT_MINUTES)
+        with _ignored(signal.SIGINT):
+            handles = [executor.submit(work, str(path)) for _ in range(group.workers)]
+        started.append(
+            (
+                Submitted(
+                    group=group.key,
+                    folder=folder,
+                    ids=tuple(handle.job_id for handle in handles),
+                    workers=group.workers,
+                ),
+                handles,
+            )
+        )
+    return started
+
+
+def submit_slurm(
+    experiment: Experiment,
+    plan: Plan,
+    *,
+    profile: Profile,
+    facts: ClusterFacts,
+    submission: str,
+    only: Sequence[str] | None,
+) -> list[Submitted]:
+    """Submit one array of identical workers per group (several where the site's limit is lower).
+
+    Raises `SubmitError` with Slurm's own words. An sbatch whose answer was lost is found again
+    by its comment, so that nothing is submitted twice.
+    """
+    submitted = []
+    for group in plan.groups:
+        assert group.resources is not None
+        folder = experiment.add_job_folder()
+        path = write_job(
+            folder,
+            job_for(experiment, group, submission=submission, profile=profile, only=only),
+        )
+        ids: list[str] = []
+        for number, size in enumerate(split_array(group.workers, facts.max_array_size)):
+            comment = f"{submission}:{folder.name}:{number}"
+            parameters = sbatch_parameters(
+                experiment.name, group.resources, profile=profile, workers=size, comment=comment
+            )
+            ids.append(_sbatch(folder / str(number), path, parameters, size, profile, comment))
+        submitted.append(
+            Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=group.workers)
+        )
+    return submitted
+
+
+def sbatch_parameters(
+    name: str, resources: Resources, *, profile: Profile, workers: int, comment: str
+) -> dict[str, Any]:
+    """What submitit is told about one array, in its own words; times in whole minutes."""
+    additional: dict[str, Any] = {"requeue": True}
+    gpus: dict[str, Any] = {}
+    if resources.gpus:
+        kind = f"{resources.gpu_type}:" if resources.gpu_type else ""
+        if profile.gpu_request == "gres":
+            gpus["gres"] = f"gpu:{kind}{resources.gpus}"
+        else:
+            additional["gpus-per-node"] = f"{kind}{resources.gpus}"
+    optional = {
+        "partition": resources.partition or profile.partition,
+        "constraint": resources.constraint or profile.constraint,
+        "account": profile.account,
+        "qos": profile.qos,
+        "exclude": profile.exclude,
+    }
+    return {
+        "job_name": f"vendomini-{name}",
+        "time": resources.minutes,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "cpus_per_task": resources.cpus,
+        "mem": f"{round(resources.memory_gb * 1024)}M",
+        "signal_delay_s": profile.signal_delay_s,
+        "array_parallelism": profile.array_parallelism or workers,
+        "comment": comment,
+        # Slurm 22.05 to 23.02 no longer hand a job's CPUs to its steps by themselves.
+        "srun_args": [f"--cpus-per-task={resources.cpus}"],
+        "additional_parameters": additional,
+        **gpus,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+def groups_that_fit(plan: Plan, place: Allocation) -> tuple[list[GroupPlan], list[str]]:
+    """The groups a worker inside this allocation can play, and why it cannot play the others."""
+    fitting, reasons = [], []
+    for group in plan.groups:
+        why = None if group.resources is None else fits(group.resources, place)
+        if why is None:
+            fitting.append(group)
+        else:
+            reasons.append(f"group `{group.key}` {why}")
+    return fitting, reasons
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _sbatch(
+    folder: Path,
+    job_file: Path,
+    parameters: Mapping[str, Any],
+    size: int,
+    profile: Profile,
+    comment: str,
+) -> str:
+    """Submit one array; its job id."""
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        executor = submitit.SlurmExecutor(folder=folder, python=profile.python)
+        executor.update_parameters(**parameters)
+        # One worker is a plain job, several are one array.
+        jobs = executor.map_array(work, [str(job_file)] * size)
+    except (FailedSubmissionError, FailedJobError, OSError, RuntimeError) as error:
+        known = jobs_with_comment(comment)
+        if known:
+            return known[0]
+        raise SubmitError(
+            f"Slurm refused the job: {_own_words(str(error))}",
+            hint="change the profile's partition, account, qos, GPUs, memory or minutes",
+        ) from error
+    return str(jobs[0].job_id).split("_")[0]
+
+
+def _own_words(text: str) -> str:
+    """What sbatch itself said, out of submitit's account of it."""
+    said = [line.strip() for line in text.splitlines() if "sbatch: error" in line]
+    return "; ".join(said) if said else text.strip().splitlines()[-1]
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Processes started inside never see this signal: being ignored is inherited."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

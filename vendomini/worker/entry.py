@@ -1,0 +1,178 @@
+"""How a worker process starts: what submitit calls, and what joins a job of the user's own."""
+
+import asyncio
+import os
+import platform
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from vendomini.cluster import Allocation
+from vendomini.engines.launch import engine_for
+from vendomini.errors import StoreError, SubmitError, VendoMiniError
+from vendomini.slurm import allocation, has_left, jobs_in_queue
+from vendomini.store.claims import Watch
+from vendomini.store.experiment import Experiment
+from vendomini.store.heartbeat import new_incarnation
+from vendomini.store.process import this_process
+from vendomini.store.records import SlurmPlace, WorkerRecord
+from vendomini.worker.drain import Drain
+from vendomini.worker.job import Job, read_job
+from vendomini.worker.worker import Ended, Worker
+from vendomini.workloads.registry import workload_named
+
+SIGNAL_GRACE_S = 3.0
+"""After a first TERM or USR2, runs that are about to end may. Slurm kills 30 s after TERM at
+the latest, some sites after 3; the reply log makes leaving early cheap."""
+
+SLURM_ANSWER_LASTS_S = 20.0
+PACKAGES = ("vendomini", "msgspec", "submitit", "omegaconf")
+
+
+def work(job_file: str) -> None:
+    """Be a worker, as submitit starts one; the exit status is that of `Ended`."""
+    try:
+        status = play(read_job(Path(job_file))).exit_status
+    except VendoMiniError as error:
+        say(f"cannot work: {error}")
+        status = error.exit_code
+    if status:
+        # SystemExit, not an exception: submitit would print a trace of itself.
+        raise SystemExit(status)
+
+
+def play(job: Job) -> Ended:
+    """Play a job's group in this process until nothing is left or it has to leave.
+
+    Raises `VendoMiniError` if it cannot even begin.
+    """
+    ended = asyncio.run(_live(job))
+    problem = f"; {ended.problem}" if ended.problem not in (None, ended.reason) else ""
+    say(
+        f"left: {ended.reason or 'nothing is left to do'}; {ended.runs} runs done, "
+        f"{ended.failed} failed{problem}"
+    )
+    return ended
+
+
+def say(text: str) -> None:
+    """To the job's log."""
+    print(f"[vendomini worker] {text}", file=sys.stderr, flush=True)
+
+
+class SlurmMemory:
+    """Asks Slurm whether a job's start is over, at most every 20 s for all jobs together."""
+
+    def __init__(self) -> None:
+        self._is_there = shutil.which("squeue") is not None
+        self._asked: dict[str, tuple[float, int, bool | None]] = {}
+
+    def is_over(self, job: str, restarts: int) -> bool | None:
+        """None where Slurm cannot be asked: then nothing follows from it."""
+        if not self._is_there:
+            return None
+        known = self._asked.get(job)
+        now = time.monotonic()
+        if known is None or now - known[0] > SLURM_ANSWER_LASTS_S or known[1] != restarts:
+            try:
+                over: bool | None = has_left(jobs_in_queue([job]), job, restarts=restarts)
+            except SubmitError:
+                over = None
+            known = (now, restarts, over)
+            self._asked[job] = known
+        return known[2]
+
+
+async def _live(job: Job) -> Ended:
+    experiment = Experiment(Path(job.experiment))
+    experiment.check()
+    runs = experiment.runs()
+    if not runs:
+        raise StoreError(
+            f"`{experiment.folder}` has no runs", hint="give the phase to `vendomini run` again"
+        )
+    place = _allocation(os.environ)
+    drain = Drain(deadline=_deadline(job, place), drain_s=job.drain_s)
+    worker = Worker(
+        experiment,
+        job,
+        identity=_identity(job, place),
+        workload=workload_named(runs[0].workload),
+        engine=None if job.engine is None else engine_for(job.engine),
+        watch=Watch(experiment, dead_after_s=job.dead_after_s, ask_slurm=SlurmMemory().is_over),
+        drain=drain,
+        said=say,
+    )
+    _handle_signals(drain)
+    return await worker.work(job.heartbeat_s)
+
+
+def _handle_signals(drain: Drain) -> None:
+    """TERM, INT and USR2 drain; a second TERM or INT lets go of everything at once.
+
+    The handlers are the worker's own: they replace the ones submitit has set.
+    """
+    loop = asyncio.get_running_loop()
+    count = 0
+
+    def leave(name: str) -> None:
+        nonlocal count
+        count += 1
+        drain.within(SIGNAL_GRACE_S if count == 1 else 0.0, f"it was told to by {name}")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave, number.name)
+    loop.add_signal_handler(
+        signal.SIGUSR2, drain.within, SIGNAL_GRACE_S, "it was told to by SIGUSR2"
+    )
+
+
+def _allocation(environ: Mapping[str, str]) -> Allocation | None:
+    """None outside Slurm, and where Slurm does not answer: then time is counted from now."""
+    try:
+        return allocation(environ)
+    except SubmitError as error:
+        say(f"Slurm does not say what this job is ({error}); its time counts from now")
+        return None
+
+
+def _deadline(job: Job, place: Allocation | None) -> float | None:
+    """On the monotonic clock; None without a time limit."""
+    now = time.monotonic()
+    if place is not None and place.end_time_s is not None:
+        return now + (place.end_time_s - time.time())
+    if os.environ.get("SLURM_JOB_ID") and job.minutes is not None:
+        return now + 60.0 * job.minutes
+    return None
+
+
+def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
+    slurm = None
+    if place is not None:
+        node = place.node or socket.gethostname()
+        slurm = SlurmPlace(job=place.queue_id, restarts=place.restarts, node=node)
+    return WorkerRecord(
+        incarnation=new_incarnation(),
+        beat=0,
+        state="starting",
+        process=this_process(),
+        submission=job.submission,
+        group=job.group,
+        dead_after_s=job.dead_after_s,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        gpus=os.environ.get("CUDA_VISIBLE_DEVICES") or None,
+        slurm=slurm,
+        engine=None if job.engine is None else msgspec.to_builtins(job.engine),
+        provenance={
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    )
