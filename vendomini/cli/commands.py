@@ -66,7 +66,9 @@ def prepare(request: Request) -> Prepared:
         profile = load_profile(request.profile)
     elif request.cluster:
         profile = default_profile()
-    notes = ["`experiment.seed` is not set: 0 is used"] if phase.seed_is_default else []
+    notes = list(phase.notes)
+    if phase.seed_is_default:
+        notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
     plan = make_plan(

@@ -25,7 +25,8 @@ class Drain:
         now = clock()
         self._stop_at: float | None = None
         self._claim_until: float | None = None
-        self.reason: str | None = None  # None: nobody asked to drain yet
+        self.changed: Callable[[], None] = lambda: None  # called when somebody asks to drain
+        self._asked: str | None = None  # None: nobody asked it to drain
         self.problem: str | None = None  # None: leaving is not a failure
         if deadline is not None:
             ahead = min(drain_s, max(deadline - now, 0.0) * DRAIN_SHARE)
@@ -34,23 +35,33 @@ class Drain:
             self._stop_at = deadline - ahead / 4
 
     @property
-    def is_claiming(self) -> bool:
-        """Whether new runs may be begun."""
-        until = self._claim_until
-        if self.reason is None and until is not None and self._clock() >= until:
-            self.reason = "its time is nearly up"
-        return self.reason is None
+    def reason(self) -> str | None:
+        """Why no new runs may be begun; None while they may."""
+        if self._asked is not None:
+            return self._asked
+        if self._claim_until is not None and self._clock() >= self._claim_until:
+            return "its time is nearly up"
+        return None
 
     @property
     def is_over(self) -> bool:
         """Whether runs under way have to be let go."""
         return self._stop_at is not None and self._clock() >= self._stop_at
 
+    def seconds_to_next_stage(self, *, at_most: float) -> float:
+        """How long a worker may look away."""
+        if self.is_over:
+            return 0.0
+        now = self._clock()
+        stages = (at for at in (self._claim_until, self._stop_at) if at is not None and at > now)
+        return min(at_most, *(at - now for at in stages), at_most)
+
     def within(self, seconds: float, reason: str) -> None:
         """Claim no more, and let go of everything in at most `seconds`."""
-        self.reason = self.reason or reason
+        self._asked = self._asked or reason
         wanted = self._clock() + seconds
         self._stop_at = wanted if self._stop_at is None else min(self._stop_at, wanted)
+        self.changed()
 
     def fail(self, problem: str) -> None:
         """Stop at once: going on is useless or harmful."""

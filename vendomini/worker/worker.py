@@ -97,7 +97,8 @@ class Worker:
         self._failed = 0
         self._engine_failures = 0
         self._engine_is_open = False
-        self._pinning: asyncio.Lock | None = None
+        self._pinning: asyncio.Lock | None = None  # as the next: made inside the event loop
+        self._asked_to_drain: asyncio.Event | None = None
         self._is_pinned = False
         self._said_drain = False
 
@@ -109,6 +110,8 @@ class Worker:
             loop.call_soon_threadsafe(self._drain.fail, problem)
 
         self._pinning = asyncio.Lock()
+        self._asked_to_drain = asyncio.Event()
+        self._drain.changed = self._asked_to_drain.set
         logs = Logs(self._experiment, self._identity.incarnation, failed=failed)
         heartbeat = Heartbeat(
             self._experiment,
@@ -147,9 +150,9 @@ class Worker:
         index = ReplyIndex(self._experiment, is_wanted=self._runs.__contains__)
         while True:
             found = None
-            if self._drain.is_claiming and not self._queue and self._has_room:
+            if self._drain.reason is None and not self._queue and self._has_room:
                 found = await self._look(patiently=bool(self._live))
-            if self._queue and self._drain.is_claiming:
+            if self._drain.reason is None and self._queue and self._has_room:
                 if not self._engine_is_open:
                     await self._open_engine(heartbeat)
                 for run, attempt in await asyncio.to_thread(self._claim_some):
@@ -159,11 +162,14 @@ class Worker:
                 if not self._live:
                     return
             if self._live:
-                await self._wait_for_one()
+                await self._wait(at_most=POLL_S)
             elif found is not None and not self._queue:
                 if not found.unsure:
                     return
-                await self._pause(POLL_S)
+                await self._wait(at_most=POLL_S)
+            elif not self._queue:
+                # Others were quicker at all of it. A late listing may offer the same again.
+                await self._wait(at_most=POLL_S / 4)
             if self._drain.is_over:
                 return
 
@@ -249,16 +255,20 @@ class Worker:
             self._say(f"draining: {self._drain.reason}; {len(self._live)} runs under way")
             await asyncio.to_thread(lambda: heartbeat.change(state="draining"))
 
-    async def _wait_for_one(self) -> None:
+    async def _wait(self, *, at_most: float) -> None:
+        """Until a run ends, somebody asks to drain, or that many seconds have passed."""
+        assert self._asked_to_drain is not None
+        self._asked_to_drain.clear()
+        asked = asyncio.ensure_future(self._asked_to_drain.wait())
         done, _ = await asyncio.wait(
-            self._live, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+            {*self._live, asked},
+            timeout=self._drain.seconds_to_next_stage(at_most=at_most),
+            return_when=asyncio.FIRST_COMPLETED,
         )
-        for task in done:
+        asked.cancel()
+        for task in self._live.keys() & done:
             self._live.pop(task)
             task.result()
-
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
     async def _let_go(self) -> None:
         """End what is under way; its runs are free for others before the engine is stopped."""

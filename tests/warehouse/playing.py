@@ -1,0 +1,105 @@
+"""Playing the warehouse by hand: settings from dotted keys, agents with a policy, runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import msgspec
+
+from vendomini.chat import ChatRequest, Choice, Episode, Reply, Request
+from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent
+from vendomini.workloads.warehouse.cards import Card
+from vendomini.workloads.warehouse.episode import play
+from vendomini.workloads.warehouse.records import Outcome, Step
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+
+Call = tuple[str, dict[str, Any]]
+WAIT: Call = ("tool_wait", {})
+
+
+def settings(keys: Mapping[str, Any] | None = None, /, **agent: str) -> WarehouseSettings:
+    """The defaults with an agent that plays and with dotted keys replaced."""
+    changed: Any = WarehouseSettings()
+    chosen = {"agent.kind": "heuristic", "simulation.max_steps": 200, **(keys or {})}
+    for key, value in chosen.items():
+        changed = _with(changed, key.split("."), value)
+    assert isinstance(changed, WarehouseSettings)
+    return changed
+
+
+def _with(section: Any, path: list[str], value: Any) -> Any:
+    assert is_dataclass(section)
+    assert not isinstance(section, type)
+    assert path[0] in {field.name for field in fields(section)}, path
+    if len(path) > 1:
+        value = _with(getattr(section, path[0]), path[1:], value)
+    return replace(section, **{path[0]: value})
+
+
+@dataclass(slots=True)
+class Policy:
+    """An agent that never asks, from a function of what it sees and the results so far."""
+
+    choose: Callable[[Seen], Call | Decision | None]
+
+    def decide(self, seen: Seen) -> Decision:
+        chosen = self.choose(seen)
+        if chosen is None:
+            return Decision(parse_status="failed", re_asks=2)
+        if isinstance(chosen, Decision):
+            return chosen
+        return Decision(tool=chosen[0], arguments=chosen[1], card=Card(expected_success=True))
+
+
+def listed(calls: list[Call | Decision | None]) -> Policy:
+    """The calls in turn, then waiting."""
+    return Policy(lambda seen: calls[seen.day] if seen.day < len(calls) else WAIT)
+
+
+def cycled(*calls: Call | Decision | None) -> Policy:
+    """The calls in turn, for ever."""
+    return Policy(lambda seen: calls[seen.day % len(calls)])
+
+
+@dataclass(slots=True)
+class Played:
+    """A run's outcome, its steps, and both as the bytes a worker would write."""
+
+    outcome: Outcome
+    steps: list[Step]
+    requests: list[Request]
+
+    @property
+    def bytes(self) -> bytes:
+        return msgspec.json.encode([self.steps, self.outcome])
+
+    def signs(self) -> dict[str, int]:
+        return {sign.type: sign.onset for sign in self.outcome.signs}
+
+
+def played(
+    chosen: WarehouseSettings,
+    *,
+    agent: AskingAgent | SilentAgent | None = None,
+    seed: int = 0,
+    replication: int = 0,
+    reply: Callable[[ChatRequest], str] = lambda request: "",
+) -> Played:
+    """Play one run to its end; `reply` is the engine."""
+    steps: list[Step] = []
+    requests: list[Request] = []
+    episode: Episode[Outcome] = play(
+        chosen, seed=seed, replication=replication, record=steps.append, agent=agent
+    )
+    try:
+        asked = next(episode)
+        while True:
+            requests += asked
+            replies = []
+            for request in asked:
+                assert isinstance(request, ChatRequest)
+                choice = Choice(text=reply(request), finish_reason="stop")
+                replies.append(Reply(choices=(choice,)))
+            asked = episode.send(tuple(replies))
+    except StopIteration as stop:
+        return Played(outcome=stop.value, steps=steps, requests=requests)

@@ -1,0 +1,6 @@
+"""From a phase file to runs: load, compose, check, expand."""
+
+from vendomini.config.expand import expand
+from vendomini.config.load import Phase, load_phase
+
+__all__ = ["Phase", "expand", "load_phase"]

@@ -1,0 +1,214 @@
+"""Composes a phase file, what it inherits and the command line's overrides; checks no value."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vendomini.errors import ConfigError
+from vendomini.schema import shown
+from vendomini.yamlfile import Document, load_yaml, parse_value
+
+INHERIT, GRID, FIXED, STEPS_BY_LEVEL = "inherit", "grid", "fixed", "max_steps_by_level"
+PARTS = (INHERIT, GRID, FIXED, STEPS_BY_LEVEL)
+"""Top-level keys of a phase file that are no sections of settings."""
+
+Tree: TypeAlias = dict[str, Any]
+"""Nested plain data."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A phase while it is composed: the parts of its file, and where each key was written.
+
+    `grid`, `fixed` and `steps_by_level` have dotted keys. `overridden` are the settings that the
+    command line set.
+    """
+
+    path: Path
+    sections: Tree = field(default_factory=dict)
+    grid: Tree = field(default_factory=dict)
+    fixed: Tree = field(default_factory=dict)
+    steps_by_level: Tree = field(default_factory=dict)
+    overridden: list[str] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def place(self, key: str) -> str:
+        """Where `key`, or what it is in, was written last; the file's path if nowhere."""
+        while key and key not in self.places:
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        return self.places.get(key, f"{self.path}")
+
+    def part(self, name: str) -> Tree:
+        """The part of a file that a top-level key other than `inherit` names."""
+        return {GRID: self.grid, FIXED: self.fixed, STEPS_BY_LEVEL: self.steps_by_level}[name]
+
+    def put(self, key: str, value: Any, place: str) -> None:
+        """Set the setting at a dotted key, making the sections it is in.
+
+        Raises `ConfigError` if what should be a section is a value.
+        """
+        *sections, last = key.split(".")
+        inside = self.sections
+        for depth, name in enumerate(sections, start=1):
+            if inside.get(name) is None:
+                inside[name] = {}
+            if not isinstance(inside[name], dict):
+                above = ".".join(sections[:depth])
+                raise ConfigError(
+                    f"{self.place(above)}: `{above}` is `{shown(inside[name])}`, no section, so "
+                    f"that `{key}` cannot be set ({place})",
+                    hint=f"`{above}` must be a section of settings for that",
+                )
+            inside = inside[name]
+        inside[last] = value
+        self.places[key] = place
+
+
+def compose(path: Path, overrides: Sequence[str]) -> Draft:
+    """The parts of a phase file, of all it inherits, and of the overrides, in this order.
+
+    Raises `ConfigError` for a file that cannot be read, an `inherit` that leads nowhere or round
+    in a circle, a part that is no mapping, and an override that is not ``KEY=VALUE``.
+    """
+    draft = Draft(path=path)
+    for document in _inherited(path):
+        _add_document(draft, document)
+    for override in overrides:
+        _add_override(draft, override)
+    return draft
+
+
+def _inherited(path: Path) -> list[Document]:
+    """The file and all it inherits, the farthest first."""
+    documents = [load_yaml(path)]
+    seen = [os.path.realpath(path)]
+    while (parent := documents[0].data.get(INHERIT)) is not None:
+        child = documents[0]
+        if not isinstance(parent, str) or not parent:
+            raise ConfigError(
+                f"{child.place(INHERIT)}: `inherit` is `{shown(parent)}`",
+                hint="name one file, by its path relative to this one",
+            )
+        target = child.path.parent / parent
+        if (real := os.path.realpath(target)) in seen:
+            raise ConfigError(
+                f"{child.place(INHERIT)}: `inherit: {parent}` leads back to a file that inherits "
+                "from this one",
+                hint="remove one `inherit` from the circle",
+            )
+        try:
+            documents.insert(0, load_yaml(target))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{child.place(INHERIT)}: `inherit: {parent}`: {error}", hint=error.hint
+            ) from None
+        seen.append(real)
+    return documents
+
+
+def _add_document(draft: Draft, document: Document) -> None:
+    draft.places.update({key: document.place(key) for key in document.lines})
+    for name, value in document.data.items():
+        if name in PARTS and name != INHERIT:
+            if not isinstance(value, Mapping) and value is not None:
+                raise ConfigError(
+                    f"{document.place(name)}: `{name}` is `{shown(value)}`, but it is a mapping",
+                    hint=f"write its keys below `{name}:`, indented",
+                )
+            draft.part(name).update(_dotted(value or {}, name, document))
+    own = {name: value for name, value in document.data.items() if name not in PARTS}
+    draft.sections = _merged(draft.sections, own)
+
+
+def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:
+    """A part's values by dotted key, whether its keys were written dotted or nested."""
+    found: Tree = {}
+    for key, value in _leaves(nested, ""):
+        if key in found:
+            raise ConfigError(
+                f"{document.place(f'{part}.{key}')}: `{part}` has `{key}` twice, once nested",
+                hint="remove one of the two",
+            )
+        found[key] = value
+    return found
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """Mappings merge, anything else is replaced by what is above."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        # `section:` with nothing below it takes nothing away from what it inherits.
+        empty = isinstance(old, Mapping) and value is None
+        merged[name] = _merged(old, value or {}) if old is not None and (both or empty) else value
+    return merged
+
+
+def _add_override(draft: Draft, override: str) -> None:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    where = f"override `{override}`"
+    if not equals or not key or not all(key.split(".")):
+        raise ConfigError(
+            f"{where}: not of the form KEY=VALUE",
+            hint="write a dotted key, `=`, and a YAML value, such as `simulation.max_steps=100`",
+        )
+    try:
+        override.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where!a}: not UTF-8 text") from None
+    value = parse_value(text, where, key)
+    part, _, inner = key.partition(".")
+    if part == INHERIT:
+        raise ConfigError(f"{where}: `inherit` acts in files only", hint="name it as --config")
+    if part not in PARTS:
+        _override(draft, key, value, where)
+    elif inner:
+        _override_part(draft, part, inner, value, where)
+    elif isinstance(value, Mapping):
+        for name, item in _leaves(value, ""):
+            _override_part(draft, part, name, item, where)
+    elif value is None:
+        draft.part(part).clear()
+    else:
+        raise ConfigError(
+            f"{where}: `{part}` is a mapping", hint=f"write `{part}.KEY=VALUE`, or `{part}=null`"
+        )
+
+
+def _override(draft: Draft, key: str, value: Any, where: str) -> None:
+    """Set a setting or a section's settings, so that neither grid nor `fixed` hides it."""
+    if isinstance(value, Mapping):
+        for name, item in _leaves(value, f"{key}."):
+            _override(draft, name, item, where)
+        return
+    if (axis := draft.grid.pop(key, None)) is not None:
+        several = f"of {len(axis)} values " if isinstance(axis, list) else ""
+        draft.notes.append(f"{where} replaces the axis {several}by one value")
+    draft.fixed.pop(key, None)
+    draft.overridden.append(key)
+    draft.put(key, value, where)
+
+
+def _override_part(draft: Draft, part: str, key: str, value: Any, where: str) -> None:
+    if part == FIXED:
+        _override(draft, key, value, where)
+        return
+    if part == GRID:
+        draft.fixed.pop(key, None)
+    draft.part(part)[key] = value
+    full = f"{part}.{key}"
+    draft.places = {k: p for k, p in draft.places.items() if not k.startswith(f"{full}[")}
+    draft.places[full] = where

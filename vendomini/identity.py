@@ -1,0 +1,103 @@
+"""What makes a run that run: the hash that names it, and what stands for its model.
+
+A run's id covers what defines its outcome and nothing else, so that more replications, another
+engine, a moved folder or a new setting with a default rename nothing that was played.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vendomini.errors import ConfigError
+
+ID_DIGITS = 16
+"""64 bits: among 100,000 runs, two share an id with a probability below 1e-9."""
+
+# The standard library's JSON: its spelling of numbers is older than any id will get.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def run_id(
+    *,
+    workload: str,
+    workload_version: int,
+    seed: int,
+    replication: int,
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> str:
+    """16 hexadecimal digits: equal content, equal id, whatever the order of keys.
+
+    `model` is what `model_identity` says; `settings` are the other settings by dotted key, only
+    those that differ from the schema's defaults.
+    """
+    content = _canonical(
+        {
+            "workload": workload,
+            "workload_version": workload_version,
+            "seed": seed,
+            "replication": replication,
+            "model": model,
+            "settings": settings,
+        }
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:ID_DIGITS]
+
+
+def is_local(name: str) -> bool:
+    """Whether a model's name means a folder on this machine rather than a hub id."""
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or os.path.isdir(name)
+
+
+def absolute(name: str) -> str:
+    """The name of a local folder so that it means the same from every working directory."""
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def model_identity(name: str, revision: str | None) -> dict[str, Any]:
+    """What stands for a model in a run's id.
+
+    For a hub id the name and revision as written; for a local folder a hash of its config.json
+    and of its weight index (without one: the names and sizes of its weight files), so that a
+    moved folder is still the same model and a changed one is not. Raises `ConfigError` if the
+    name is empty, or the folder or its config.json is missing.
+    """
+    if not name.strip():
+        raise ConfigError(
+            "`agent.model.name` is empty", hint="give a hub id such as `org/name`, or a folder"
+        )
+    if not is_local(name):
+        return {"name": name, "revision": revision}
+    return {"folder": _folder_hash(Path(absolute(name))), "revision": revision}
+
+
+def _folder_hash(folder: Path) -> str:
+    if not folder.is_dir():
+        raise ConfigError(
+            f"`agent.model.name` is `{folder}`, and there is no such folder",
+            hint="give a hub id such as `org/name`, or a folder that holds a config.json",
+        )
+    digest = hashlib.sha256()
+    try:
+        digest.update((folder / "config.json").read_bytes())
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            digest.update(b"\0index\0" + index.read_bytes())
+        else:
+            weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+            sizes = [[file.name, file.stat().st_size] for file in weights]
+            digest.update(b"\0files\0" + json.dumps(sizes).encode())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"`agent.model.name` is `{folder}`, which lacks `{Path(error.filename).name}`",
+            hint="a local model is a folder with config.json, tokenizer and weights, complete",
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"`agent.model.name` is `{folder}`, which cannot be read: {error.strerror}",
+            hint="check the permissions of the folder and its files",
+        ) from None
+    return digest.hexdigest()

@@ -1,0 +1,246 @@
+"""Reads a cluster profile, and checks it against what the cluster says of itself."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vendomini.cluster import (
+    MB_PER_GB,
+    ClusterFacts,
+    GpuRequest,
+    Partition,
+    Profile,
+    ResourceRule,
+    Resources,
+)
+from vendomini.errors import ConfigError
+from vendomini.schema import conform, nearest
+from vendomini.yamlfile import Document, load_yaml
+
+MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(M|G|T)")
+GB_PER_UNIT = {"M": 1 / MB_PER_GB, "G": 1.0, "T": 1024.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Demand:
+    """Resources as they are written: memory with its unit."""
+
+    gpus: int = field(default=0, metadata={"ge": 0})
+    gpu_type: str | None = None
+    cpus: int = field(default=1, metadata={"ge": 1})
+    memory: str = "4G"
+    minutes: int = field(default=60, metadata={"ge": 1})
+    workers: int = field(default=1, metadata={"ge": 1})
+    partition: str | None = None
+    constraint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule(_Demand):
+    model: str
+    # A GPU job whose size nobody wrote down would be a guess: these have no default here.
+    gpus: int = field(metadata={"ge": 0})
+    cpus: int = field(metadata={"ge": 1})
+    memory: str
+    minutes: int = field(metadata={"ge": 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A profile as it is written."""
+
+    name: str | None = None  # None: the file's
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gpu_request: GpuRequest = "gres"
+    array_parallelism: int | None = field(default=None, metadata={"ge": 1})
+    signal_delay_s: int = field(default=120, metadata={"ge": 1, "le": 65535})  # Slurm's range
+    heartbeat_s: float = field(default=30, metadata={"gt": 0})
+    dead_after_s: float = field(default=180, metadata={"gt": 0})
+    python: str | None = None
+    resources: tuple[_Rule, ...] = ()
+    engineless: _Demand = _Demand(workers=4)
+
+
+def default_profile() -> Profile:
+    """What is used where no profile is named: the site's defaults, and no rule for any model."""
+    return Profile(name="default", engineless=_resources(_Demand(workers=4), 4.0))
+
+
+def load_profile(path: Path) -> Profile:
+    """The profile in a YAML file.
+
+    Raises `ConfigError` for each mistake that can be seen without a cluster, with its line.
+    """
+    document = load_yaml(path)
+    written = conform(document.data, _File, source=document)
+    if written.dead_after_s < 2 * written.heartbeat_s:
+        raise ConfigError(
+            f"{document.place('dead_after_s')}: `dead_after_s` is `{written.dead_after_s:g}`, less "
+            f"than two beats of `heartbeat_s`, `{written.heartbeat_s:g}`",
+            hint="a worker whose one beat is late would be taken for dead; use at least twice",
+        )
+    rules = tuple(
+        ResourceRule(
+            model=rule.model,
+            resources=_read_demand(rule, f"resources[{index}]", written, document),
+        )
+        for index, rule in enumerate(written.resources)
+    )
+    return Profile(
+        name=written.name if written.name is not None else path.stem,
+        engineless=_read_demand(written.engineless, "engineless", written, document),
+        resources=rules,
+        partition=written.partition,
+        account=written.account,
+        qos=written.qos,
+        constraint=written.constraint,
+        exclude=written.exclude,
+        gpu_request=written.gpu_request,
+        array_parallelism=written.array_parallelism,
+        signal_delay_s=written.signal_delay_s,
+        heartbeat_s=written.heartbeat_s,
+        dead_after_s=written.dead_after_s,
+        python=written.python,
+    )
+
+
+def check_against(
+    profile: Profile, facts: ClusterFacts, *, wanted: Collection[Resources] | None = None
+) -> None:
+    """Raise `ConfigError` at the first rule that no node of its partition can ever serve.
+
+    Slurm itself takes many such jobs and leaves them waiting for ever. Rules whose resources are
+    not `wanted` are not looked at: nobody asks for their models now. None: all are.
+    """
+    for place, resources in _demands(profile):
+        if wanted is not None and resources not in wanted:
+            continue
+        partition = partition_of(resources, profile, facts)
+        if not partition.is_up:
+            up = ", ".join(other.name for other in facts.partitions if other.is_up)
+            raise ConfigError(
+                f"profile `{profile.name}`, {place}: "
+                f"partition `{partition.name}` takes no jobs now",
+                hint=f"partitions that do: {up or 'none'}",
+            )
+        _check_size(resources, partition, f"profile `{profile.name}`, {place}")
+
+
+def partition_of(resources: Resources, profile: Profile, facts: ClusterFacts) -> Partition:
+    """The partition that a worker's job goes to.
+
+    Raises `ConfigError` naming the nearest one if there is no such, or no default to fall to.
+    """
+    name = resources.partition or profile.partition
+    found = facts.partition(name)
+    if found is not None:
+        return found
+    names = [partition.name for partition in facts.partitions]
+    listed = ", ".join(names) or "none"
+    if name is None:
+        raise ConfigError(
+            f"profile `{profile.name}` names no partition, and the cluster has no default one",
+            hint=f"set `partition:` to one of: {listed}",
+        )
+    meant = f"did you mean `{nearest(name, names)}`? " if names else ""
+    raise ConfigError(
+        f"profile `{profile.name}`: the cluster has no partition `{name}`",
+        hint=f"{meant}There are: {listed}",
+    )
+
+
+def _demands(profile: Profile) -> Iterator[tuple[str, Resources]]:
+    for rule in profile.resources:
+        yield f"the rule for `{rule.model}`", rule.resources
+    yield "`engineless`", profile.engineless
+
+
+def _check_size(resources: Resources, partition: Partition, place: str) -> None:
+    where = f"partition `{partition.name}`"
+    if partition.max_minutes is not None and resources.minutes > partition.max_minutes:
+        raise ConfigError(
+            f"{place}: `minutes` is `{resources.minutes}`, but {where} allows at most "
+            f"{partition.max_minutes}",
+            hint=f"set `minutes: {partition.max_minutes}` or less: work that is not done then is "
+            "taken up by the next worker",
+        )
+    kind = f"`{resources.gpu_type}` GPUs" if resources.gpu_type else "GPUs"
+    most_gpus = max((node.gpu_count(resources.gpu_type) for node in partition.nodes), default=0)
+    if resources.gpus > most_gpus:
+        types = sorted({gpus.type for n in partition.nodes for gpus in n.gpus if gpus.type})
+        raise ConfigError(
+            f"{place}: `gpus` is `{resources.gpus}`, but no node of {where} has more than "
+            f"{most_gpus} {kind}",
+            hint=f"types of GPU there: {', '.join(types) or 'none named'}; "
+            "lower `gpus`, or name another `gpu_type` or `partition`",
+        )
+    # Only nodes with the GPUs count: a large CPU node is no help to a GPU job.
+    nodes = [n for n in partition.nodes if n.gpu_count(resources.gpu_type) >= resources.gpus]
+    most_cpus = max((node.cpus for node in nodes), default=0)
+    beside = f" with {resources.gpus} {kind}" if resources.gpus else ""
+    if resources.cpus > most_cpus:
+        raise ConfigError(
+            f"{place}: `cpus` is `{resources.cpus}`, but no node of {where}{beside} has more than "
+            f"{most_cpus}",
+            hint="lower `cpus`, or name another `partition`",
+        )
+    most_gb = max((node.memory_mb for node in nodes), default=0) / MB_PER_GB
+    if resources.memory_gb > most_gb:
+        raise ConfigError(
+            f"{place}: `memory` is `{resources.memory_gb:g}G`, but no node of {where}{beside} has "
+            f"more than {most_gb:.4g}G",
+            hint="lower `memory`, or name another `partition`",
+        )
+    if not any(
+        node.cpus >= resources.cpus and node.memory_mb >= resources.memory_gb * MB_PER_GB
+        for node in nodes
+    ):
+        raise ConfigError(
+            f"{place}: no single node of {where}{beside} has both `{resources.cpus}` CPUs and "
+            f"`{resources.memory_gb:g}G` of memory",
+            hint="lower `cpus` or `memory`, or name another `partition`",
+        )
+
+
+def _read_demand(demand: _Demand, key: str, written: _File, document: Document) -> Resources:
+    """Resources with their memory as a number; raises `ConfigError` for what the types allow."""
+    place = document.place(f"{key}.memory")
+    match = MEMORY.fullmatch(demand.memory)
+    memory_gb = float(match[1]) * GB_PER_UNIT[match[2]] if match else 0.0
+    if memory_gb <= 0:
+        raise ConfigError(
+            f"{place}: `{key}.memory` is `{demand.memory}`, which is no amount of memory",
+            hint="write a number and its unit, M, G or T, such as `64G`",
+        )
+    if demand.gpu_type and not demand.gpus:
+        raise ConfigError(
+            f"{document.place(f'{key}.gpu_type')}: `{key}.gpu_type` is `{demand.gpu_type}`, but "
+            f"`{key}.gpus` is `0`",
+            hint="set `gpus`, or remove `gpu_type`",
+        )
+    if demand.minutes * 60 <= written.signal_delay_s:
+        raise ConfigError(
+            f"{document.place(f'{key}.minutes')}: `{key}.minutes` is `{demand.minutes}`, no longer "
+            f"than `signal_delay_s`, `{written.signal_delay_s}` seconds",
+            hint="a worker would be told to leave as soon as it starts: use more minutes, "
+            "or a smaller `signal_delay_s`",
+        )
+    return _resources(demand, memory_gb)
+
+
+def _resources(demand: _Demand, memory_gb: float) -> Resources:
+    return Resources(
+        gpus=demand.gpus,
+        gpu_type=demand.gpu_type,
+        cpus=demand.cpus,
+        memory_gb=memory_gb,
+        minutes=demand.minutes,
+        workers=demand.workers,
+        partition=demand.partition,
+        constraint=demand.constraint,
+    )

@@ -1,0 +1,84 @@
+"""The seam between the day's course and whoever makes the day's call."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from vendomini.chat import Episode
+from vendomini.workloads.warehouse.cards import Card
+from vendomini.workloads.warehouse.catalogue import cents
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.tools import Result, Tool, offered
+from vendomini.workloads.warehouse.world import World
+
+ParseStatus: TypeAlias = Literal["ok", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Briefing:
+    """What every agent is told before the first day: the rules' numbers, no prices.
+
+    Money in cents.
+    """
+
+    skus: tuple[str, ...]
+    suppliers: tuple[str, ...]
+    tools: tuple[Tool, ...]
+    max_steps: int
+    budget: int
+    storage_per_sku: int
+    capacity: int
+    fee: float  # currency units for each unit of storage and day
+    expire_after_days: int
+    late_penalty: float  # share of the gross
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What an agent sees of a morning: the day, how many messages wait, and its last result."""
+
+    day: int
+    inbox_count: int
+    last_result: Result | None  # None: no call was made the day before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The day's call, or that none could be read from the replies (`failed`: an idle day).
+
+    `tool` and `arguments` may be anything at all.
+    """
+
+    tool: object = None
+    arguments: object = None
+    card: Card | None = None
+    parse_status: ParseStatus = "ok"
+    re_asks: int = 0
+
+
+class SilentAgent(Protocol):
+    """Decides by itself and never asks an engine."""
+
+    def decide(self, seen: Seen) -> Decision: ...
+
+
+class AskingAgent(Protocol):
+    """Decides by what an engine answers."""
+
+    def ask(self, seen: Seen) -> Episode[Decision]: ...
+
+
+def briefing(settings: WarehouseSettings, world: World) -> Briefing:
+    """What is said of a world before its first day."""
+    simulation = settings.simulation
+    return Briefing(
+        skus=world.catalogue.skus,
+        suppliers=world.catalogue.suppliers,
+        tools=offered(simulation.complexity_level),
+        max_steps=simulation.max_steps,
+        budget=cents(simulation.initial_budget),
+        storage_per_sku=simulation.initial_storage_per_sku,
+        capacity=simulation.storage_capacity,
+        fee=simulation.storage_fee,
+        expire_after_days=settings.demand.expire_after_days,
+        late_penalty=settings.demand.late_penalty,
+    )

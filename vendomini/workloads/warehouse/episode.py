@@ -1,0 +1,258 @@
+"""The protocol of the experiment: see the morning, decide, act, compare, until the end."""
+
+from typing import TypeAlias
+
+from vendomini.chat import Episode
+from vendomini.errors import ConfigError
+from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent, briefing
+from vendomini.workloads.warehouse.cards import Predictions
+from vendomini.workloads.warehouse.crash import Detector
+from vendomini.workloads.warehouse.heuristic import Heuristic
+from vendomini.workloads.warehouse.random_agent import RandomAgent
+from vendomini.workloads.warehouse.records import (
+    Action,
+    Averages,
+    Competing,
+    CompetingEvent,
+    End,
+    Measures,
+    Outcome,
+    ShockCounts,
+    Step,
+    Truth,
+)
+from vendomini.workloads.warehouse.scripted import Scripted
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.shocks import TYPES, Shocks
+from vendomini.workloads.warehouse.tools import Called, Result, call
+from vendomini.workloads.warehouse.world import World
+from vendomini.workloads.workload import RecordStep
+
+PAUSE_STEPS = 100  # between two pauses of an agent that never asks
+UNREADABLE_STEPS = 20  # in a row, that end a run as unusable
+DEBT_LIMIT = 100_000  # cents
+DEBT_SHARE = 0.1  # of the initial budget
+
+AnyAgent: TypeAlias = AskingAgent | SilentAgent
+
+
+def unplayable(settings: WarehouseSettings) -> ConfigError:
+    """The error for an agent that can be planned but not played."""
+    return ConfigError(
+        f"`agent.kind` `{settings.agent.kind}` cannot be played by this version",
+        hint="agent.kind=heuristic",
+    )
+
+
+def agent_of(settings: WarehouseSettings, world: World, *, seed: int, replication: int) -> AnyAgent:
+    """Whoever plays; raises `ConfigError` for a kind this version cannot play."""
+    told = briefing(settings, world)
+    match settings.agent.kind:
+        case "heuristic":
+            return Heuristic(told)
+        case "random":
+            return RandomAgent(told, seed=seed, replication=replication)
+        case "scripted":
+            return Scripted(told, settings.agent.model)
+        case "llm":
+            raise unplayable(settings)
+
+
+def play(
+    settings: WarehouseSettings,
+    *,
+    seed: int,
+    replication: int,
+    record: RecordStep,
+    agent: AnyAgent | None = None,
+) -> Episode[Outcome]:
+    """Play one run with the agent the settings name, or the one given."""
+    run = Game(settings, seed=seed, replication=replication)
+    if agent is None:
+        agent = agent_of(settings, run.world, seed=seed, replication=replication)
+    while run.end is None:
+        seen = run.morning()
+        if hasattr(agent, "ask"):
+            decision = yield from agent.ask(seen)
+        else:
+            decision = agent.decide(seen)
+            if run.step % PAUSE_STEPS == PAUSE_STEPS - 1:
+                yield ()
+        record(run.day(decision))
+    return run.outcome()
+
+
+class Game:
+    """One run between two steps: the world, its shocks, open predictions and the detector."""
+
+    __slots__ = (
+        "_bankrupt_below",
+        "_calls_failed",
+        "_competing",
+        "_continue",
+        "_detector",
+        "_last_result",
+        "_max_failures",
+        "_max_steps",
+        "_predictions",
+        "_re_asks",
+        "_shocks",
+        "_unreadable",
+        "_unreadable_in_a_row",
+        "end",
+        "step",
+        "world",
+    )
+
+    def __init__(self, settings: WarehouseSettings, *, seed: int, replication: int) -> None:
+        self.world = World(settings, seed=seed, replication=replication)
+        self.step = 0
+        self.end: End | None = None
+        self._shocks = Shocks(settings.pe_induction, seed=seed, replication=replication)
+        self._predictions = Predictions(settings.measurement.pe_windows)
+        self._detector = Detector(settings.crash_detector)
+        self._max_steps = settings.simulation.max_steps
+        self._continue = settings.crash_detector.continue_after_crash
+        self._max_failures = settings.demand.max_failures
+        self._bankrupt_below = -max(DEBT_LIMIT, int(DEBT_SHARE * self.world.budget))
+        self._last_result: Result | None = None
+        self._competing: CompetingEvent | None = None
+        self._calls_failed = 0
+        self._re_asks = 0
+        self._unreadable = 0
+        self._unreadable_in_a_row = 0
+
+    def morning(self) -> Seen:
+        """Payments, deliveries, customers and shocks; what the agent sees then."""
+        for event in self.world.morning():
+            self._predictions.happened(event)
+        self._shocks.strike(self.world)
+        return Seen(
+            day=self.world.day,
+            inbox_count=len(self.world.inbox),
+            last_result=self._last_result,
+        )
+
+    def day(self, decision: Decision) -> Step:
+        """The day's call and its evening; the step to log. Sets `end` if it was the last."""
+        called = self._act(decision)
+        world, step, today = self.world, self.step, self.world.day
+        world.evening()
+        resolved = self._predictions.day_ended(storage=world.stored, budget=world.budget)
+        signs = self._detector.after_step(step, called)
+        self._re_asks += decision.re_asks
+        self.end = self._ended(step)
+        self.step += 1
+        shocks, totals = self._shocks, world.totals
+        tracks = self._predictions.tracks
+        return Step(
+            step=step,
+            day=today,
+            action=None if called is None else Action(called.tool, called.arguments),
+            result=self._last_result,
+            card=decision.card,
+            resolved=resolved,
+            ewma=Averages(
+                tracks["temporal"].averages,
+                tracks["quantity"].averages,
+                tracks["cost"].averages,
+                tracks["storage"].averages,
+                tracks["budget"].averages,
+                tracks["causal"].averages,
+            ),
+            shock_drawn=shocks.drawn_today,
+            shock_applied=shocks.applied_today,
+            shock_dropped=shocks.dropped_today,
+            signs=signs,
+            parse_status=decision.parse_status,
+            re_asks=decision.re_asks,
+            truth=Truth(
+                world.budget / 100,
+                world.owed / 100,
+                world.stored,
+                len(world.pending),
+                world.pending_units,
+                len(world.inbox),
+                len(world.customers),
+                totals.shipped,
+                totals.failed,
+                totals.revenue / 100,
+            ),
+        )
+
+    def outcome(self) -> Outcome:
+        """Raises `AssertionError` before the end."""
+        assert self.end is not None
+        world, shocks, totals = self.world, self._shocks, self.world.totals
+        crash = self._detector.crash()
+        armed = shocks.armed
+        fulfilled = totals.shipped / totals.requested if totals.requested else None
+        return Outcome(
+            steps=self.step,
+            max_steps=self._max_steps,
+            end=self.end,
+            crash=crash,
+            competing=self._competing,
+            censored=crash is None and self._competing is None,
+            signs=self._detector.signs(),
+            measures=Measures(
+                orders_requested=totals.requested,
+                orders_shipped=totals.shipped,
+                orders_failed=totals.failed,
+                fulfilled=None if fulfilled is None else round(fulfilled, 6),
+                orders_placed=world.orders_placed,
+                calls_failed=self._calls_failed,
+                revenue=totals.revenue / 100,
+                net_worth=world.net_worth() / 100,
+                final_budget=world.budget / 100,
+                final_storage=world.stored,
+            ),
+            shocks={
+                type: ShockCounts(
+                    drawn=shocks.drawn[type],
+                    applied=shocks.applied[type],
+                    dropped=shocks.dropped[type],
+                    armed=int(type in armed),
+                )
+                for type in TYPES
+            },
+            pe=self._predictions.summaries(),
+            format_failures=self._unreadable,
+            re_asks=self._re_asks,
+        )
+
+    def _act(self, decision: Decision) -> Called | None:
+        """Make the call, if there is one, and bind its card."""
+        if decision.parse_status == "failed":
+            self._last_result = None
+            self._unreadable += 1
+            self._unreadable_in_a_row += 1
+            return None
+        self._unreadable_in_a_row = 0
+        called = call(self.world, decision.tool, decision.arguments)
+        self._last_result = called.result
+        if called.ordered is not None:
+            self._shocks.order_placed(called.ordered, self.world)
+        if not called.succeeded:
+            self._calls_failed += 1
+        if decision.card is not None:
+            self._predictions.made(decision.card, called, step=self.step, day=self.world.day)
+        return called
+
+    def _ended(self, step: int) -> End | None:
+        """Why `step` was the last; None if it was not."""
+        event: Competing | None = None
+        if self.world.budget < self._bankrupt_below:
+            event = "bankrupt"
+        elif self._unreadable_in_a_row >= UNREADABLE_STEPS:
+            event = "unusable"
+        elif self._max_failures is not None and self.world.totals.failed >= self._max_failures:
+            event = "max_failures"
+        onset = self._detector.crash_onset
+        if event is not None:
+            if onset is None:
+                self._competing = CompetingEvent(type=event, onset=step)
+            return event
+        if onset is not None and step - onset >= self._continue:
+            return "crash"
+        return "max_steps" if step + 1 >= self._max_steps else None

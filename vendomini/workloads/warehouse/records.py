@@ -1,0 +1,138 @@
+"""What a run leaves: its steps and its outcome. No clock, so both are byte-stable.
+
+Money is in currency units: whole cents over 100, so every amount prints with at most two
+decimals. Errors and averages are rounded to six decimals.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from vendomini.workloads.warehouse.agent import ParseStatus
+from vendomini.workloads.warehouse.cards import Card, ErrorSummary, ErrorType, Resolved
+from vendomini.workloads.warehouse.crash import Crash, Onset, Sign
+from vendomini.workloads.warehouse.shocks import Applied, ShockType
+from vendomini.workloads.warehouse.tools import Result
+
+End: TypeAlias = Literal["max_steps", "crash", "bankrupt", "unusable", "max_failures"]
+Competing: TypeAlias = Literal["bankrupt", "unusable", "max_failures"]
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """The call that was made, as the log can hold it."""
+
+    tool: str
+    args: object
+
+
+class Truth(msgspec.Struct, frozen=True, gc=False):
+    """The world after the day's end. Money in currency units.
+
+    `owed` is for what was delivered and has not posted; `pending` counts orders on their way,
+    `pending_units` what was ordered with them; `customers` counts open customer orders.
+    """
+
+    budget: float
+    owed: float
+    storage: int
+    pending: int
+    pending_units: int
+    inbox: int
+    customers: int
+    shipped: int
+    failed: int
+    revenue: float
+
+
+class Averages(msgspec.Struct, frozen=True, gc=False):
+    """fast, medium and slow of each type; None before the type's first resolved error."""
+
+    temporal: tuple[float, float, float] | None
+    quantity: tuple[float, float, float] | None
+    cost: tuple[float, float, float] | None
+    storage: tuple[float, float, float] | None
+    budget: tuple[float, float, float] | None
+    causal: tuple[float, float, float] | None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One step. `signs` are those that set in with it; `resolved` names the step predicted in."""
+
+    step: int
+    day: int
+    action: Action | None  # None: the replies could not be read
+    result: Result | None
+    card: Card | None
+    resolved: list[Resolved]
+    ewma: Averages
+    shock_drawn: ShockType | None
+    shock_applied: tuple[Applied, ...]
+    shock_dropped: ShockType | None
+    signs: list[Sign]
+    parse_status: ParseStatus
+    re_asks: int
+    truth: Truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompetingEvent:
+    """What ended the chance of a crash, and the step it came with."""
+
+    type: Competing
+    onset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """How the business went. Money in currency units.
+
+    `fulfilled` is shipped over requested; None: nothing was requested. `net_worth` is budget
+    less what is owed, with stock at the cheapest unshocked price of the last day.
+    """
+
+    orders_requested: int
+    orders_shipped: int
+    orders_failed: int
+    fulfilled: float | None
+    orders_placed: int
+    calls_failed: int
+    revenue: float
+    net_worth: float
+    final_budget: float
+    final_storage: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShockCounts:
+    """Shocks of a type; `armed` ones still waited for an order at the end.
+
+    drawn = applied + dropped + armed.
+    """
+
+    drawn: int
+    applied: int
+    dropped: int
+    armed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to. `steps` counts those played, `end` says why there were no more.
+
+    Onsets count steps from 0. The run is censored if neither a crash nor a competing event
+    came; an event after the crash is not one.
+    """
+
+    steps: int
+    max_steps: int
+    end: End
+    crash: Crash | None
+    competing: CompetingEvent | None
+    censored: bool
+    signs: tuple[Onset, ...]
+    measures: Measures
+    shocks: dict[ShockType, ShockCounts]
+    pe: dict[ErrorType, ErrorSummary]
+    format_failures: int
+    re_asks: int

@@ -1,0 +1,129 @@
+"""The warehouse as a workload: what a phase file may say, and how a run of it is played."""
+
+import itertools
+from collections.abc import Mapping
+from typing import ClassVar
+
+from vendomini.chat import Episode
+from vendomini.errors import ConfigError
+from vendomini.workloads.warehouse.episode import play, unplayable
+from vendomini.workloads.warehouse.records import Outcome
+from vendomini.workloads.warehouse.settings import (
+    SKUS,
+    WarehouseSettings,
+    orders_a_day,
+)
+from vendomini.workloads.workload import Demand, RecordStep
+
+# Estimates for the planner, in tokens. Of a model's agent: rules, tool schemas and card
+# format; then a day's header with the last result and a reply of a call with its card.
+LLM_PREFIX_TOKENS = 1800
+LLM_GROWTH_TOKENS = 300
+LLM_OUTPUT_TOKENS = 180
+# Of the scripted agent: one message a step, which never grows, and a short reply.
+SCRIPTED_PREFIX_TOKENS = 150
+SCRIPTED_OUTPUT_TOKENS = 64
+
+SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
+
+
+class Warehouse:
+    """Implements `vendomini.workloads.workload.Workload`."""
+
+    name: ClassVar[str] = "warehouse"
+    version: ClassVar[int] = 1
+    settings_type: ClassVar[type] = WarehouseSettings
+
+    def check(self, settings: WarehouseSettings) -> None:
+        """Raise `ConfigError` if values that are each allowed are impossible together."""
+        simulation, demand = settings.simulation, settings.demand
+        skus = SKUS[simulation.complexity_level]
+        rate = orders_a_day(settings)
+        if rate > skus:
+            key = "orders_per_day" if demand.p_customer_order is None else "p_customer_order"
+            raise ConfigError(
+                f"`demand.{key}` and `simulation.pressure_level` make `{rate:g}` customer orders "
+                f"a day, but each of the `{skus}` SKUs of complexity level "
+                f"`{simulation.complexity_level}` is ordered at most once a day",
+                hint=f"lower `demand.{key}`",
+            )
+        stock = simulation.initial_storage_per_sku * skus
+        if stock > simulation.storage_capacity:
+            raise ConfigError(
+                f"`simulation.initial_storage_per_sku` `{simulation.initial_storage_per_sku}` "
+                f"times `{skus}` SKUs is `{stock}`, but `simulation.storage_capacity` is "
+                f"`{simulation.storage_capacity}`",
+                hint="lower the initial storage or raise the capacity",
+            )
+        windows = settings.measurement.pe_windows
+        if not windows or windows[0] < 1 or any(b <= a for a, b in itertools.pairwise(windows)):
+            raise ConfigError(
+                f"`measurement.pe_windows` is `{list(windows)}`",
+                hint="give increasing whole numbers from 1 on, such as `[10, 100, 500]`",
+            )
+
+    def refuse_unplayable(self, settings: WarehouseSettings) -> None:
+        """Raise `ConfigError` for an agent this version can plan but not play."""
+        if settings.agent.kind == "llm":
+            raise unplayable(settings)
+
+    def asks(self, settings: WarehouseSettings) -> bool:
+        return settings.agent.kind in ("llm", "scripted")
+
+    def inert(self, settings: WarehouseSettings, keys: tuple[str, ...]) -> Mapping[str, str]:
+        """Of the grid's keys those that cannot act on runs with these settings, and why."""
+        reasons: dict[str, str] = {}
+        kind = settings.agent.kind
+        for key in keys:
+            if kind in ("heuristic", "random"):
+                if key.startswith(("agent.model.", "agent.interface.", "engine.")):
+                    reasons[key] = f"the `{kind}` agent never asks a model"
+            elif kind == "scripted" and (
+                key.startswith("agent.interface.") or key == "agent.model.context_length"
+            ):
+                reasons[key] = "the `scripted` agent asks in one fixed way"
+            if kind == "random" and key == "measurement.pe_windows":
+                reasons[key] = "the `random` agent predicts nothing"
+            if (
+                key in SHOCK_SHAPES
+                and settings.pe_induction.p_shock == 0
+                and "pe_induction.p_shock" not in keys
+            ):
+                reasons[key] = "no shock is drawn while `pe_induction.p_shock` is 0"
+            if key == "demand.orders_per_day" and settings.demand.p_customer_order is not None:
+                reasons[key] = "`demand.p_customer_order` is set and decides instead"
+        return reasons
+
+    def demand(self, settings: WarehouseSettings) -> Demand | None:
+        """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
+
+        A re-asked reply is not counted. A belief question adds a request, but nothing to the
+        conversation.
+        """
+        if not self.asks(settings):
+            return None
+        steps, most = settings.simulation.max_steps, settings.agent.model.max_tokens_per_call
+        if settings.agent.kind == "scripted":
+            return Demand(
+                requests=steps,
+                prefix_tokens=SCRIPTED_PREFIX_TOKENS,
+                growth_tokens=0,
+                output_tokens=min(most, SCRIPTED_OUTPUT_TOKENS),
+            )
+        every = settings.agent.interface.beliefs_every
+        return Demand(
+            requests=steps + (steps // every if every else 0),
+            prefix_tokens=LLM_PREFIX_TOKENS,
+            growth_tokens=LLM_GROWTH_TOKENS,
+            output_tokens=min(most, LLM_OUTPUT_TOKENS),
+        )
+
+    def play(
+        self, settings: WarehouseSettings, *, seed: int, replication: int, record: RecordStep
+    ) -> Episode[Outcome]:
+        """The episode of one run; steps are `records.Step`. Raises as `refuse_unplayable`."""
+        self.refuse_unplayable(settings)
+        return play(settings, seed=seed, replication=replication, record=record)
+
+
+WAREHOUSE = Warehouse()
