@@ -208,7 +208,7 @@ def _resources_of(
         )
         return (None if profile is None else profile.engineless), [why]
     if profile is None:
-        return None, ["GPUs are not planned without a cluster profile: give --profile FILE"]
+        return None, ["its GPUs are in a cluster profile: give --profile FILE"]
     resources = resources_for(profile, model)
     if resources is None:
         patterns = ", ".join(f"`{rule.model}`" for rule in profile.resources) or "none"

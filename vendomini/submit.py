@@ -11,7 +11,7 @@ from typing import Any
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
 from vendomini.errors import SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
-from vendomini.slurm import jobs_with_comment
+from vendomini.slurm import cancel, jobs_with_comment
 from vendomini.store.experiment import Experiment
 from vendomini.worker.entry import work
 from vendomini.worker.job import Job, write_job
@@ -109,8 +109,7 @@ def submit_slurm(
 ) -> list[Submitted]:
     """Submit one array of identical workers per group (several where the site's limit is lower).
 
-    Raises `SubmitError` with Slurm's own words. An sbatch whose answer was lost is found again
-    by its comment, so that nothing is submitted twice.
+    Raises `SubmitError` with Slurm's own words.
     """
     submitted = []
     for group in plan.groups:
@@ -197,20 +196,25 @@ def _sbatch(
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    try:
-        executor = submitit.SlurmExecutor(folder=folder, python=profile.python)
-        executor.update_parameters(**parameters)
-        # One worker is a plain job, several are one array.
-        jobs = executor.map_array(work, [str(job_file)] * size)
-    except (FailedSubmissionError, FailedJobError, OSError, RuntimeError) as error:
-        known = jobs_with_comment(comment)
-        if known:
-            return known[0]
-        raise SubmitError(
-            f"Slurm refused the job: {_own_words(str(error))}",
-            hint="change the profile's partition, account, qos, GPUs, memory or minutes",
-        ) from error
-    return str(jobs[0].job_id).split("_")[0]
+    executor = submitit.SlurmExecutor(folder=folder, python=profile.python)
+    executor.update_parameters(**parameters)
+    for tries_left in (1, 0):
+        try:
+            # One worker is a plain job, several are one array.
+            jobs = executor.map_array(work, [str(job_file)] * size)
+        except (FailedSubmissionError, FailedJobError) as error:
+            # An sbatch whose answer was lost has submitted; submitit has not handed its workers
+            # their files, so they could do nothing: they are cancelled, and it is tried again.
+            lost = jobs_with_comment(comment)
+            cancel(lost)
+            if not lost or not tries_left:
+                raise SubmitError(
+                    f"Slurm refused the job: {_own_words(str(error))}",
+                    hint="change the profile's partition, account, qos, GPUs, memory or minutes",
+                ) from error
+        else:
+            return str(jobs[0].job_id).split("_")[0]
+    raise AssertionError("the last try returns or raises")
 
 
 def _own_words(text: str) -> str:

@@ -106,11 +106,20 @@ def run(request: Request) -> int:
     refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
     experiment = Experiment(request.root / prepared.plan.name)
     place = allocation(os.environ) if request.cluster else None
+    if place is not None and place.node is None:
+        raise SubmitError(
+            f"inside Slurm job {place.queue_id}, but not on one of its nodes",
+            hint="start the worker on its nodes: srun vendomini run --cluster ...",
+        )
     facts = None
     if request.cluster and place is None:
         facts = cluster_facts()
         assert prepared.profile is not None
-        check_against(prepared.profile, facts)
+        check_against(
+            prepared.profile,
+            facts,
+            wanted=[group.resources for group in prepared.plan.groups if group.resources],
+        )
     if experiment.exists():
         experiment.check()
         _restart(experiment, prepared.plan, request.restart_groups)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -30,16 +31,15 @@ def say(text: str) -> None:
 def plan(plan: Plan, *, to: Console) -> None:
     """The plan by group, then why, then what a reader should know."""
     phase = f", phase {plan.phase}" if plan.phase is not None else ""
-    table = Table(title=f"{plan.name}{phase}: {plan.runs} runs", title_justify="left")
-    for name in ("group", "backend", "GPUs", "CPUs", "memory", "minutes"):
-        table.add_column(name)
-    for name in ("runs", "live runs", "workers"):
-        table.add_column(name, justify="right")
+    table = _table(f"{plan.name}{phase}: {plan.runs} runs")
+    table.add_column("group", overflow="fold", min_width=24)
+    for name in ("runs", "backend", "GPUs", "CPUs", "memory", "minutes", "live", "workers"):
+        table.add_column(name, justify="right" if name in ("runs", "live", "workers") else "left")
     for group in plan.groups:
         table.add_row(
             group.key,
-            *_resources(group),
             str(len(group.run_ids)),
+            *_resources(group),
             _or(group.concurrency),
             str(group.workers),
         )
@@ -55,8 +55,7 @@ def extension(experiment: Experiment, extension: Extension, *, done: int) -> Non
     """What `run` found and added."""
     kept, new, gone = len(extension.kept), len(extension.new), len(extension.orphaned)
     say(
-        f"{experiment.folder}: {done} done and kept, {kept - done if kept > done else 0} kept and "
-        f"unfinished, {new} new"
+        f"{experiment.folder}: {done} done and kept, {kept - done} unfinished, {new} new"
         + (f", {gone} no longer in the grid (kept, marked)" if gone else "")
     )
 
@@ -70,7 +69,7 @@ def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
 
 def status(status: Status) -> None:
     """Runs by group, workers that live, and the last errors."""
-    table = Table(title=f"{status.name}", title_justify="left")
+    table = _table(status.name)
     table.add_column("group")
     for name in ("total", "done", "running", "waiting", "failed"):
         table.add_column(name, justify="right")
@@ -135,11 +134,18 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def _table(title: str) -> Table:
+    """Narrow enough for a plan in 80 columns."""
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+
+
 def _resources(group: GroupPlan) -> tuple[str, str, str, str, str]:
-    backend = (group.backend or "not decided yet") if group.asks else "none"
+    backend = (group.backend or "auto") if group.asks else "none"
     resources = group.resources
     if resources is None:
-        gpus = "not planned" if group.asks and group.spec is None else "0"
+        gpus = "?" if group.asks and group.spec is None else "0"
         return backend, gpus, "-", "-", "-"
     kind = f" x {resources.gpu_type}" if resources.gpu_type else ""
     return (

@@ -18,7 +18,7 @@ import msgspec
 from vendomini.cluster import Allocation
 from vendomini.engines.launch import engine_for
 from vendomini.errors import StoreError, SubmitError, VendoMiniError
-from vendomini.slurm import allocation, has_left, jobs_in_queue
+from vendomini.slurm import allocation, has_left, jobs_in_queue, parse_allocation
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
@@ -136,12 +136,12 @@ def _handle_signals(drain: Drain) -> None:
 
 
 def _allocation(environ: Mapping[str, str]) -> Allocation | None:
-    """None outside Slurm, and where Slurm does not answer: then time is counted from now."""
+    """None outside Slurm. Where Slurm does not answer, what the environment says."""
     try:
         return allocation(environ)
     except SubmitError as error:
-        say(f"Slurm does not say what this job is ({error}); its time counts from now")
-        return None
+        say(f"Slurm does not say more of this job ({error}); its time counts from now")
+        return parse_allocation(environ, None)
 
 
 def _deadline(job: Job, place: Allocation | None) -> float | None:
