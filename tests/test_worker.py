@@ -84,7 +84,7 @@ def play(experiment: Experiment, engine: Engine | None = None, **changes: Any) -
     job = job_for(experiment, **changes)
     if engine is None and job.engine is not None:
         engine = ScriptedEngine(echo)
-    return asyncio.run(make_worker(experiment, job, engine).work(job.heartbeat_s))
+    return asyncio.run(make_worker(experiment, job, engine).work())
 
 
 def outcomes(experiment: Experiment) -> dict[str, bytes]:
@@ -164,7 +164,7 @@ def test_workers_at_the_same_time_play_each_run_once(tmp_path: Path) -> None:
     async def together() -> list[Ended]:
         engines = [ScriptedEngine(echo, latency_s=0.001) for _ in range(3)]
         workers = [make_worker(experiment, job, engine) for engine in engines]
-        return list(await asyncio.gather(*(worker.work(0.05) for worker in workers)))
+        return list(await asyncio.gather(*(worker.work() for worker in workers)))
 
     ended = asyncio.run(together())
     assert sum(each.runs for each in ended) == 60
@@ -208,7 +208,7 @@ def kill_after(experiment: Experiment, replies: int, torn: int) -> None:
             return await super().answer(request)
 
     worker = make_worker(experiment, job, Deadly(echo), drain=drain)
-    asyncio.run(worker.work(60))
+    asyncio.run(worker.work())
     killed = [each for each in experiment.workers().values() if each.problem == "killed"]
     if not killed:
         return  # it was done before the kill
@@ -300,7 +300,7 @@ def test_a_drained_worker_frees_its_runs_at_once(tmp_path: Path) -> None:
 
     job = job_for(experiment)
     first = asyncio.run(
-        make_worker(experiment, job, Slow(echo, latency_s=0.01), drain=drain).work(60)
+        make_worker(experiment, job, Slow(echo, latency_s=0.01), drain=drain).work()
     )
     assert (first.reason, first.problem, first.exit_status) == ("told to", None, 0)
     assert list(experiment.path("claims").glob("*.released"))
@@ -313,7 +313,7 @@ def test_a_worker_drains_by_its_own_deadline(tmp_path: Path) -> None:
     drain = Drain(deadline=time.monotonic() + 1.0, drain_s=10)
     job = job_for(experiment)
     engine = ScriptedEngine(echo, latency_s=0.05)
-    ended = asyncio.run(make_worker(experiment, job, engine, drain=drain).work(60))
+    ended = asyncio.run(make_worker(experiment, job, engine, drain=drain).work())
     assert ended.reason == "its time is nearly up"
     assert ended.problem is None
     assert play(experiment).runs == 4 - ended.runs
@@ -335,11 +335,11 @@ def test_a_zombie_that_comes_back_publishes_nothing(tmp_path: Path) -> None:
             if self.asked == 8:
                 experiment.disk.publish(experiment.path("claims", f"{run}.1.released"), b"")
                 other = make_worker(experiment, job_for(experiment), ScriptedEngine(echo))
-                assert (await other.work(60)).runs == 1
+                assert (await other.work()).runs == 1
             return await super().answer(request)
 
     worker = make_worker(experiment, job_for(experiment), Overtaken(echo), said=said.append)
-    assert asyncio.run(worker.work(60)).runs == 0
+    assert asyncio.run(worker.work()).runs == 0
     result = experiment.result(run)
     assert result is not None
     assert result.served.attempt == 2
@@ -469,7 +469,7 @@ def test_a_slow_and_stale_file_system_neither_doubles_nor_loses_a_run(tmp_path: 
             experiment = Experiment(made.folder, disk=SlowAndStale())
             job = job_for(made, workers=3, concurrency=8)
             workers.append(make_worker(experiment, job, ScriptedEngine(echo)))
-        return list(await asyncio.gather(*(worker.work(1.0) for worker in workers)))
+        return list(await asyncio.gather(*(worker.work() for worker in workers)))
 
     ended = asyncio.run(together())
     assert [each.problem for each in ended] == [None] * 3

@@ -73,12 +73,14 @@ def make_plan(
 ) -> Plan:
     """Decide for each group. With a profile the jobs are Slurm's, without they are local.
 
-    Raises `PlanError` if the profile has no resources for a group that needs an engine.
+    Raises `ConfigError` if a run's settings are impossible together, `PlanError` if the profile
+    has no resources for a group that needs an engine.
     """
     by_key: dict[str, list[Run]] = {}
     typed: dict[str, Any] = {}
     for run in runs:
         settings: Any = settings_of(run.settings, workload.settings_type)
+        workload.check(settings)
         key = group_key(run, asks=workload.asks(settings))
         by_key.setdefault(key, []).append(run)
         typed.setdefault(key, settings)

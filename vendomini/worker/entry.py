@@ -112,7 +112,7 @@ async def _live(job: Job) -> Ended:
         said=say,
     )
     _handle_signals(drain)
-    return await worker.work(job.heartbeat_s)
+    return await worker.work()
 
 
 def _handle_signals(drain: Drain) -> None:

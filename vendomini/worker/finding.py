@@ -1,0 +1,103 @@
+"""Finding work: what a worker may play, what it claims, and how much it leaves to others."""
+
+import time
+from typing import Any
+
+from vendomini.phase import Run, group_key, settings_of
+from vendomini.store.claims import Claims, Watch
+from vendomini.store.experiment import Experiment
+from vendomini.worker.job import Job
+from vendomini.worker.search import Found, sort_out
+from vendomini.workloads.workload import Workload
+
+CLAIM_BATCH = 8
+LOOK_AGAIN_S = 5.0
+
+
+class Finder:
+    """The runs of one group, as far as this worker knows of them. Its methods read and write
+    files: they belong into a thread of their own."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        job: Job,
+        *,
+        incarnation: str,
+        workload: Workload,
+        claims: Claims,
+        watch: Watch,
+    ) -> None:
+        self.runs: dict[str, Run] = {}
+        self.queue: list[tuple[str, int]] = []  # runs to claim, with the attempt's number
+        self.remaining = 0  # runs that this worker and all others still have to play
+        self._experiment = experiment
+        self._job = job
+        self._incarnation = incarnation
+        self._workload = workload
+        self._claims = claims
+        self._watch = watch
+        self._looked_at = float("-inf")
+
+    @property
+    def limit(self) -> int:
+        """Most live runs: what the engine can hold, and no more than a fair share of the rest."""
+        share = -(-max(self.remaining, 1) // max(self._job.workers, 1))
+        return max(1, min(self._job.concurrency, share))
+
+    def load(self) -> None:
+        """Learn which runs the group has."""
+        only = None if self._job.only is None else set(self._job.only)
+        for run in self._experiment.runs():
+            if not run.in_grid or (only is not None and run.id not in only):
+                continue
+            settings: Any = settings_of(run.settings, self._workload.settings_type)
+            if group_key(run, asks=self._workload.asks(settings)) == self._job.group:
+                self.runs[run.id] = run
+
+    def looked_lately(self) -> bool:
+        """Whether looking again so soon would only cost the file system."""
+        return time.monotonic() - self._looked_at < LOOK_AGAIN_S
+
+    def look(self, live: set[str]) -> Found:
+        """Look at the files, and queue what may be claimed; `live` is under way here already."""
+        self._looked_at = time.monotonic()
+        finished = self._experiment.finished()
+        unfinished = [run for run in self.runs if run not in finished]
+        claims = self._claims.survey(set(unfinished))
+        over = {run for run, claim in claims.items() if claim.over}
+        found = sort_out(
+            unfinished,
+            claims=claims,
+            errors=self._experiment.errors(over) if over else {},
+            submission=self._job.submission,
+            verdict=self._watch.verdict,
+        )
+        queue = [(run, attempt) for run, attempt in found.open if run not in live]
+        # Workers that start together begin at different places, and so seldom want the same run.
+        start = hash(self._incarnation) % len(queue) if queue else 0
+        self.queue = queue[start:] + queue[:start]
+        self.remaining = found.remaining
+        return found
+
+    def claim_some(self, live: int) -> list[tuple[str, int]]:
+        """Claim the next few runs of the queue. A run that somebody else has is passed over."""
+        taken: list[tuple[str, int]] = []
+        wanted = min(CLAIM_BATCH, self.limit - live)
+        while self.queue and len(taken) < wanted:
+            run, attempt = self.queue.pop(0)
+            if not self._claims.take(run, attempt):
+                # A late listing may have hidden claims that are long over: ask the files.
+                claim = self._claims.look(run, at_least=attempt)
+                if claim is None or not self._is_free(claim.over, claim.incarnation):
+                    continue
+                attempt = claim.attempt + 1
+                if not self._claims.take(run, attempt):
+                    continue
+            if self._experiment.is_finished(run):
+                continue  # a late listing again; the claim does no harm
+            taken.append((run, attempt))
+        return taken
+
+    def _is_free(self, over: bool, incarnation: str) -> bool:
+        return over or self._watch.verdict(incarnation) in ("ended", "dead")

@@ -1,0 +1,190 @@
+"""One attempt at a run: from its claim to its result or its error."""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from vendomini.chat import Engine
+from vendomini.errors import ConfigError, EngineError, ReplayError, StoreError, VendoMiniError
+from vendomini.phase import Run, settings_of
+from vendomini.store.claims import Claims
+from vendomini.store.experiment import Experiment
+from vendomini.store.logs import Logs, ReplyIndex, StepWriter
+from vendomini.store.records import (
+    ErrorKind,
+    ErrorRecord,
+    Pin,
+    ResultRecord,
+    Served,
+    WorkerRecord,
+    describe,
+    encode,
+)
+from vendomini.worker.drive import Answers, drive
+from vendomini.worker.job import Job
+from vendomini.workloads.workload import Workload
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a worker has done so far.
+
+    `engine_failures` are those since the last finished run, `engine_problem` the last one's words.
+    """
+
+    done: int = 0
+    failed: int = 0
+    engine_failures: int = 0
+    engine_problem: str = ""
+    ended_steps: int = 0
+
+
+class Player:
+    """Plays runs of one group on one engine, any number of them at the same time.
+
+    `is_fresh` tells whether others still must take this worker for alive; what it says is
+    logged by `said`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        job: Job,
+        *,
+        identity: WorkerRecord,
+        workload: Workload,
+        engine: Engine | None,
+        claims: Claims,
+        logs: Logs,
+        index: ReplyIndex,
+        is_fresh: Callable[[], bool],
+        said: Callable[[str], None],
+    ) -> None:
+        self.tally = Tally()
+        self._experiment = experiment
+        self._job = job
+        self._identity = identity
+        self._workload = workload
+        self._engine = engine
+        self._claims = claims
+        self._logs = logs
+        self._index = index
+        self._is_fresh = is_fresh
+        self._say = said
+        self._writers: dict[str, StepWriter] = {}
+        self._pinning = asyncio.Lock()
+        self._is_pinned = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of all runs so far, those under way included."""
+        return self.tally.ended_steps + sum(each.count for each in list(self._writers.values()))
+
+    async def play(self, run: Run, attempt: int) -> None:
+        """Raises `StoreError` when the disk fails and `ConfigError` when another engine is
+        pinned: then no run can go on. Every other error is this run's alone."""
+        started = time.monotonic()
+        writer = self._writers[run.id] = StepWriter(self._logs.steps, run.id)
+        try:
+            logged = {}
+            if attempt > 1 and self._engine is not None:
+                earlier = self._claims.earlier(run.id, attempt)
+                logged = await asyncio.to_thread(self._index.longest, run.id, earlier)
+            answers = Answers(
+                run,
+                attempt,
+                logged=logged,
+                engine=self._engine,
+                log=self._logs.replies,
+                before_first=self._pin,
+            )
+            episode = self._workload.play(
+                settings_of(run.settings, self._workload.settings_type),
+                seed=run.seed,
+                replication=run.replication,
+                record=writer,
+            )
+            outcome = encode(await drive(episode, answers))
+        except ReplayError as error:
+            await self._fail(run, attempt, "replay", error)
+        except EngineError as error:
+            self.tally.engine_failures += 1
+            self.tally.engine_problem = str(error)
+            await self._fail(run, attempt, "engine", error)
+        except (StoreError, ConfigError):
+            raise
+        except Exception as error:
+            # Per episode: one broken run must not take the others down with it.
+            await self._fail(run, attempt, "bug", error)
+        else:
+            self.tally.engine_failures = 0
+            served = self._served(attempt, answers, seconds=time.monotonic() - started)
+            record = ResultRecord(run=run.id, outcome=msgspec.Raw(outcome), served=served)
+            await asyncio.to_thread(self._publish, record)
+        finally:
+            self.tally.ended_steps += self._writers.pop(run.id).count
+
+    def _served(self, attempt: int, answers: Answers, *, seconds: float) -> Served:
+        slurm, engine = self._identity.slurm, self._job.engine
+        return Served(
+            attempt=attempt,
+            incarnation=self._identity.incarnation,
+            submission=self._job.submission,
+            backend=engine.backend if engine is not None else None,
+            node=slurm.node if slurm is not None else self._identity.process.host,
+            job=slurm.job if slurm is not None else None,
+            seconds=round(seconds, 3),
+            replies=answers.replies,
+            replayed=answers.replayed,
+            tokens_in=answers.tokens_in,
+            tokens_out=answers.tokens_out,
+            tokens_cached=answers.tokens_cached,
+        )
+
+    def _publish(self, record: ResultRecord) -> None:
+        """Make the result known, unless this worker may have been taken for dead meanwhile."""
+        self._logs.flush()
+        if not self._is_fresh() or not self._claims.is_mine(record.run, record.served.attempt):
+            self._say(f"run {record.run}: somebody else has taken it over; its result is left out")
+            return
+        if self._experiment.publish_result(record.run, record):
+            self.tally.done += 1
+
+    async def _fail(self, run: Run, attempt: int, kind: ErrorKind, error: Exception) -> None:
+        self.tally.failed += 1
+        self._say(f"run {run.id} attempt {attempt} failed: {type(error).__name__}: {error}")
+        known = isinstance(error, VendoMiniError)
+        record = ErrorRecord(
+            run=run.id,
+            attempt=attempt,
+            incarnation=self._identity.incarnation,
+            submission=self._job.submission,
+            kind=kind,
+            message=f"{type(error).__name__}: {error}",
+            hint=error.hint if isinstance(error, VendoMiniError) else "",
+            trace="" if known else traceback.format_exc(),
+        )
+        await asyncio.to_thread(self._logs.flush)
+        await asyncio.to_thread(self._experiment.publish_error, record)
+
+    async def _pin(self) -> None:
+        """Before the group's first reply: what serves it is written down, and holds for all."""
+        if self._is_pinned:
+            return
+        assert self._job.engine is not None
+        async with self._pinning:
+            spec = self._job.engine
+            wanted = Pin(backend=spec.backend, dtype=spec.dtype, quantization=spec.quantization)
+            pinned = await asyncio.to_thread(self._experiment.pin, self._job.pin_key, wanted)
+            if pinned != wanted:
+                raise ConfigError(
+                    f"the replies of group `{self._job.group}` come from {describe(pinned)}, "
+                    f"not from {describe(wanted)}",
+                    hint="run with the engine settings of the first replies, or give "
+                    "--restart-group to play the group anew",
+                )
+            self._is_pinned = True
