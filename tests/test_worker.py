@@ -162,7 +162,7 @@ def test_workers_at_the_same_time_play_each_run_once(tmp_path: Path) -> None:
     job = job_for(experiment, workers=3)
 
     async def together() -> list[Ended]:
-        engines = [ScriptedEngine(echo, latency_s=0.001) for _ in range(3)]
+        engines = [ScriptedEngine(echo, latency_s=0.05) for _ in range(3)]
         workers = [make_worker(experiment, job, engine) for engine in engines]
         return list(await asyncio.gather(*(worker.work() for worker in workers)))
 
