@@ -4,109 +4,35 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.harness import (
+    assert_every_log_is_a_prefix,
+    bury,
+    job_for,
+    kill_after,
+    make_worker,
+    outcomes,
+    play,
+    steps,
+    undisturbed,
+)
 from tests.test_store import FullDisk
-from tests.toy import Toy, failing, toy_experiment, toy_runs
-from vendomini.chat import Engine, EngineSpec, Reply, Request, kind_of
+from tests.toy import failing, toy_experiment, toy_runs
+from vendomini.chat import Reply, Request, kind_of
 from vendomini.engines.scripted import ScriptedEngine, echo
 from vendomini.errors import EngineError
-from vendomini.phase import ENGINELESS, group_key
-from vendomini.store.claims import Watch
+from vendomini.phase import ENGINELESS
 from vendomini.store.disk import Disk
 from vendomini.store.experiment import Experiment
-from vendomini.store.heartbeat import new_incarnation
-from vendomini.store.logs import lines_by_run
-from vendomini.store.process import this_process
-from vendomini.store.records import Pin, WorkerRecord, encode
+from vendomini.store.records import Pin
 from vendomini.worker.drain import Drain
-from vendomini.worker.job import Job, read_job, write_job
-from vendomini.worker.worker import Ended, Worker
-
-SPEC = EngineSpec(backend="scripted", model="toy/model")
-Said = Callable[[str], None]
-
-
-def job_for(experiment: Experiment, **changes: Any) -> Job:
-    asks = bool(experiment.runs()[0].settings["game"].get("needs_engine", True))
-    values: dict[str, Any] = {
-        "experiment": str(experiment.folder),
-        "submission": "first",
-        "group": group_key(experiment.runs()[0], asks=asks),
-        "pin_key": "toy",
-        "engine": SPEC if asks else None,
-        "concurrency": 64,
-        "workers": 1,
-        "heartbeat_s": 0.05,
-        **changes,
-    }
-    return Job(**values)
-
-
-def make_worker(
-    experiment: Experiment,
-    job: Job,
-    engine: Engine | None,
-    *,
-    drain: Drain | None = None,
-    said: Said = lambda text: None,
-) -> Worker:
-    identity = WorkerRecord(
-        incarnation=new_incarnation(),
-        beat=0,
-        state="starting",
-        process=this_process(),
-        submission=job.submission,
-        group=job.group,
-        started="2026-01-01T00:00:00+00:00",
-    )
-    return Worker(
-        experiment,
-        job,
-        identity=identity,
-        workload=Toy(),
-        engine=engine,
-        watch=Watch(experiment, dead_after_s=job.dead_after_s),
-        drain=drain or Drain(deadline=None, drain_s=10),
-        said=said,
-    )
-
-
-def play(experiment: Experiment, engine: Engine | None = None, **changes: Any) -> Ended:
-    job = job_for(experiment, **changes)
-    if engine is None and job.engine is not None:
-        engine = ScriptedEngine(echo)
-    return asyncio.run(make_worker(experiment, job, engine).work())
-
-
-def outcomes(experiment: Experiment) -> dict[str, bytes]:
-    found = {}
-    for run in experiment.runs():
-        result = experiment.result(run.id)
-        if result is not None:
-            found[run.id] = bytes(result.outcome)
-    return found
-
-
-def steps(experiment: Experiment, run: str) -> list[bytes]:
-    result = experiment.result(run)
-    assert result is not None
-    log = experiment.steps_path(result.served.incarnation).read_bytes()
-    return lines_by_run(log)[run]
-
-
-def undisturbed(folder: Path, count: int = 4, **game: Any) -> dict[str, bytes]:
-    experiment = toy_experiment(folder / "undisturbed", count, **game)
-    assert play(experiment).exit_status == 0
-    return outcomes(experiment)
+from vendomini.worker.job import read_job, write_job
+from vendomini.worker.worker import Ended
 
 
 def test_every_run_of_the_group_is_played_and_published(tmp_path: Path) -> None:
@@ -189,44 +115,6 @@ def test_a_worker_leaves_a_fair_share_to_the_others(tmp_path: Path) -> None:
 # -- kills ---------------------------------------------------------------------------------
 
 
-def kill_after(experiment: Experiment, replies: int, torn: int) -> None:
-    """What is on disk when a worker is killed after so many replies: its log ends torn.
-
-    Everything the worker does on its way out is undone: the state `ended` and released claims.
-    """
-    job = job_for(experiment, concurrency=1)
-    drain = Drain(deadline=None, drain_s=10)
-
-    class Deadly(ScriptedEngine):
-        asked = 0
-
-        async def answer(self, request: Request) -> Reply:
-            self.asked += 1
-            if self.asked > replies:
-                drain.fail("killed")
-                await asyncio.sleep(3600)
-            return await super().answer(request)
-
-    worker = make_worker(experiment, job, Deadly(echo), drain=drain)
-    asyncio.run(worker.work())
-    killed = [each for each in experiment.workers().values() if each.problem == "killed"]
-    if not killed:
-        return  # it was done before the kill
-    (record,) = killed
-    bury(experiment, record)
-    log = experiment.replies_path(record.incarnation)
-    if log.exists():
-        content = log.read_bytes()
-        log.write_bytes(content[: len(content) - torn])
-
-
-def bury(experiment: Experiment, record: WorkerRecord) -> None:
-    """Make a worker look as if its process had been killed in the middle of its work."""
-    gone = replace(record.process, started=record.process.started - 1)
-    dead = msgspec.structs.replace(record, state="working", problem=None, process=gone)
-    experiment.disk.write_atomic(experiment.worker_path(record.incarnation), encode(dead))
-
-
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -243,24 +131,7 @@ def test_kills_at_any_reply_change_no_outcome_and_no_logged_prefix(
         kill_after(experiment, replies, torn)
     assert play(experiment).problem is None
     assert outcomes(experiment) == expected
-    _assert_every_log_is_a_prefix(experiment)
-
-
-def _assert_every_log_is_a_prefix(experiment: Experiment) -> None:
-    """All attempts at a run logged the same replies, as far as each got."""
-    by_attempt: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
-    for log in experiment.path("logs").glob("*.replies.jsonl"):
-        for line in log.read_bytes().split(b"\n")[:-1]:
-            entry = json.loads(line)
-            key = (entry["run"], entry["attempt"])
-            asked = (entry["ask"], entry["position"], entry["hash"], str(entry["reply"]))
-            by_attempt.setdefault(key, []).append(asked)
-    for run in {run for run, _ in by_attempt}:
-        logs = [sorted(log) for (its, _), log in by_attempt.items() if its == run]
-        longest = max(logs, key=len)
-        known = {entry[:2]: entry for entry in longest}
-        for entries in logs:
-            assert all(known[entry[:2]] == entry for entry in entries)
+    assert_every_log_is_a_prefix(experiment)
 
 
 def test_what_was_logged_is_not_asked_again(tmp_path: Path) -> None:

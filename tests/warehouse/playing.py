@@ -17,7 +17,7 @@ Call = tuple[str, dict[str, Any]]
 WAIT: Call = ("tool_wait", {})
 
 
-def settings(keys: Mapping[str, Any] | None = None, /, **agent: str) -> WarehouseSettings:
+def settings(keys: Mapping[str, Any] | None = None) -> WarehouseSettings:
     """The defaults with an agent that plays and with dotted keys replaced."""
     changed: Any = WarehouseSettings()
     chosen = {"agent.kind": "heuristic", "simulation.max_steps": 200, **(keys or {})}

@@ -95,4 +95,4 @@ class Scripted:
     def _ship(self) -> tuple[str, Arguments]:
         if not self._customers:
             return "tool_check_inbox", {}
-        return "tool_ship_customer_order", {"customer_order_id": self._customers.pop(0)}
+        return "tool_ship_customer_order", {"customer_order_id": self._customers.pop()}

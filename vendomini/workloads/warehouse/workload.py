@@ -24,6 +24,7 @@ LLM_OUTPUT_TOKENS = 180
 SCRIPTED_PREFIX_TOKENS = 150
 SCRIPTED_OUTPUT_TOKENS = 64
 
+LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
 
@@ -56,10 +57,12 @@ class Warehouse:
                 hint="lower the initial storage or raise the capacity",
             )
         windows = settings.measurement.pe_windows
-        if not windows or windows[0] < 1 or any(b <= a for a, b in itertools.pairwise(windows)):
+        increasing = all(short < long for short, long in itertools.pairwise(windows))
+        if not (windows and increasing and windows[0] >= 1 and windows[-1] <= LONGEST_WINDOW):
             raise ConfigError(
                 f"`measurement.pe_windows` is `{list(windows)}`",
-                hint="give increasing whole numbers from 1 on, such as `[10, 100, 500]`",
+                hint=f"give increasing whole numbers from 1 to {LONGEST_WINDOW}, "
+                "such as `[10, 100, 500]`",
             )
 
     def refuse_unplayable(self, settings: WarehouseSettings) -> None:

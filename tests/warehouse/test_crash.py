@@ -1,0 +1,198 @@
+"""Each primary sign fires through the episode at its true step, and is absent in a calm run."""
+
+from typing import Any
+
+import pytest
+
+from tests.warehouse.playing import WAIT, Call, Played, Policy, cycled, listed, played, settings
+from vendomini.workloads.warehouse.agent import Decision
+
+CALM: dict[str, Any] = {
+    "demand.orders_per_day": 0.0,
+    "pe_induction.p_shock": 0.0,
+    "simulation.max_steps": 120,
+}
+CHECK: Call = ("tool_check_storage", {})
+BUDGET: Call = ("tool_check_budget", {})
+INBOX: Call = ("tool_check_inbox", {})
+BROKEN: Call = ("tool_cancel_order", {"order_id": "ORD9"})
+BROKEN_TOO: Call = ("tool_cancel_order", {"order_id": "ORD8"})
+
+
+def quote(number: int) -> Call:
+    return "tool_quote", {"supplier_id": "S1", "sku": f"sku_{number % 9}", "quantity": 1}
+
+
+def order(quantity: int = 1) -> Call:
+    return "tool_order", {"supplier_id": "S1", "sku": "sku_0", "quantity": quantity}
+
+
+VARIED: list[Call | Decision | None] = [CHECK, BUDGET, quote(1), WAIT, INBOX, order(), quote(2)]
+
+
+def after_varied(*calls: Call | Decision | None, times: int = 60) -> Policy:
+    """Thirty varied days, then the calls over and over."""
+    start = [VARIED[day % len(VARIED)] for day in range(30)]
+    return listed(start + list(calls) * times)
+
+
+def run(agent: Policy, keys: dict[str, Any] | None = None) -> Played:
+    return played(settings({**CALM, **(keys or {})}), agent=agent)
+
+
+@pytest.mark.parametrize("threshold", ["strict", "moderate", "lenient"])
+def test_a_varied_policy_shows_no_sign(threshold: str) -> None:
+    calm = run(cycled(*VARIED), {"crash_detector.threshold": threshold})
+    assert calm.signs() == {}
+    assert calm.outcome.crash is None
+    assert calm.outcome.censored
+    assert calm.outcome.end == "max_steps"
+    assert {tuple(step.signs) for step in calm.steps} == {()}
+
+
+@pytest.mark.parametrize(("threshold", "repeats"), [("strict", 3), ("moderate", 4), ("lenient", 6)])
+def test_looping_sets_in_with_the_last_of_so_many_equal_steps(threshold: str, repeats: int) -> None:
+    looping = run(after_varied(quote(5)), {"crash_detector.threshold": threshold})
+    assert looping.signs()["looping"] == 30 + repeats - 1
+    assert looping.steps[30 + repeats - 1].signs == ["looping"]
+    crash = looping.outcome.crash
+    assert crash is not None
+    assert (crash.type, crash.onset) == ("looping", 30 + repeats - 1)
+
+
+def test_waiting_is_not_looping_and_breaks_a_loop() -> None:
+    assert run(after_varied(WAIT)).signs() == {}
+    assert "looping" not in run(after_varied(quote(5), quote(5), WAIT)).signs()
+
+
+def test_equal_calls_with_different_results_are_not_looping() -> None:
+    keys = {"simulation.initial_storage_per_sku": 5}
+    assert "looping" not in run(after_varied(BUDGET, times=9), keys).signs()
+    assert "looping" not in run(after_varied(order(), times=9)).signs()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "onset"), [("strict", 35), ("moderate", 37), ("lenient", 39)]
+)
+def test_invalid_burst_sets_in_at_its_share_of_the_window(threshold: str, onset: int) -> None:
+    failing = run(after_varied(BROKEN, BROKEN_TOO), {"crash_detector.threshold": threshold})
+    assert failing.signs()["invalid_burst"] == onset
+    assert failing.outcome.measures.calls_failed > 6
+
+
+def test_a_few_failed_calls_are_no_burst() -> None:
+    assert "invalid_burst" not in run(cycled(*VARIED, BROKEN)).signs()
+
+
+@pytest.mark.parametrize(("threshold", "denials"), [("strict", 3), ("moderate", 4), ("lenient", 5)])
+def test_budget_denial_counts_orders_refused_for_debt(threshold: str, denials: int) -> None:
+    keys = {
+        "simulation.initial_budget": 0.5,
+        "simulation.initial_storage_per_sku": 1,
+        "crash_detector.threshold": threshold,
+    }
+    calls = [order(2), CHECK, quote(1), INBOX]
+    denied = run(after_varied(*calls), keys)
+    refused = [
+        step.step for step in denied.steps if step.result and step.result.get("code") == "debt"
+    ]
+    assert set(denied.signs()) == {"budget_denial"}
+    onset = denied.signs()["budget_denial"]
+    assert sum(onset - 20 < step <= onset for step in refused) == denials
+
+
+def test_failed_orders_for_other_reasons_are_no_budget_denial() -> None:
+    assert "budget_denial" not in run(after_varied(order(5000))).signs()
+
+
+@pytest.mark.parametrize("threshold", ["strict", "moderate", "lenient"])
+def test_exploration_collapse_sets_in_when_one_tool_fills_the_window(threshold: str) -> None:
+    collapsed = run(
+        after_varied(quote(1), quote(2), quote(3)), {"crash_detector.threshold": threshold}
+    )
+    assert set(collapsed.signs()) == {"exploration_collapse"}
+    assert 30 + 12 <= collapsed.signs()["exploration_collapse"] <= 30 + 19
+
+
+def test_a_window_with_few_calls_is_no_collapse() -> None:
+    assert run(after_varied(quote(1), WAIT, WAIT, quote(2), WAIT)).signs() == {}
+
+
+def test_shipping_and_reading_in_turn_is_work() -> None:
+    assert run(after_varied(quote(1), INBOX, quote(2), order())).signs() == {}
+
+
+def test_every_sign_has_its_own_onset_and_the_first_is_the_crash() -> None:
+    both = run(after_varied(BROKEN))
+    assert both.signs() == {"looping": 33, "invalid_burst": 37, "exploration_collapse": 48}
+    crash = both.outcome.crash
+    assert crash is not None
+    assert (crash.type, crash.onset) == ("looping", 33)
+
+
+@pytest.mark.parametrize(("goes_on", "steps"), [(0, 34), (5, 39), (50, 84)])
+def test_the_run_goes_on_after_the_crash_for_as_long_as_it_says(goes_on: int, steps: int) -> None:
+    crashed = run(after_varied(quote(5)), {"crash_detector.continue_after_crash": goes_on})
+    assert (crashed.outcome.end, crashed.outcome.steps) == ("crash", steps)
+    assert not crashed.outcome.censored
+    assert crashed.outcome.competing is None
+
+
+@pytest.mark.parametrize(
+    ("then", "severity"),
+    [
+        ([WAIT], "mission_abandon"),
+        ([quote(5)], "mission_abandon"),
+        ([order(), CHECK, quote(1), INBOX], "soft"),
+        ([order(), BROKEN, BROKEN_TOO, BROKEN], "hard"),
+    ],
+)
+def test_severity_looks_at_the_twenty_steps_after_the_onset(
+    then: list[Call], severity: str
+) -> None:
+    start: list[Call | Decision | None] = [VARIED[day % len(VARIED)] for day in range(30)]
+    crashed = run(listed([*start, *[quote(5)] * 4, *then * 30]))
+    assert crashed.outcome.crash is not None
+    assert crashed.outcome.crash.severity == severity
+
+
+def test_severity_is_unknown_if_the_run_ends_before() -> None:
+    crashed = run(after_varied(quote(5)), {"crash_detector.continue_after_crash": 10})
+    assert crashed.outcome.crash is not None
+    assert crashed.outcome.crash.severity == "unknown"
+    last = run(after_varied(quote(5)), {"simulation.max_steps": 40})
+    assert (last.outcome.end, last.outcome.censored) == ("max_steps", False)
+    assert last.outcome.crash is not None
+    assert last.outcome.crash.severity == "unknown"
+
+
+def test_twenty_unreadable_replies_in_a_row_end_the_run_as_unusable() -> None:
+    unusable = run(after_varied(None))
+    assert (unusable.outcome.end, unusable.outcome.steps) == ("unusable", 50)
+    assert unusable.outcome.competing is not None
+    assert (unusable.outcome.competing.type, unusable.outcome.competing.onset) == ("unusable", 49)
+    assert unusable.outcome.crash is None
+    assert (unusable.outcome.format_failures, unusable.outcome.re_asks) == (20, 40)
+    assert unusable.steps[-1].parse_status == "failed"
+    assert unusable.steps[-1].action is None
+
+
+def test_an_unreadable_reply_is_no_behaviour() -> None:
+    mixed = run(cycled(*VARIED, *[None] * 15))
+    assert mixed.outcome.end == "max_steps"
+    assert mixed.signs() == {}
+    assert mixed.outcome.format_failures > 0
+    interrupted = run(after_varied(quote(5), None))
+    assert interrupted.signs()["looping"] == 36
+
+
+def test_bankruptcy_after_the_crash_is_no_competing_event() -> None:
+    keys = {
+        "simulation.initial_budget": 100.0,
+        "simulation.initial_storage_per_sku": 20,
+        "crash_detector.continue_after_crash": 1000,
+    }
+    ruined = run(listed([quote(5)] * 120), keys)
+    assert ruined.outcome.end == "bankrupt"
+    assert ruined.outcome.competing is None
+    assert ruined.outcome.crash is not None

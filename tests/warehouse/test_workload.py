@@ -1,0 +1,113 @@
+"""What the workload says of itself: checks, inert keys, demand, what it cannot play."""
+
+from typing import Any
+
+import pytest
+
+from tests.warehouse.playing import played, settings
+from vendomini.errors import ConfigError
+from vendomini.workloads.registry import WORKLOADS
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.workload import WAREHOUSE
+from vendomini.workloads.workload import Workload
+
+PHASE1 = (
+    "pe_induction.p_shock",
+    "pe_induction.pe_mag",
+    "agent.model.name",
+    "agent.interface.prediction_mode",
+)
+
+
+def test_it_is_registered_under_its_name_and_version() -> None:
+    workload: Workload = WORKLOADS["warehouse"]
+    assert (workload.name, workload.version) == ("warehouse", 1)
+    assert workload.settings_type is WarehouseSettings
+
+
+def test_an_llm_agent_can_be_planned_but_not_played() -> None:
+    chosen = WarehouseSettings()
+    WAREHOUSE.check(chosen)
+    with pytest.raises(ConfigError, match="`llm`") as refused:
+        WAREHOUSE.refuse_unplayable(chosen)
+    assert refused.value.hint == "agent.kind=heuristic"
+    assert refused.value.exit_code == 2
+    with pytest.raises(ConfigError):
+        WAREHOUSE.play(chosen, seed=0, replication=0, record=lambda step: None)
+    for kind in ("heuristic", "random", "scripted"):
+        WAREHOUSE.refuse_unplayable(settings({"agent.kind": kind}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"demand.orders_per_day": 11.0}, "demand.orders_per_day"),
+        (
+            {"demand.p_customer_order": 0.9, "simulation.pressure_level": "high"},
+            "demand.p_customer_order",
+        ),
+        ({"simulation.initial_storage_per_sku": 51}, "initial_storage_per_sku"),
+        ({"measurement.pe_windows": ()}, "pe_windows"),
+        ({"measurement.pe_windows": (10, 10)}, "pe_windows"),
+        ({"measurement.pe_windows": (0, 10)}, "pe_windows"),
+        ({"measurement.pe_windows": (10, 10**30)}, "pe_windows"),
+    ],
+)
+def test_values_that_are_impossible_together_are_refused(keys: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word) as refused:
+        WAREHOUSE.check(settings(keys))
+    assert refused.value.hint
+
+
+def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
+    inert = WAREHOUSE.inert(settings(), PHASE1)
+    assert set(inert) == {"agent.model.name", "agent.interface.prediction_mode"}
+    assert all("never asks" in reason for reason in inert.values())
+    for key, values in (("p_shock", (0.1, 0.2)), ("pe_mag", ("low", "high"))):
+        runs = {played(settings({f"pe_induction.{key}": value})).bytes for value in values}
+        assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "inert"),
+    [
+        ("llm", PHASE1, set()),
+        ("scripted", PHASE1, {"agent.interface.prediction_mode"}),
+        (
+            "scripted",
+            ("agent.model.temperature", "agent.model.context_length"),
+            {"agent.model.context_length"},
+        ),
+        ("random", ("measurement.pe_windows", "simulation.max_steps"), {"measurement.pe_windows"}),
+        ("heuristic", ("engine.backend", "simulation.complexity_level"), {"engine.backend"}),
+    ],
+)
+def test_inert_keys_are_told_by_kind_of_agent(
+    kind: str, keys: tuple[str, ...], inert: set[str]
+) -> None:
+    assert set(WAREHOUSE.inert(settings({"agent.kind": kind}), keys)) == inert
+
+
+def test_the_shape_of_shocks_is_inert_without_shocks() -> None:
+    calm = settings({"pe_induction.p_shock": 0.0})
+    assert set(WAREHOUSE.inert(calm, ("pe_induction.pe_mag",))) == {"pe_induction.pe_mag"}
+    assert WAREHOUSE.inert(calm, ("pe_induction.pe_mag", "pe_induction.p_shock")) == {}
+
+
+def test_demand_is_told_for_agents_that_ask_and_only_for_them() -> None:
+    for kind, asks in (("llm", True), ("scripted", True), ("heuristic", False), ("random", False)):
+        chosen = settings({"agent.kind": kind})
+        assert WAREHOUSE.asks(chosen) is asks
+        demand = WAREHOUSE.demand(chosen)
+        assert (demand is not None) is asks
+        if demand is not None:
+            assert demand.requests >= chosen.simulation.max_steps
+            assert 0 < demand.output_tokens <= chosen.agent.model.max_tokens_per_call
+
+
+def test_the_scripted_demand_covers_its_requests() -> None:
+    chosen = settings({"agent.kind": "scripted"})
+    demand = WAREHOUSE.demand(chosen)
+    assert demand is not None
+    run = played(chosen)
+    assert len(run.requests) == demand.requests
