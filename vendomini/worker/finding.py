@@ -7,7 +7,7 @@ from vendomini.phase import Run, group_key, settings_of
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
 from vendomini.worker.job import Job
-from vendomini.worker.search import Found, sort_out
+from vendomini.worker.search import Found, is_given_up, sort_out
 from vendomini.workloads.workload import Workload
 
 CLAIM_BATCH = 8
@@ -87,17 +87,29 @@ class Finder:
         while self.queue and len(taken) < wanted:
             run, attempt = self.queue.pop(0)
             if not self._claims.take(run, attempt):
+                if not self.looked_lately():
+                    # Others have moved on since: looking again costs less than trying each.
+                    self.queue.clear()
+                    break
                 # A late listing may have hidden claims that are long over: ask the files.
-                claim = self._claims.look(run, at_least=attempt)
-                if claim is None or not self._is_free(claim.over, claim.incarnation):
+                free = self._free_attempt(run, at_least=attempt)
+                if free is None or not self._claims.take(run, free):
                     continue
-                attempt = claim.attempt + 1
-                if not self._claims.take(run, attempt):
-                    continue
+                attempt = free
             if self._experiment.is_finished(run):
                 continue  # a late listing again; the claim does no harm
             taken.append((run, attempt))
         return taken
 
-    def _is_free(self, over: bool, incarnation: str) -> bool:
-        return over or self._watch.verdict(incarnation) in ("ended", "dead")
+    def _free_attempt(self, run: str, *, at_least: int) -> int | None:
+        """The next attempt of a run that is still to be played and that nobody plays now."""
+        if self._experiment.is_finished(run):
+            return None
+        claim = self._claims.look(run, at_least=at_least)
+        if claim is None:
+            return None
+        if claim.over:
+            errors = self._experiment.errors([run]).get(run, ())
+            return None if is_given_up(errors, self._job.submission) else claim.attempt + 1
+        judged = self._watch.verdict(claim.incarnation)
+        return claim.attempt + 1 if judged in ("ended", "dead") else None
