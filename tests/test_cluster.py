@@ -10,7 +10,7 @@ from vendomini.cluster import (
     ResourceRule,
     Resources,
     fits,
-    resources_for,
+    rule_for,
     split_array,
 )
 
@@ -40,21 +40,27 @@ def given_job(
     )
 
 
+def resources_of(model: str) -> Resources:
+    rule = rule_for(PROFILE, model)
+    assert rule is not None
+    return rule.resources
+
+
 def test_the_first_rule_that_matches_wins() -> None:
-    assert resources_for(PROFILE, "meta-llama/Llama-3.1-8B-Instruct") is SMALL
-    assert resources_for(PROFILE, "meta-llama/Llama-3.3-70B-Instruct") is LARGE
+    assert resources_of("meta-llama/Llama-3.1-8B-Instruct") is SMALL
+    assert resources_of("meta-llama/Llama-3.3-70B-Instruct") is LARGE
 
 
 def test_a_pattern_matches_whatever_the_case() -> None:
-    assert resources_for(PROFILE, "META-LLAMA/llama-3.1-8b") is SMALL
+    assert resources_of("META-LLAMA/llama-3.1-8b") is SMALL
 
 
 def test_a_pattern_matches_a_local_folder() -> None:
-    assert resources_for(PROFILE, "/data/models/Llama-3.1-8B-Instruct") is SMALL
+    assert resources_of("/data/models/Llama-3.1-8B-Instruct") is SMALL
 
 
 def test_a_model_that_no_rule_names_has_no_resources() -> None:
-    assert resources_for(PROFILE, "openai/gpt-oss-20b") is None
+    assert rule_for(PROFILE, "openai/gpt-oss-20b") is None
 
 
 def test_a_job_with_exactly_what_is_needed_fits() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vendomini.cluster import ClusterFacts, Gpus, Node, Partition, resources_for
+from vendomini.cluster import ClusterFacts, Gpus, Node, Partition, rule_for
 from vendomini.errors import ConfigError
 from vendomini.profile import check_against, default_profile, load_profile, partition_of
 
@@ -72,8 +72,9 @@ def test_a_profile_says_what_its_file_says(tmp_path: Path) -> None:
     profile = load_profile(write(tmp_path, RULE))
     assert profile.name == "lab"
     assert profile.partition == "gpu"
-    found = resources_for(profile, "meta-llama/Llama-3.1-8B-Instruct")
-    assert found is not None
+    rule = rule_for(profile, "meta-llama/Llama-3.1-8B-Instruct")
+    assert rule is not None
+    found = rule.resources
     assert (found.gpus, found.cpus, found.memory_gb, found.minutes) == (1, 8, 48.0, 120)
     assert found.workers == 1
 
@@ -214,6 +215,6 @@ MODELS = (
 @pytest.mark.parametrize("model", MODELS)
 def test_the_example_profile_has_a_rule_for_every_model_of_the_study(model: str) -> None:
     profile = load_profile(ROOT / "slurm" / "example.yaml")
-    resources = resources_for(profile, model)
-    assert resources is not None
-    assert resources.gpus >= 1
+    rule = rule_for(profile, model)
+    assert rule is not None
+    assert rule.resources.gpus >= 1

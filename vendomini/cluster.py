@@ -142,11 +142,11 @@ class Allocation:
         return f"{self.array_job_id}_{self.array_task_id}"
 
 
-def resources_for(profile: Profile, model: str) -> Resources | None:
-    """The first rule's resources whose pattern matches the model's id, ignoring case; else None."""
+def rule_for(profile: Profile, model: str) -> ResourceRule | None:
+    """The first rule whose pattern matches the model's id, ignoring case; None if none does."""
     for rule in profile.resources:
         if fnmatch.fnmatchcase(model.lower(), rule.model.lower()):
-            return rule.resources
+            return rule
     return None
 
 

@@ -1,11 +1,12 @@
 """From runs, a profile and what is known of models to a plan: pure, with the reasons in it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vendomini.chat import EngineSpec
-from vendomini.cluster import Profile, Resources, resources_for
+from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.errors import ConfigError, PlanError
 from vendomini.phase import ENGINELESS, EngineSettings, Run, group_key, setting, settings_of
 from vendomini.workloads.workload import Workload
@@ -117,8 +118,8 @@ def refuse_unplayable(
 def plan_as_json(plan: Plan) -> dict[str, object]:
     """The plan for scripts; null where something is not known yet."""
     return {
-        "phase": plan.phase,
-        "name": plan.name,
+        "phase": plan.name,
+        "phase_number": plan.phase,
         "runs": plan.runs,
         "groups": [_group_as_json(group) for group in plan.groups],
         "notes": list(plan.notes),
@@ -126,9 +127,9 @@ def plan_as_json(plan: Plan) -> dict[str, object]:
 
 
 def pin_key(group: str) -> str:
-    """A file name for what serves a group."""
-    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in group)
-    return safe[:120]
+    """A file name for what serves a group: readable, and different for each."""
+    safe = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in group)
+    return f"{safe[:80]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
 # -- private -------------------------------------------------------------------------------
@@ -211,15 +212,14 @@ def _resources_of(
         return (None if profile is None else profile.engineless), [why]
     if profile is None:
         return None, ["its GPUs are in a cluster profile: give --profile FILE"]
-    resources = resources_for(profile, model)
-    if resources is None:
+    rule = rule_for(profile, model)
+    if rule is None:
         patterns = ", ".join(f"`{rule.model}`" for rule in profile.resources) or "none"
         raise PlanError(
             f"profile `{profile.name}` has no `resources` for model `{model}`",
             hint=f"add a rule whose `model` pattern matches it; there are: {patterns}",
         )
-    rule = next(rule for rule in profile.resources if rule.resources is resources)
-    return resources, [f"resources by rule `{rule.model}` of profile `{profile.name}`"]
+    return rule.resources, [f"resources by rule `{rule.model}` of profile `{profile.name}`"]
 
 
 def _inert_notes(

@@ -102,6 +102,11 @@ def show_plan(request: Request) -> int:
 
 def run(request: Request) -> int:
     """`run`: refuse what cannot be done, then write, then play."""
+    if request.profile is not None and not request.cluster:
+        raise ConfigError(
+            "--profile says what to ask Slurm for, but this run is local",
+            hint="add --cluster, or leave --profile away",
+        )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
     experiment = Experiment(request.root / prepared.plan.name)
