@@ -32,7 +32,7 @@ def plan(plan: Plan, *, to: Console) -> None:
     """The plan by group, then why, then what a reader should know."""
     phase = f", phase {plan.phase}" if plan.phase is not None else ""
     table = _table(f"{plan.name}{phase}: {plan.runs} runs")
-    table.add_column("group", overflow="fold", min_width=24)
+    table.add_column("group", overflow="fold", min_width=16)
     for name in ("runs", "backend", "GPUs", "CPUs", "memory", "minutes", "live", "workers"):
         table.add_column(name, justify="right" if name in ("runs", "live", "workers") else "left")
     for group in plan.groups:
