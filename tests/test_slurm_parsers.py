@@ -149,6 +149,18 @@ def test_a_task_is_shown_with_its_end() -> None:
     assert (shown.memory_mb, shown.gpus) == (1000, ())
 
 
+def test_a_preempted_job_is_told_from_one_that_only_could_be() -> None:
+    preempted = text("scontrol_show_job_preempted.txt")
+    assert parse_job(preempted).is_being_preempted
+    spared = preempted.replace("PreemptTime=1795235793", "PreemptTime=None")
+    assert spared != preempted
+    assert not parse_job(spared).is_being_preempted
+    # Somebody cancelled it within its grace: it is not to come back.
+    cancelled = preempted.replace("JobState=RUNNING", "JobState=COMPLETING")
+    assert not parse_job(cancelled).is_being_preempted
+    assert not parse_job(text("scontrol_show_job_task.txt")).is_being_preempted
+
+
 def test_a_job_without_limit_has_no_end() -> None:
     shown = parse_job(text("scontrol_show_job_unlimited.txt"))
     assert shown.end_time_s is None

@@ -12,6 +12,7 @@ from vendomini.slurm.questions import (
     jobs_with_comment,
     max_array_size,
     pending_reasons,
+    requeue_if_preempted,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "max_array_size",
     "parse_allocation",
     "pending_reasons",
+    "requeue_if_preempted",
 ]

@@ -170,11 +170,13 @@ class ShownJob:
     end_time_s: int | None  # None: no limit
     memory_mb: int | None  # on the job's first node; None: not said
     gpus: tuple[Gpus, ...]  # on the job's first node
+    is_being_preempted: bool  # it runs, but only until its time of grace is over
 
 
 def parse_job(text: str) -> ShownJob:
     """One job from ``scontrol --oneliner --details show job``, times in seconds since the epoch."""
     end = re.search(r"\bEndTime=(\S+)", text)
+    preempted = re.search(r"\bPreemptTime=(\S+)", text)
     # With --details there is a passage for each set of like nodes: Nodes=... Mem=... GRES=...
     on_node = re.search(r"\bNodes=\S+ CPU_IDs=\S* Mem=(\d+) GRES=(\S*)", text)
     if end is None:
@@ -184,6 +186,9 @@ def parse_job(text: str) -> ShownJob:
         end_time_s=_epoch(end[1]),
         memory_mb=memory_mb or None,  # 0: a site that does not hand out memory
         gpus=parse_gres(on_node[2]) if on_node else (),
+        is_being_preempted="JobState=RUNNING " in text
+        and preempted is not None
+        and _epoch(preempted[1]) is not None,
     )
 
 

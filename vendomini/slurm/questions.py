@@ -151,6 +151,23 @@ def cancel(job_ids: Iterable[str]) -> None:
         ask("scancel", "--quiet", *wanted, unless_said=UNKNOWN_JOB)
 
 
+def requeue_if_preempted(environ: Mapping[str, str]) -> bool:
+    """Put the job that a process with this environment runs in back into the queue, if it is to
+    make room for another; True if so. Slurm then ends it, and starts it again later.
+
+    A job that ends by itself within its time of grace has ended, for Slurm, and is not requeued.
+    Raises `SubmitError` if Slurm cannot be asked, or does not requeue this job.
+    """
+    if not environ.get("SLURM_JOB_ID"):
+        return False
+    job_id = _queue_id(environ)
+    text = _show_job(job_id)
+    if not text or not parse_job(text).is_being_preempted:
+        return False
+    ask("scontrol", "requeue", job_id)
+    return True
+
+
 def allocation(environ: Mapping[str, str]) -> Allocation | None:
     """The Slurm job that a process with this environment runs in; None if in none.
 

@@ -18,7 +18,14 @@ import msgspec
 from vendomini.cluster import Allocation
 from vendomini.engines.launch import engine_for
 from vendomini.errors import StoreError, SubmitError, VendoMiniError
-from vendomini.slurm import allocation, has_left, jobs_in_queue, parse_allocation
+from vendomini.slurm import (
+    QueuedJob,
+    allocation,
+    has_left,
+    jobs_in_queue,
+    parse_allocation,
+    requeue_if_preempted,
+)
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
@@ -29,9 +36,9 @@ from vendomini.worker.job import Job, read_job
 from vendomini.worker.worker import Ended, Worker
 from vendomini.workloads.registry import workload_named
 
-SIGNAL_GRACE_S = 3.0
-"""After a first TERM or USR2, runs that are about to end may. Slurm kills 30 s after TERM at
-the latest, some sites after 3; the reply log makes leaving early cheap."""
+SIGNAL_GRACE_S = 2.0
+"""After a first TERM or USR2, runs that are about to end may. Slurm kills 30 s after TERM
+(KillWait), at some sites 3 s after it; the reply log makes leaving early cheap."""
 
 SLURM_ANSWER_LASTS_S = 20.0
 PACKAGES = ("vendomini", "msgspec", "submitit", "omegaconf")
@@ -60,6 +67,8 @@ def play(job: Job) -> Ended:
         f"left: {ended.reason or 'nothing is left to do'}; {ended.runs} runs done, "
         f"{ended.failed} failed{problem}"
     )
+    if ended.reason is not None and ended.problem is None:
+        _come_back_if_preempted()
     return ended
 
 
@@ -69,26 +78,27 @@ def say(text: str) -> None:
 
 
 class SlurmMemory:
-    """Asks Slurm whether a job's start is over, at most every 20 s for all jobs together."""
+    """Asks Slurm whether a job's start is over, at most every 20 s for all tasks of an array."""
 
     def __init__(self) -> None:
         self._is_there = shutil.which("squeue") is not None
-        self._asked: dict[str, tuple[float, int, bool | None]] = {}
+        # By main id: when it was asked, and the array's tasks; None: Slurm did not answer.
+        self._asked: dict[str, tuple[float, Mapping[str, QueuedJob] | None]] = {}
 
     def is_over(self, job: str, restarts: int) -> bool | None:
         """None where Slurm cannot be asked: then nothing follows from it."""
         if not self._is_there:
             return None
-        known = self._asked.get(job)
+        main_id = job.partition("_")[0]
+        known = self._asked.get(main_id)
         now = time.monotonic()
-        if known is None or now - known[0] > SLURM_ANSWER_LASTS_S or known[1] != restarts:
+        if known is None or now - known[0] > SLURM_ANSWER_LASTS_S:
             try:
-                over: bool | None = has_left(jobs_in_queue([job]), job, restarts=restarts)
+                tasks: Mapping[str, QueuedJob] | None = jobs_in_queue([main_id])
             except SubmitError:
-                over = None
-            known = (now, restarts, over)
-            self._asked[job] = known
-        return known[2]
+                tasks = None
+            known = self._asked[main_id] = (now, tasks)
+        return None if known[1] is None else has_left(known[1], job, restarts=restarts)
 
 
 async def _live(job: Job) -> Ended:
@@ -128,11 +138,22 @@ def _handle_signals(drain: Drain) -> None:
         count += 1
         drain.within(SIGNAL_GRACE_S if count == 1 else 0.0, f"it was told to by {name}")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave, number.name)
+    loop.add_signal_handler(signal.SIGTERM, leave, "SIGTERM")
+    # Ignored: whoever started this worker hears Ctrl-C itself, and asks by TERM.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGINT, leave, "SIGINT")
     loop.add_signal_handler(
         signal.SIGUSR2, drain.within, SIGNAL_GRACE_S, "it was told to by SIGUSR2"
     )
+
+
+def _come_back_if_preempted() -> None:
+    """Slurm requeues a preempted job only if it is still there when its time of grace ends."""
+    try:
+        if requeue_if_preempted(os.environ):
+            say("preempted: the job goes back into the queue")
+    except SubmitError as error:
+        say(f"preempted, perhaps, but not put back into the queue: {error}")
 
 
 def _allocation(environ: Mapping[str, str]) -> Allocation | None:
