@@ -1,6 +1,7 @@
 """From a plan to workers: submitit launches them, here or through Slurm."""
 
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
-from vendomini.errors import SubmitError
+from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
 from vendomini.slurm import cancel, jobs_with_comment
 from vendomini.store.experiment import Experiment
@@ -77,7 +78,7 @@ def submit_local(
 
     started = []
     for group in plan.groups:
-        folder = experiment.add_job_folder()
+        folder = experiment.add_job_folder().absolute()
         job = job_for(experiment, group, submission=submission, profile=None, only=only)
         path = write_job(folder, job)
         executor = submitit.LocalExecutor(folder=folder)
@@ -109,12 +110,13 @@ def submit_slurm(
 ) -> list[Submitted]:
     """Submit one array of identical workers per group (several where the site's limit is lower).
 
-    Raises `SubmitError` with Slurm's own words.
+    Raises `SubmitError` with Slurm's own words, and with the jobs it had taken before.
     """
-    submitted = []
+    _refuse_place(experiment.folder.absolute())
+    submitted: list[Submitted] = []
     for group in plan.groups:
         assert group.resources is not None
-        folder = experiment.add_job_folder()
+        folder = experiment.add_job_folder().absolute()
         path = write_job(
             folder,
             job_for(experiment, group, submission=submission, profile=profile, only=only),
@@ -125,7 +127,17 @@ def submit_slurm(
             parameters = sbatch_parameters(
                 experiment.name, group.resources, profile=profile, workers=size, comment=comment
             )
-            ids.append(_sbatch(folder / str(number), path, parameters, size, profile, comment))
+            try:
+                ids.append(_sbatch(folder / str(number), path, parameters, size, profile, comment))
+            except SubmitError as error:
+                taken = [*(number for job in submitted for number in job.ids), *ids]
+                if not taken:
+                    raise
+                raise SubmitError(
+                    f"{error} (group `{group.key}`; jobs {', '.join(taken)} were taken before it "
+                    "and go on)",
+                    hint=error.hint,
+                ) from error
         submitted.append(
             Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=group.workers)
         )
@@ -161,6 +173,7 @@ def sbatch_parameters(
         "signal_delay_s": profile.signal_delay_s,
         "array_parallelism": profile.array_parallelism or workers,
         "comment": comment,
+        "wckey": None,  # submitit's own default is one that a site with keys would refuse
         # Slurm 22.05 to 23.02 no longer hand a job's CPUs to its steps by themselves.
         "srun_args": [f"--cpus-per-task={resources.cpus}"],
         "additional_parameters": additional,
@@ -182,6 +195,21 @@ def groups_that_fit(plan: Plan, place: Allocation) -> tuple[list[GroupPlan], lis
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _refuse_place(folder: Path) -> None:
+    """Raise what submitit and Slurm would only show as something else."""
+    for program in ("sbatch", "srun"):
+        if shutil.which(program) is None:
+            raise SubmitError(
+                f"no Slurm here: `{program}` is not on PATH",
+                hint="run without --cluster, or log in to the cluster",
+            )
+    if "%" in str(folder):
+        raise ConfigError(
+            f"`{folder}` has a `%` in it, which Slurm replaces in the names of logs",
+            hint="choose another `experiment.name`, or another folder with --root",
+        )
 
 
 def _sbatch(

@@ -6,7 +6,8 @@ Run as ``fake_slurm.py COMMAND ARGUMENTS``. ``FAKE_SLURM`` names a folder:
     jobs/<id>/<task>.{pid,exit,restarts}   a task that has begun, has ended, began again
     jobs/<id>/cancelled            scancel was here
     refuse                         what sbatch says instead of taking a job
-    lose_answer                    sbatch takes the job, but fails as if the network had
+    lose_answer                    sbatch takes the job, but fails as if the network had;
+                                   so many times as the file says, if it says so
     down                           every command fails as without a controller
     max_array_size                 a number; 1001 if absent
 
@@ -85,11 +86,24 @@ def sbatch(arguments: list[str]) -> int:
         start_new_session=True,
     )
     (folder / "player.pid").write_text(str(player.pid))
-    if (HOME / "lose_answer").exists():
+    if is_answer_lost():
         problem = "Socket timed out on send/recv operation"
         return fail(f"sbatch: error: Batch job submission failed: {problem}")
     print(job_id if "parsable" in options else f"Submitted batch job {job_id}")
     return 0
+
+
+def is_answer_lost() -> bool:
+    """Whether this answer is to be lost; counts it."""
+    file = HOME / "lose_answer"
+    if not file.exists():
+        return False
+    times = file.read_text()
+    if times == "1":
+        file.unlink()
+    elif times:
+        file.write_text(str(int(times) - 1))
+    return True
 
 
 def play(arguments: list[str]) -> int:

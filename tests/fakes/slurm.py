@@ -42,9 +42,12 @@ class FakeSlurm:
         """From now on sbatch takes no job, and says this."""
         (self.home / "refuse").write_text(words)
 
-    def lose_answers(self) -> None:
-        """From now on sbatch takes jobs but fails, as when its answer is lost on the way."""
-        (self.home / "lose_answer").touch()
+    def lose_answers(self, *, times: int | None = None) -> None:
+        """From now on sbatch takes jobs but fails, as when its answer is lost on the way.
+
+        None: every time.
+        """
+        (self.home / "lose_answer").write_text("" if times is None else str(times))
 
     def go_down(self) -> None:
         """From now on every command fails, as without a controller."""
