@@ -1,10 +1,16 @@
 """From the files of an experiment to tables: one row a run, one row a step."""
 
+import itertools
+import mmap
+import operator
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -13,9 +19,22 @@ from vendomini.phase import Run
 from vendomini.status import states
 from vendomini.store.disk import explained
 from vendomini.store.experiment import Experiment
-from vendomini.store.logs import lines_by_run
+from vendomini.store.logs import line_starts_by_run
+from vendomini.store.records import Served
 
-STEP_ROWS_AT_ONCE = 50_000
+if TYPE_CHECKING:  # polars takes a while to load, and `import vendomini.cli` must not
+    import polars
+
+STEP_ROWS_AT_ONCE = 4_000
+
+Column: TypeAlias = list[Any]
+Step: TypeAlias = dict[str, msgspec.Raw]
+"""One logged step, its values still JSON: they are decoded by column, many at a time."""
+
+T = TypeVar("T")
+
+RUN_PARTS = ("arm.", "outcome.", "pe.", "served.", "error.")
+"""The columns of a run after the first four, part by part, whichever run had them first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,59 +56,59 @@ def collect(
     """Write `runs.parquet`, `runs.csv` and `steps.parquet` into `out`.
 
     Every run has a row, whatever its state; steps are those of finished runs. `progress` is
-    told how many of how many runs have been read. Raises `StoreError`.
+    told how many of how many finished runs have been read. Raises `StoreError`.
     """
     import polars
 
     experiment.check()
     experiment.disk.make_folder(out)
-    runs = experiment.runs()
-    rows = list(run_rows(experiment, runs))
-    table = polars.DataFrame(columns_of(rows))
+    rows = list(run_rows(experiment, experiment.runs()))
+    table = polars.DataFrame(run_columns(rows))
     paths = [out / name for name in ("runs.parquet", "runs.csv", "steps.parquet")]
     _replace(paths[0], table.write_parquet)
     _replace(paths[1], table.write_csv)
-
-    played_by = {
-        row["run_id"]: row["served.incarnation"] for row in rows if "served.incarnation" in row
-    }
-    found: set[str] = set()
-    frames = []
-    for chunk in _chunks(step_rows(experiment, played_by, found, progress)):
-        frames.append(polars.DataFrame(columns_of(chunk)))
-    steps = polars.concat(frames, how="diagonal_relaxed") if frames else polars.DataFrame()
-    _replace(paths[2], steps.write_parquet)
+    played_by = {row["run_id"]: row["served.incarnation"] for row in rows if row["state"] == "done"}
+    steps, found = _replace(paths[2], partial(write_steps, experiment, played_by, progress))
     return Collected(
         runs_parquet=paths[0],
         runs_csv=paths[1],
         steps_parquet=paths[2],
         runs=len(rows),
         done=len(played_by),
-        steps=steps.height,
+        steps=steps,
         without_steps=tuple(run for run in played_by if run not in found),
     )
+
+
+# -- runs ----------------------------------------------------------------------------------
 
 
 def run_rows(experiment: Experiment, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """One flat row a run, in the order of the runs.
 
-    Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``arm.<key>``, then, as far as
-    there is a result, ``outcome.*``, ``pe.<type>.*`` and ``served.*``, or of a failed run
-    ``error.*``.
+    Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``arm.<key>``, ``served.*`` and
+    ``error.*``, null where they do not apply; of a finished run ``outcome.*`` and
+    ``pe.<type>.*``.
     """
     state = states(experiment, runs)
     varying = varying_settings(runs)
     errors = experiment.errors({run for run, is_in in state.items() if is_in == "failed"})
+    nothing = {f"served.{name}": None for name in Served.__struct_fields__} | {
+        "error.kind": None,
+        "error.message": None,
+    }
     for run in runs:
         settings = flat(run.settings)
+        # A result may have come since the states were listed, and says so itself.
+        result = experiment.result(run.id)
         row: dict[str, Any] = {
             "run_id": run.id,
-            "state": state[run.id],
+            "state": state[run.id] if result is None else "done",
             "in_grid": run.in_grid,
             "replication": run.replication,
         }
         row.update((f"arm.{key}", settings.get(key)) for key in varying)
-        result = experiment.result(run.id)
+        row.update(nothing)
         if result is not None:
             for key, value in flat(msgspec.json.decode(result.outcome)).items():
                 row[key if key.startswith("pe.") else f"outcome.{key}"] = value
@@ -116,91 +135,205 @@ def varying_settings(runs: Iterable[Run]) -> list[str]:
     return [*grid, *sorted(key for key in varying if key not in grid)]
 
 
-def step_rows(
-    experiment: Experiment,
-    played_by: Mapping[str, str],
-    found: set[str],
-    progress: Callable[[int, int], None],
-) -> Iterator[dict[str, Any]]:
-    """The steps of finished runs, from the log of the worker whose result counts.
-
-    A worker may have tried a run twice: its last beginning counts. Adds to `found` each run
-    that has steps.
-    """
-    for incarnation in dict.fromkeys(played_by.values()):
-        content = experiment.disk.read(experiment.steps_path(incarnation))
-        mine = {run for run, its in played_by.items() if its == incarnation}
-        for run, lines in lines_by_run(content or b"", is_wanted=mine.__contains__).items():
-            steps = [msgspec.json.decode(line) for line in lines]
-            begin = max(index for index, step in enumerate(steps) if step["step"] == 0)
-            found.add(run)
-            progress(len(found), len(played_by))
-            for step in steps[begin:]:
-                del step["run"]
-                yield {"run_id": run, **flat(step, levels=2)}
-
-
-def flat(nested: Mapping[str, Any], *, levels: int = 8) -> dict[str, Any]:
-    """Nested mappings as dotted keys, down to `levels`; lists and deeper ones as JSON text."""
+def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists as JSON text."""
     found: dict[str, Any] = {}
 
-    def walk(prefix: str, value: Any, left: int) -> None:
-        if isinstance(value, Mapping) and left > 0:
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item, left - 1)
-        elif isinstance(value, Mapping | list | tuple):
-            found[prefix] = msgspec.json.encode(value).decode()
-        else:
-            found[prefix] = value
+    def walk(prefix: str, inside: Mapping[str, Any]) -> None:
+        for key, value in inside.items():
+            if isinstance(value, Mapping):
+                walk(f"{prefix}{key}.", value)
+            else:
+                found[f"{prefix}{key}"] = _leaf(value)
 
-    walk("", nested, levels)
+    walk("", nested)
     return found
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def run_columns(rows: Sequence[Mapping[str, Any]]) -> "list[polars.Series]":
     """Rows as columns, each of one type, null where a row has no such key.
 
-    Numbers of both kinds become numbers with a fraction; any other mixture becomes text.
+    A key that is empty in one run and a mapping in another (``outcome.crash``) has the
+    mapping's columns only.
     """
     names: dict[str, None] = {}
     for row in rows:
         names.update(dict.fromkeys(row))
-    columns = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        kinds = {type(value) for value in values if value is not None}
-        if kinds == {int, float}:
-            values = [None if value is None else float(value) for value in values]
-        elif len(kinds) > 1:
-            values = [value if value is None else _text(value) for value in values]
-        columns[name] = values
-    return columns
+    above = {name[:at] for name in names for at, sign in enumerate(name) if sign == "."}
+    kept = [name for name in names if name not in above]
+    head = [name for name in kept if not name.startswith(RUN_PARTS)]
+    parts = [name for part in RUN_PARTS for name in kept if name.startswith(part)]
+    return [series(name, [row.get(name) for row in rows]) for name in [*head, *parts]]
+
+
+# -- steps ---------------------------------------------------------------------------------
+
+
+def write_steps(
+    experiment: Experiment,
+    played_by: Mapping[str, str],
+    progress: Callable[[int, int], None],
+    path: Path,
+) -> tuple[int, set[str]]:
+    """Write the steps of finished runs, run by run; how many, and of which runs.
+
+    `played_by` names the worker of each result. Parts are written and joined on disk: memory
+    does not grow with the experiment.
+    """
+    import polars
+
+    none = polars.DataFrame(schema={"run_id": polars.String, "step": polars.Int64})
+    count, found = 0, set[str]()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:
+        parts = [none.lazy()]
+
+        def write_part(steps: Sequence[Step]) -> None:
+            part = Path(folder, f"{len(parts)}.parquet")
+            polars.DataFrame(step_columns(steps)).write_parquet(part)
+            parts.append(polars.scan_parquet(part))
+
+        waiting: list[Step] = []
+        progress(0, len(played_by))
+        for run, steps in steps_by_run(experiment, played_by):
+            waiting += steps
+            count += len(steps)
+            if len(waiting) >= STEP_ROWS_AT_ONCE:
+                write_part(waiting)
+                waiting = []
+            found.add(run)
+            progress(len(found), len(played_by))
+        if waiting:
+            write_part(waiting)
+        polars.concat(parts, how="diagonal_relaxed").sink_parquet(path)
+    return count, found
+
+
+def steps_by_run(
+    experiment: Experiment, played_by: Mapping[str, str]
+) -> Iterator[tuple[str, list[Step]]]:
+    """The steps of each run that has some, from the log of the worker whose result counts.
+
+    A worker may have begun a run more than once: its last beginning counts.
+    """
+    decode = msgspec.json.Decoder(Step).decode
+    by_worker: dict[str, set[str]] = {}
+    for run, incarnation in played_by.items():
+        by_worker.setdefault(incarnation, set()).add(run)
+    for incarnation, its_runs in by_worker.items():
+        path = experiment.steps_path(incarnation)
+        if experiment.disk.size(path) == 0:
+            continue  # lost: the caller says so
+        with (
+            explained("read", path),
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            starts_by_run = line_starts_by_run(content, is_wanted=its_runs.__contains__)
+            for run, starts in starts_by_run.items():
+                steps = [decode(content[at : content.find(b"\n", at)]) for at in starts]
+                first = max(at for at, step in enumerate(steps) if bytes(step["step"]) == b"0")
+                yield run, steps[first:]
+
+
+def step_columns(steps: Sequence[Step]) -> "list[polars.Series]":
+    """Steps as columns; a mapping becomes a column for each of its keys, `truth.budget`.
+
+    Lists, and mappings inside of mappings, are JSON text as it was logged.
+    """
+    made = []
+    for name, texts in _by_key(steps):
+        first_letters = set(map(_first, texts))
+        if name == "run":
+            made.append(series("run_id", _values(texts, first_letters)))
+        elif "{" in first_letters and first_letters <= {"{", "n"}:
+            for key, inside in _by_key(_decode_nested(_array(texts))):
+                made.append(series(f"{name}.{key}", _values(inside, set(map(_first, inside)))))
+        else:
+            made.append(series(name, _values(texts, first_letters)))
+    return made
+
+
+def _by_key(steps: Sequence[Step | None]) -> Iterator[tuple[str, list[str]]]:
+    """For each key the JSON of its values, `null` where a step is null or has no such key."""
+    given = [step for step in steps if step is not None]
+    shapes = set(map(tuple, given))
+    if len(shapes) == 1 and len(given) == len(steps):
+        # All have the same keys, as is usual: turned round without a look at each.
+        for name, values in zip(*shapes, zip(*map(dict.values, given), strict=True), strict=True):
+            yield name, _texts(values)
+        return
+    there = [step or {} for step in steps]
+    for name in dict.fromkeys(itertools.chain.from_iterable(shapes)):
+        yield name, _texts([step.get(name, _NULL) for step in there])
+
+
+def _texts(values: Sequence[msgspec.Raw]) -> list[str]:
+    """JSON of each value; a line of JSON has no line end inside."""
+    return b"\n".join(values).decode().split("\n")
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"[{','.join(texts)}]"
+
+
+def _values(texts: list[str], first_letters: set[str]) -> Column:
+    """What the texts say, all at once; lists and mappings stay text. `first_letters` are theirs."""
+    if first_letters & {"[", "{"}:
+        return [_leaf(msgspec.json.decode(t)) if t[0] not in "[{" else t for t in texts]
+    return _decode_values(_array(texts))
+
+
+# -- values --------------------------------------------------------------------------------
+
+
+def series(name: str, values: Column) -> "polars.Series":
+    """A column of one type: numbers of both kinds become numbers with a fraction, any other
+    mixture, and whole numbers beyond 64 bits, become text."""
+    import polars
+
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return polars.Series(name, values, dtype=polars.Null)
+    if kinds == {bool}:
+        return polars.Series(name, values, dtype=polars.Boolean)
+    if kinds == {str}:
+        return polars.Series(name, values, dtype=polars.String)
+    if kinds <= {int, float}:
+        if float in kinds:
+            floats = [None if value is None else float(value) for value in values]
+            return polars.Series(name, floats, dtype=polars.Float64)
+        with suppress(OverflowError):
+            return polars.Series(name, values, dtype=polars.Int64)
+    texts = [value if value is None else _text(value) for value in values]
+    return polars.Series(name, texts, dtype=polars.String)
+
+
+_first = operator.itemgetter(0)
+_NULL = msgspec.Raw(b"null")
+_encode = msgspec.json.Encoder().encode
+_decode_values = msgspec.json.Decoder(list[Any]).decode
+_decode_nested = msgspec.json.Decoder(list[Step | None]).decode
+
+
+def _leaf(value: Any) -> Any:
+    """A value that fits into a cell."""
+    return _encode(value).decode() if type(value) in (list, dict, tuple) else value
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else _encode(value).decode()
 
 
-def _chunks(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) >= STEP_ROWS_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def _replace(path: Path, write: Callable[[Path], T]) -> T:
     """Write beside the file, then rename: a reader sees the old table or the new one."""
     import polars
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with explained("write", path):
         try:
-            write(temporary)
+            written = write(temporary)
             os.replace(temporary, path)
+            return written
         except polars.exceptions.PolarsError as error:
             raise StoreError(
                 f"cannot write `{path}`: {error}", hint="choose another folder with --out"

@@ -1,5 +1,6 @@
 """What each command does: values in, one function of the product called, words out."""
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Prepared:
 
 def prepare(request: Request) -> Prepared:
     """Raises `ConfigError` or `PlanError`."""
+    _refuse_options(request)
     phase = load_phase(request.config, request.overrides, workload_named=workload_named)
     workload = workload_named(phase.experiment.workload)
     every = expand(phase)
@@ -225,18 +227,33 @@ def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool)
 # -- private -------------------------------------------------------------------------------
 
 
+def _refuse_options(request: Request) -> None:
+    for option, value in (("--limit", request.limit), ("--n-jobs", request.n_jobs)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is `{value}`", hint="give a whole number from 1 on")
+    try:
+        str(request.root.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"--root is {str(request.root)!a}, which is not UTF-8 text",
+            hint="choose a folder whose path is",
+        ) from None
+
+
 def _experiment(folder: Path, root: Path) -> Experiment:
     """By folder, or by name below the root."""
-    given = Experiment(folder)
-    if given.exists():
-        return given
-    named = Experiment(root / folder)
-    if named.exists():
-        return named
+    places = list(dict.fromkeys((folder, root / folder)))
+    for place in places:
+        experiment = Experiment(place)
+        if experiment.exists():
+            return experiment
     names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    neither = f", and neither is `{places[1]}`" if len(places) > 1 else ""
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    there_are = f"there are: {', '.join(names)}" if names else f"there is none below `{root}`"
     raise StoreError(
-        f"`{folder}` is no experiment, and neither is `{named.folder}`",
-        hint=f"there are: {', '.join(names)}" if names else f"there is none below `{root}`",
+        f"`{folder}` is no experiment{neither}",
+        hint=(f"did you mean `{near[0]}`? " if near else "") + there_are,
     )
 
 

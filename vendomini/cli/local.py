@@ -3,15 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -24,6 +23,10 @@ from vendomini.store.experiment import Experiment
 from vendomini.submit import submit_local
 
 LOOK_EVERY_S = 0.25
+ASK_AGAIN_S = 5.0
+WIDE = 60
+CANNOT_WORK = "cannot work: "
+"""How a worker's log begins to say why, in the words of `worker.entry`."""
 
 
 def play_locally(
@@ -34,15 +37,34 @@ def play_locally(
     submission: str,
     only: Sequence[str] | None,
 ) -> int:
-    """Exit status: 0 all done, 1 some runs failed or are unfinished, 3 a worker could not go on."""
+    """Exit status: 0 all done, 1 some runs failed or are unfinished, 3 a worker could not go on,
+    130 interrupted."""
     handles: list[Any] = []
     try:
-        for _, started in submit_local(experiment, plan, submission=submission, only=only):
-            handles.extend(started)
+        with _interruptions_later():
+            for _, started in submit_local(experiment, plan, submission=submission, only=only):
+                handles.extend(started)
         _watch(experiment, handles, runs, submission)
     except KeyboardInterrupt:
         return _interrupt(experiment, handles)
-    return _judge(experiment, runs, submission)
+    return _judge(experiment, runs, submission, handles)
+
+
+@contextmanager
+def _interruptions_later() -> Iterator[None]:
+    """Ctrl-C and TERM wait until the end of the block: no worker is started and not known of."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _watch(
@@ -50,17 +72,10 @@ def _watch(
 ) -> None:
     """Return when nobody plays the runs any more: neither our workers nor those of others."""
     ids = {run.id for run in runs}
-    with Progress(
-        TextColumn("playing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("runs"),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]} steps/s, left:"),
-        TimeRemainingColumn(),
-        console=show.ERR,
-    ) as progress:
-        task = progress.add_task("", total=len(ids), rate="-")
+    with _progress() as progress:
+        # What earlier commands have played says nothing of the speed of this one.
+        done = len(ids & experiment.finished())
+        task = progress.add_task("", total=len(ids), completed=done, rate="-")
         started = time.monotonic()
         while True:
             ours_end = all(handle.done() for handle in handles)
@@ -77,19 +92,43 @@ def _watch(
             time.sleep(LOOK_EVERY_S)
 
 
+def _progress() -> Progress:
+    """Runs done, steps a second, time left; without the steps where the terminal is narrow."""
+    rate = TextColumn("{task.fields[rate]} steps/s,")
+    return Progress(
+        TextColumn("playing"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("runs,"),
+        *([rate] if show.ERR.width >= WIDE else []),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=show.ERR,
+        expand=True,
+    )
+
+
 def _states(experiment: Experiment, runs: Sequence[Run]) -> set[str]:
     return set(states(experiment, runs).values())
 
 
 def _interrupt(experiment: Experiment, handles: Sequence[Any]) -> int:
     """Ask the workers to drain; a second Ctrl-C lets them stop at once."""
-    _terminate(handles)
+
+    def ask(*_: object) -> None:
+        _terminate(handles)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    ask()
     show.say("interrupted: workers are leaving, Ctrl-C again to stop them at once")
+    asked_at = time.monotonic()
     while not all(handle.done() for handle in handles):
-        try:
-            time.sleep(0.1)
-        except KeyboardInterrupt:
-            _terminate(handles)
+        time.sleep(0.1)
+        if time.monotonic() - asked_at > ASK_AGAIN_S:
+            # A worker that was just starting may not have heard it.
+            ask()
+            asked_at = time.monotonic()
     show.say(
         f"nothing is lost: the same command goes on where this one stopped ({experiment.folder})"
     )
@@ -105,7 +144,9 @@ def _terminate(handles: Sequence[Any]) -> None:
                 os.kill(int(handle.job_id), signal.SIGTERM)
 
 
-def _judge(experiment: Experiment, runs: Sequence[Run], submission: str) -> int:
+def _judge(
+    experiment: Experiment, runs: Sequence[Run], submission: str, handles: Sequence[Any]
+) -> int:
     counts = count(states(experiment, runs).values())
     show.say(f"{counts.done} of {counts.total} runs are done, {counts.failed} failed")
     if counts.failed:
@@ -113,12 +154,24 @@ def _judge(experiment: Experiment, runs: Sequence[Run], submission: str) -> int:
     if counts.done == counts.total:
         return 0
     ours = [each.record for each in workers(experiment) if each.record.submission == submission]
-    problems = {record.problem for record in ours if record.problem}
+    problems = {f"a worker ended: {record.problem}" for record in ours if record.problem}
+    if len(ours) < len(handles):
+        problems |= {why for handle in handles if (why := _why_it_never_worked(handle))}
     for problem in sorted(problems):
-        show.say(f"a worker ended: {problem}")
+        show.say(problem)
     unfinished = counts.waiting + counts.running
     if unfinished:
-        show.say(f"{unfinished} runs are unfinished: give the same command again to go on")
-        if len(ours) == 0:
-            show.say(f"no worker came up; their logs are in {experiment.path('jobs')}")
+        mended = "when that is mended, " if problems else ""
+        show.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
     return 3 if problems else 1
+
+
+def _why_it_never_worked(handle: Any) -> str | None:
+    """The last line a process wrote that did not become a worker; None if it left in order."""
+    log = handle.paths.stderr
+    text = log.read_text(errors="replace") if log.exists() else ""
+    if CANNOT_WORK in text:
+        return f"a worker could not start: {text.rpartition(CANNOT_WORK)[2].splitlines()[0]}"
+    if "Traceback" in text:
+        return f"a worker could not start: {text.strip().splitlines()[-1]} (all of it: {log})"
+    return None

@@ -1,15 +1,15 @@
 """The commands, and the one place where an error becomes words and an exit status."""
 
+import io
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from vendomini import __version__
-from vendomini.cli import commands
+from vendomini.cli import commands, show
 from vendomini.errors import VendoMiniError
 
 app = typer.Typer(
@@ -18,15 +18,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # our errors are words; a bug keeps its plain traceback
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 ConfigFile = Annotated[
-    Path, typer.Option("--config", help="The phase file, such as configs/demo.yaml.")
+    Path,
+    typer.Option("--config", metavar="FILE", help="The phase file, such as configs/demo.yaml."),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Settings that win over the file, such as agent.kind=heuristic.",
         show_default=False,
     ),
@@ -37,23 +39,25 @@ Cluster = Annotated[
 ]
 ProfileFile = Annotated[
     Path | None,
-    typer.Option("--profile", help="What to ask Slurm for, such as slurm/example.yaml."),
+    typer.Option(
+        "--profile", metavar="FILE", help="What to ask Slurm for, such as slurm/example.yaml."
+    ),
 ]
 Root = Annotated[
     Path,
-    typer.Option("--root", envvar="VENDOMINI_ROOT", help="Where experiments live."),
+    typer.Option("--root", metavar="DIR", envvar="VENDOMINI_ROOT", help="Where experiments live."),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Only the first N runs of the grid.")
+    int | None, typer.Option("--limit", metavar="N", help="Only the first N runs of the grid.")
 ]
-Workers = Annotated[int, typer.Option("--n-jobs", min=1, help="Local workers.")]
+Workers = Annotated[int, typer.Option("--n-jobs", metavar="N", help="Local workers.")]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
 
 
 @app.command(
-    epilog="[dim]vendomini run --config configs/demo.yaml[/dim]\n\n"
-    "[dim]vendomini run --config configs/phases/phase1_small_models.yaml "
-    "agent.kind=heuristic --cluster --profile slurm/example.yaml[/dim]"
+    epilog="Examples:\n\n"
+    "  vendomini run --config configs/demo.yaml\n\n"
+    "  vendomini run --config my_phase.yaml --cluster --profile my_cluster.yaml"
 )
 def run(
     config: ConfigFile,
@@ -92,8 +96,7 @@ def run(
 
 
 @app.command(
-    epilog="[dim]vendomini plan --config configs/phases/phase1_large_models.yaml "
-    "--profile slurm/example.yaml[/dim]"
+    epilog="Example:\n\n  vendomini plan --config my_phase.yaml agent.kind=heuristic --json"
 )
 def plan(
     config: ConfigFile,
@@ -125,7 +128,7 @@ ExperimentFolder = Annotated[
 ]
 
 
-@app.command(epilog="[dim]vendomini status experiments/demo[/dim]")
+@app.command(epilog="Example:\n\n  vendomini status experiments/demo")
 def status(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
@@ -135,13 +138,15 @@ def status(
     raise typer.Exit(commands.show_status(experiment, root=root, as_json=as_json))
 
 
-@app.command(epilog="[dim]vendomini collect experiments/demo --out tables[/dim]")
+@app.command(epilog="Example:\n\n  vendomini collect experiments/demo --out tables")
 def collect(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where the tables go; by default `collected/` inside it."),
+        typer.Option(
+            "--out", metavar="DIR", help="Where the tables go; by default `collected/` inside it."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -169,15 +174,13 @@ def main() -> None:
     """Run the program; a user's mistake is one clear error and its exit status."""
     # A `kill` of the program is answered like Ctrl-C: workers drain, nothing is lost.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 gets a name's letters escaped instead of a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except VendoMiniError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print("[bold red]error:[/bold red]", end=" ")
-        console.print(str(error), markup=False)
-        if error.hint:
-            console.print("\n[bold]hint:[/bold]", end=" ")
-            console.print(error.hint, markup=False)
+        show.error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

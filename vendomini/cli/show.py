@@ -1,14 +1,24 @@
 """How plans, states and tables look in a terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
+from vendomini.errors import VendoMiniError
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.status import Status
 from vendomini.store.experiment import Experiment, Extension
@@ -21,6 +31,7 @@ OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
 
 SHOWN_ERRORS = 5
+LEFT = frozenset({"group", "backend", "GPUs"})
 
 
 def say(text: str) -> None:
@@ -28,22 +39,22 @@ def say(text: str) -> None:
     ERR.print(text, markup=False, soft_wrap=True)
 
 
+def error(error: VendoMiniError) -> None:
+    """What is wrong, then on its own line what to do about it."""
+    text = Text.assemble(("error: ", "bold red"), str(error))
+    if error.hint:
+        text.append("\nhint: ", "bold").append(error.hint)
+    ERR.print(text, soft_wrap=True)
+
+
 def plan(plan: Plan, *, to: Console) -> None:
     """The plan by group, then why, then what a reader should know."""
     phase = f", phase {plan.phase}" if plan.phase is not None else ""
-    table = _table(f"{plan.name}{phase}: {plan.runs} runs")
-    table.add_column("group", overflow="fold", min_width=16)
-    for name in ("runs", "backend", "GPUs", "CPUs", "memory", "minutes", "live", "workers"):
-        table.add_column(name, justify="right" if name in ("runs", "live", "workers") else "left")
-    for group in plan.groups:
-        table.add_row(
-            group.key,
-            str(len(group.run_ids)),
-            *_resources(group),
-            _or(group.concurrency),
-            str(group.workers),
-        )
-    to.print(table)
+    to.print(f"{plan.name}{phase}: {plan.runs} runs", markup=False, soft_wrap=True)
+    rows = [_columns(group) for group in plan.groups]
+    # A local plan books nothing: a column that says nothing of any group is left out.
+    kept = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
+    _print_table([{name: row[name] for name in kept} for row in rows], to=to)
     for group in plan.groups:
         for reason in group.reasons:
             to.print(f"  {group.key}: {reason}", markup=False, soft_wrap=True)
@@ -69,25 +80,19 @@ def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
 
 def status(status: Status) -> None:
     """Runs by group, workers that live, and the last errors."""
-    table = _table(status.name)
-    table.add_column("group")
-    for name in ("total", "done", "running", "waiting", "failed"):
-        table.add_column(name, justify="right")
-    rows = [*status.groups.items()]
-    if len(rows) > 1:
-        rows.append(("all", status.runs))
-    for key, counts in rows:
-        table.add_row(
-            key,
-            str(counts.total),
-            str(counts.done),
-            str(counts.running),
-            str(counts.waiting),
-            str(counts.failed),
-        )
-    OUT.print(table)
+    OUT.print(status.name, markup=False, soft_wrap=True)
+    rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
+    _print_table(
+        [
+            {"group": key, **{name: str(number) for name, number in asdict(counts).items()}}
+            for key, counts in rows.items()
+        ],
+        to=OUT,
+    )
     if status.orphaned:
-        OUT.print(f"{status.orphaned} runs are no longer in the grid (kept, not counted)")
+        OUT.print(
+            f"{status.orphaned} runs are no longer in the grid (kept, not counted)", soft_wrap=True
+        )
     for worker in status.workers:
         record = worker.record
         if worker.is_alive:
@@ -104,9 +109,14 @@ def status(status: Status) -> None:
                 f"worker {record.incarnation} ended: {record.problem}", markup=False, soft_wrap=True
             )
     if status.runs.waiting and not any(worker.is_alive for worker in status.workers):
-        OUT.print("no worker is alive: give the same `vendomini run` again to go on", markup=False)
+        OUT.print(
+            "no worker is alive: give the same `vendomini run` again to go on",
+            markup=False,
+            soft_wrap=True,
+        )
     for error in status.errors[:SHOWN_ERRORS]:
-        OUT.print(f"failed {error.run}: {error.message}", markup=False, soft_wrap=True)
+        hint = f" ({error.hint})" if error.hint else ""
+        OUT.print(f"failed {error.run}: {error.message}{hint}", markup=False, soft_wrap=True)
     if len(status.errors) > SHOWN_ERRORS:
         OUT.print(f"... and {len(status.errors) - SHOWN_ERRORS} more")
 
@@ -122,40 +132,52 @@ def collected(collected: "Collected") -> None:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told how many of how many."""
+    """A progress bar that is told how many of how many; nothing where there is no terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TimeRemainingColumn(),
         console=ERR,
         transient=True,
+        disable=not ERR.is_terminal,
     ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _table(title: str) -> Table:
-    """Narrow enough for a plan in 80 columns."""
-    return Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+def _print_table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:
+    """Rows of the same columns, below each other where they are too wide for the terminal."""
+    for gap in (1, 0):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
+        for name in rows[0]:
+            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*map(Text, row.values()))
+        if Measurement.get(to, to.options.update(width=10_000), table).maximum <= to.width:
+            to.print(table)
+            return
+    for row in rows:
+        first, *others = row.items()
+        said = ", ".join(f"{name} {value}" for name, value in others)
+        to.print(f"\n  {first[1]}\n    {said}", markup=False, soft_wrap=True)
+    to.print()
 
 
-def _resources(group: GroupPlan) -> tuple[str, str, str, str, str]:
-    backend = (group.backend or "auto") if group.asks else "none"
+def _columns(group: GroupPlan) -> dict[str, str]:
+    """What the plan says of a group, by column; a dash where it is not known, or means nothing."""
     resources = group.resources
-    if resources is None:
-        gpus = "?" if group.asks and group.spec is None else "0"
-        return backend, gpus, "-", "-", "-"
-    kind = f" x {resources.gpu_type}" if resources.gpu_type else ""
-    return (
-        backend,
-        f"{resources.gpus}{kind}",
-        str(resources.cpus),
-        f"{resources.memory_gb:g}G",
-        str(resources.minutes),
-    )
-
-
-def _or(value: int | None) -> str:
-    return "-" if value is None else str(value)
+    gpus = "?" if group.asks and group.spec is None else "0"
+    if resources is not None:
+        gpus = f"{resources.gpus}" + (f" x {resources.gpu_type}" if resources.gpu_type else "")
+    return {
+        "group": group.key,
+        "runs": str(len(group.run_ids)),
+        "backend": (group.backend or "auto") if group.asks else "none",
+        "GPUs": gpus,
+        "CPUs": "-" if resources is None else str(resources.cpus),
+        "memory": "-" if resources is None else f"{resources.memory_gb:g}G",
+        "minutes": "-" if resources is None else str(resources.minutes),
+        "live": "-" if group.concurrency is None else str(group.concurrency),
+        "workers": str(group.workers),
+    }

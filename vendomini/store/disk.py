@@ -12,8 +12,27 @@ from pathlib import Path
 
 from vendomini.errors import StoreError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+ELSEWHERE = "choose another folder (--root, or --out of `collect`)"
+MENDED_BY: tuple[tuple[frozenset[int], str], ...] = (
+    (
+        frozenset({errno.ENOSPC, errno.EDQUOT}),
+        "free space or quota, then run the same command again: nothing is lost",
+    ),
+    (
+        frozenset({errno.EACCES, errno.EPERM, errno.EROFS}),
+        f"{ELSEWHERE}, or ask for the right to use this one",
+    ),
+    (
+        frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR}),
+        f"something of that name is in the way: {ELSEWHERE}",
+    ),
+    (frozenset({errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}), ELSEWHERE),
+    (
+        frozenset({errno.EIO, errno.ESTALE}),
+        "the file system fails: run the same command again when it works",
+    ),
+)
+"""What a user does about a failed file operation, by its error number."""
 
 
 class Disk:
@@ -25,32 +44,36 @@ class Disk:
 
     def names(self, folder: Path) -> list[str]:
         """What a listing shows, perhaps late; temporary files are left out."""
-        try:
-            return [name for name in os.listdir(folder) if not name.startswith(".")]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with explained("read", folder):
+            try:
+                return [name for name in os.listdir(folder) if not name.startswith(".")]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def read(self, path: Path) -> bytes | None:
         """The whole file, opened anew; None if there is none."""
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
+        with explained("read", path):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
 
     def exists(self, path: Path) -> bool:
         """By opening rather than listing: an open asks the server, a listing may be old."""
-        try:
-            os.close(os.open(path, os.O_RDONLY))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        with explained("read", path):
+            try:
+                os.close(os.open(path, os.O_RDONLY))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def size(self, path: Path) -> int:
         """In bytes; 0 if there is no such file."""
-        try:
-            return path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        with explained("read", path):
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                return 0
 
     def make_folder(self, folder: Path) -> None:
         with explained("make the folder", folder):
@@ -131,19 +154,7 @@ def explained(deed: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise StoreError(
-                f"cannot {deed} `{path}`: {error.strerror}",
-                hint="free space or quota, then run the same command again: nothing is lost",
-            ) from error
-        if error.errno in REFUSED:
-            raise StoreError(
-                f"cannot {deed} `{path}`: {error.strerror}",
-                hint="choose another folder with --root, or ask for the right to write there",
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise StoreError(
-                f"cannot {deed} `{path}`: {error.strerror}",
-                hint="something of that name is in the way; choose another folder with --root",
-            ) from error
+        for numbers, hint in MENDED_BY:
+            if error.errno in numbers:
+                raise StoreError(f"cannot {deed} `{path}`: {error.strerror}", hint=hint) from error
         raise

@@ -4,8 +4,10 @@ A reply is handed to its log before its episode sees it; lines reach the file ev
 seconds and before each result. What a crash takes is asked again.
 """
 
+import mmap
 import os
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +184,23 @@ def lines_by_run(
         if is_wanted(run):
             lines.setdefault(run, []).append(line)
     return lines
+
+
+def line_starts_by_run(
+    content: bytes | mmap.mmap, *, is_wanted: Callable[[str], bool]
+) -> "dict[str, array[int]]":
+    """Where the whole lines of a log start, in bytes, by the run they begin with.
+
+    For logs that are too large to be held: `content` may be a mapped file.
+    """
+    starts: dict[str, array[int]] = {}
+    start = 0
+    while (end := content.find(b"\n", start)) >= 0:
+        run = content[start + _RUN_STARTS : content.find(b'"', start + _RUN_STARTS)].decode()
+        if is_wanted(run):
+            starts.setdefault(run, array("Q")).append(start)
+        start = end + 1
+    return starts
 
 
 _RUN_STARTS = len(b'{"run":"')  # every line of both logs begins so
