@@ -75,13 +75,13 @@ def model_identity(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _folder_hash(folder: Path) -> str:
-    if not folder.is_dir():
-        raise ConfigError(
-            f"`agent.model.name` is `{folder}`, and there is no such folder",
-            hint="give a hub id such as `org/name`, or a folder that holds a config.json",
-        )
     digest = hashlib.sha256()
     try:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"`agent.model.name` is `{folder}`, and there is no such folder",
+                hint="give a hub id such as `org/name`, or a folder that holds a config.json",
+            )
         digest.update((folder / "config.json").read_bytes())
         index = folder / "model.safetensors.index.json"
         if index.is_file():

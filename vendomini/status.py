@@ -78,8 +78,9 @@ def states(experiment: Experiment, runs: Iterable[Run]) -> dict[str, str]:
     living = {worker.record.incarnation for worker in workers(experiment) if worker.is_alive}
     in_error: dict[str, int] = {}
     for name in experiment.disk.names(experiment.path("errors")):
-        run, attempt, *_ = name.split(".")
-        in_error[run] = max(int(attempt), in_error.get(run, 0))
+        run, _, rest = name.partition(".")
+        if run in unfinished:
+            in_error[run] = max(int(rest.removesuffix(".json")), in_error.get(run, 0))
     return {
         run.id: state_of(
             run.id,

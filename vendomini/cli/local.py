@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from vendomini.cli import show
+from vendomini.errors import StoreError
 from vendomini.phase import Run
 from vendomini.prepare import Plan
 from vendomini.status import count, states, workers
@@ -25,6 +26,7 @@ from vendomini.submit import submit_local
 LOOK_EVERY_S = 0.25
 ASK_AGAIN_S = 5.0
 WIDE = 60
+PROBE_BYTES = 1 << 16
 CANNOT_WORK = "cannot work: "
 """How a worker's log begins to say why, in the words of `worker.entry`."""
 
@@ -153,17 +155,32 @@ def _judge(
         show.say(f"why: vendomini status {experiment.folder}")
     if counts.done == counts.total:
         return 0
-    ours = [each.record for each in workers(experiment) if each.record.submission == submission]
-    problems = {f"a worker ended: {record.problem}" for record in ours if record.problem}
+    ours = [each for each in workers(experiment) if each.record.submission == submission]
+    problems = {f"a worker ended: {each.record.problem}" for each in ours if each.record.problem}
     if len(ours) < len(handles):
         problems |= {why for handle in handles if (why := _why_it_never_worked(handle))}
+    problems |= _full(experiment)
     for problem in sorted(problems):
         show.say(problem)
+    killed = sum(each.record.state != "ended" and not each.is_alive for each in ours)
+    if killed and not problems:
+        show.say(f"{killed} of {len(handles)} workers were killed, perhaps for want of memory")
     unfinished = counts.waiting + counts.running
     if unfinished:
         mended = "when that is mended, " if problems else ""
         show.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
     return 3 if problems else 1
+
+
+def _full(experiment: Experiment) -> set[str]:
+    """Why nothing can be written: then a worker could not even say so."""
+    probe = experiment.path("workers", f".probe.{os.getpid()}")
+    try:
+        experiment.disk.write_atomic(probe, bytes(PROBE_BYTES))
+    except StoreError as error:
+        return {f"{error} ({error.hint})"}
+    experiment.disk.remove(probe)
+    return set()
 
 
 def _why_it_never_worked(handle: Any) -> str | None:

@@ -23,7 +23,12 @@ app = typer.Typer(
 
 ConfigFile = Annotated[
     Path,
-    typer.Option("--config", metavar="FILE", help="The phase file, such as configs/demo.yaml."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        readable=False,  # here and below: what cannot be read is told by whoever reads it
+        help="The phase file, such as configs/demo.yaml.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -40,12 +45,21 @@ Cluster = Annotated[
 ProfileFile = Annotated[
     Path | None,
     typer.Option(
-        "--profile", metavar="FILE", help="What to ask Slurm for, such as slurm/example.yaml."
+        "--profile",
+        metavar="FILE",
+        readable=False,
+        help="What to ask Slurm for, such as slurm/example.yaml.",
     ),
 ]
 Root = Annotated[
     Path,
-    typer.Option("--root", metavar="DIR", envvar="VENDOMINI_ROOT", help="Where experiments live."),
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        envvar="VENDOMINI_ROOT",
+        readable=False,
+        help="Where experiments live.",
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", help="Only the first N runs of the grid.")
@@ -124,7 +138,10 @@ def plan(
 
 
 ExperimentFolder = Annotated[
-    Path, typer.Argument(metavar="EXPERIMENT", help="Its folder, or its name below --root.")
+    Path,
+    typer.Argument(
+        metavar="EXPERIMENT", readable=False, help="Its folder, or its name below --root."
+    ),
 ]
 
 
@@ -145,7 +162,10 @@ def collect(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Where the tables go; by default `collected/` inside it."
+            "--out",
+            metavar="DIR",
+            readable=False,
+            help="Where the tables go; by default `collected/` inside it.",
         ),
     ] = None,
     as_json: Json = False,

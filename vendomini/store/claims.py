@@ -48,17 +48,18 @@ class Claims:
         over: set[tuple[str, int]] = set()
         wanted = runs if isinstance(runs, set | frozenset) else set(runs)
         for name in self._disk.names(self._experiment.path("claims")):
-            run, attempt, *marker = name.split(".")
+            run, _, rest = name.partition(".")
             if run not in wanted:
-                continue
+                continue  # or no claim at all: somebody else's file
+            attempt, *marker = rest.split(".")
             if marker:
                 over.add((run, int(attempt)))
             else:
                 highest[run] = max(int(attempt), highest.get(run, 0))
         for name in self._disk.names(self._experiment.path("errors")):
-            run, attempt, *_ = name.split(".")
-            if highest.get(run) == int(attempt):
-                over.add((run, int(attempt)))
+            run, _, rest = name.partition(".")
+            if run in highest and rest == f"{highest[run]}.json":
+                over.add((run, highest[run]))
         return {
             run: Claim(
                 run=run,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -27,6 +28,7 @@ from vendomini.store.records import (
 FOLDERS = ("plans", "jobs", "pins", "workers", "claims", "results", "errors", "logs")
 LOCK_WAIT_S = 60.0
 
+T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
@@ -114,8 +116,7 @@ class Experiment:
         return self.disk.exists(self.result_path(run))
 
     def result(self, run: str) -> ResultRecord | None:
-        content = self.disk.read(self.result_path(run))
-        return None if content is None else _RESULT.decode(content)
+        return self._read(self.result_path(run), _RESULT)
 
     def errors(self, runs: Iterable[str] | None = None) -> dict[str, list[ErrorRecord]]:
         """The error records of some runs (all, if None), oldest attempt first."""
@@ -125,9 +126,9 @@ class Experiment:
             run = name.split(".")[0]
             if wanted is not None and run not in wanted:
                 continue
-            content = self.disk.read(self.path("errors", name))
-            if content is not None:
-                found.setdefault(run, []).append(_ERROR.decode(content))
+            record = self._read(self.path("errors", name), _ERROR)
+            if record is not None:
+                found.setdefault(run, []).append(record)
         for records in found.values():
             records.sort(key=lambda record: record.attempt)
         return found
@@ -142,8 +143,7 @@ class Experiment:
         return found
 
     def worker(self, incarnation: str) -> WorkerRecord | None:
-        content = self.disk.read(self.worker_path(incarnation))
-        return None if content is None else _WORKER.decode(content)
+        return self._read(self.worker_path(incarnation), _WORKER)
 
     # -- writing -------------------------------------------------------------------------
 
@@ -211,8 +211,7 @@ class Experiment:
 
     def pinned(self, key: str) -> Pin | None:
         """None: no reply of the group was logged yet."""
-        content = self.disk.read(self.path("pins", f"{key}.json"))
-        return None if content is None else _PIN.decode(content)
+        return self._read(self.path("pins", f"{key}.json"), _PIN)
 
     def set_aside(self, runs: Collection[str], pin_key: str) -> Path:
         """Move claims, results and errors of runs, and their group's pin, out of the way.
@@ -269,6 +268,18 @@ class Experiment:
         self.disk.make_folder(self.folder)
         marker = Marker(store_format=STORE_FORMAT, made_by=__version__)
         self.disk.publish(self.path("experiment.json"), encode(marker))
+
+    def _read(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+        content = self.disk.read(path)
+        if content is None:
+            return None
+        try:
+            return decoder.decode(content)
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"`{path}` is damaged: {error}",
+                hint="restore it, or move it away: what it told is then found out anew",
+            ) from error
 
     def _break_lock(self, path: Path, holder: Process) -> None:
         """Only one of several that found it stale may take it away: renaming decides who."""
