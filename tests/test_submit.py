@@ -16,7 +16,7 @@ from tests.fakes.slurm import FakeSlurm
 from tests.harness import outcomes
 from tests.product import attempts, vendomini, wait_until, write_phase, write_profile
 from vendomini import slurm
-from vendomini.cli.commands import Request, prepare, run
+from vendomini.cli.commands import Request, prepare, run, show_status
 from vendomini.cluster import Allocation, Resources
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan
@@ -273,15 +273,48 @@ def test_a_worker_with_a_failed_run_ends_with_1(fake_slurm: FakeSlurm, tmp_path:
     assert (ending.state, ending.exit_code) == ("FAILED", 1)
 
 
-def test_two_submissions_at_once_neither_double_nor_lose_a_run(
-    fake_slurm: FakeSlurm, tmp_path: Path, local: dict[str, bytes]
+def test_a_second_start_of_the_same_command_adds_no_workers(
+    fake_slurm: FakeSlurm,
+    tmp_path: Path,
+    local: dict[str, bytes],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    request = request_for(tmp_path, "engine.latency_s=0.02")
+    request = request_for(tmp_path, "engine.latency_s=0.1")
     run(request)
     run(request)
-    assert len(fake_slurm.jobs()) == 2
+    assert len(fake_slurm.jobs()) == 1
+    assert "has all its workers in Slurm's queue already: none added" in capsys.readouterr().err
     assert completed(fake_slurm, request) == local
     assert set(attempts(experiment_of(request)).values()) == {1}
+
+
+def test_workers_that_are_gone_are_replaced_and_no_others(
+    fake_slurm: FakeSlurm, tmp_path: Path, local: dict[str, bytes]
+) -> None:
+    request = request_for(tmp_path, "engine.latency_s=0.3")
+    run(request)
+    (first,) = (job["id"] for job in fake_slurm.jobs())
+    slurm.cancel([f"{first}_1"])
+    wait_until(lambda: f"{first}_1" not in slurm.jobs_in_queue([first]))
+    run(request)
+    second = max(job["id"] for job in fake_slurm.jobs())
+    assert second != first
+    assert "--array" not in fake_slurm.script(second)  # a single worker is a plain job
+    assert completed(fake_slurm, request) == local
+
+
+def test_status_says_why_workers_wait_in_the_queue(
+    fake_slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = request_for(tmp_path, "engine.latency_s=0.3", array_parallelism=1)
+    run(request)
+    wait_until(lambda: bool(experiment_of(request).workers()))
+    capsys.readouterr()
+    assert show_status(experiment_of(request).folder, root=request.root, as_json=False) == 0
+    assert "workers that wait in Slurm's queue: 1 (JobArrayTaskLimit)" in capsys.readouterr().out
+    fake_slurm.go_down()
+    assert show_status(experiment_of(request).folder, root=request.root, as_json=False) == 0
+    assert "Slurm does not say what waits" in capsys.readouterr().out
 
 
 def test_workers_run_in_the_profiles_python(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

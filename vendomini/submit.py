@@ -12,8 +12,9 @@ from typing import Any
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
-from vendomini.slurm import cancel, jobs_with_comment
+from vendomini.slurm import QueuedJob, cancel, jobs_in_queue, jobs_with_comment
 from vendomini.store.experiment import Experiment
+from vendomini.store.records import SlurmJobs
 from vendomini.worker.entry import work
 from vendomini.worker.job import Job, write_job
 
@@ -26,7 +27,10 @@ LOCAL_TIMEOUT_MINUTES = 60 * 24 * 365
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """One job as it was handed over. `ids` are Slurm's job ids, or process ids of launchers."""
+    """One job as it was handed over. `ids` are Slurm's job ids, or process ids of launchers.
+
+    Without ids nothing was handed over: the group has workers enough.
+    """
 
     group: str
     folder: Path
@@ -110,25 +114,37 @@ def submit_slurm(
 ) -> list[Submitted]:
     """Submit one array of identical workers per group (several where the site's limit is lower).
 
-    Raises `SubmitError` with Slurm's own words, and with the jobs it had taken before.
+    Workers of earlier submissions that wait or run count: only those that are missing are
+    added, and a group that has enough gets a `Submitted` without ids. Raises `SubmitError`
+    with Slurm's own words, and with the jobs it had taken before.
     """
     _refuse_place(experiment.folder.absolute())
     submitted: list[Submitted] = []
+    queued = workers_in_queue(experiment)
     for group in plan.groups:
         assert group.resources is not None
+        missing = group.workers - len(queued.get(group.key, ()))
+        if missing <= 0:
+            submitted.append(
+                Submitted(group=group.key, folder=experiment.path("jobs"), ids=(), workers=0)
+            )
+            continue
         folder = experiment.add_job_folder().absolute()
         path = write_job(
             folder,
             job_for(experiment, group, submission=submission, profile=profile, only=only),
         )
         ids: list[str] = []
-        for number, size in enumerate(split_array(group.workers, facts.max_array_size)):
+        for number, size in enumerate(split_array(missing, facts.max_array_size)):
             comment = f"{submission}:{folder.name}:{number}"
             parameters = sbatch_parameters(
                 experiment.name, group.resources, profile=profile, workers=size, comment=comment
             )
             try:
                 ids.append(_sbatch(folder / str(number), path, parameters, size, profile, comment))
+                experiment.keep_slurm_jobs(
+                    folder, SlurmJobs(group=group.key, submission=submission, ids=tuple(ids))
+                )
             except SubmitError as error:
                 taken = [*(number for job in submitted for number in job.ids), *ids]
                 if not taken:
@@ -138,10 +154,21 @@ def submit_slurm(
                     "and go on)",
                     hint=error.hint,
                 ) from error
-        submitted.append(
-            Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=group.workers)
-        )
+        submitted.append(Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=missing))
     return submitted
+
+
+def workers_in_queue(experiment: Experiment) -> dict[str, list[QueuedJob]]:
+    """By group, the workers that Slurm still has waiting or running for an experiment.
+
+    Raises `SubmitError` if Slurm cannot be asked.
+    """
+    group_of = {number: jobs.group for jobs in experiment.slurm_jobs() for number in jobs.ids}
+    found: dict[str, list[QueuedJob]] = {}
+    for job in jobs_in_queue(group_of).values():
+        if job.state != "COMPLETING":
+            found.setdefault(group_of[job.id.partition("_")[0]], []).append(job)
+    return found
 
 
 def sbatch_parameters(

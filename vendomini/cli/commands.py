@@ -19,11 +19,17 @@ from vendomini.errors import ConfigError, StoreError, SubmitError
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
 from vendomini.profile import check_against, default_profile, load_profile
-from vendomini.slurm import allocation, cluster_facts
+from vendomini.slurm import QueuedJob, allocation, cluster_facts
 from vendomini.status import states, status_of
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
-from vendomini.submit import groups_that_fit, job_for, new_submission, submit_slurm
+from vendomini.submit import (
+    groups_that_fit,
+    job_for,
+    new_submission,
+    submit_slurm,
+    workers_in_queue,
+)
 from vendomini.worker.entry import play
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
@@ -184,7 +190,9 @@ def run(request: Request) -> int:
 
 def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
     """`status`."""
-    status = status_of(_experiment(folder, root))
+    experiment = _experiment(folder, root)
+    status = status_of(experiment)
+    queue, silence = _why_waiting(experiment) if status.runs.waiting else ({}, None)
     if as_json:
         _print_json(
             {
@@ -201,10 +209,15 @@ def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
                 ],
                 "errors": [msgspec.to_builtins(error) for error in status.errors],
                 "orphaned": status.orphaned,
+                "slurm": [
+                    {"group": group, "job": job.id, "state": job.state, "reason": job.reason}
+                    for group, jobs in queue.items()
+                    for job in jobs
+                ],
             }
         )
     else:
-        show.status(status)
+        show.status(status, queue, silence)
     return 0
 
 
@@ -225,6 +238,19 @@ def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool)
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _why_waiting(experiment: Experiment) -> tuple[dict[str, list[QueuedJob]], str | None]:
+    """What Slurm says of an experiment's workers, by group; or why it says nothing.
+
+    The files have told everything else: a Slurm that does not answer takes nothing away.
+    """
+    if not experiment.slurm_jobs():
+        return {}, None
+    try:
+        return workers_in_queue(experiment), None
+    except SubmitError as error:
+        return {}, str(error)
 
 
 def _refuse_options(request: Request) -> None:

@@ -1,5 +1,6 @@
 """How plans, states and tables look in a terminal."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from vendomini.errors import VendoMiniError
 from vendomini.prepare import GroupPlan, Plan
+from vendomini.slurm import QueuedJob
 from vendomini.status import Status
 from vendomini.store.experiment import Experiment, Extension
 from vendomini.submit import Submitted
@@ -74,12 +76,18 @@ def extension(experiment: Experiment, extension: Extension, *, done: int) -> Non
 def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
     """Which jobs there are now."""
     for job in submitted:
+        if not job.ids:
+            say(f"group `{job.group}` has all its workers in Slurm's queue already: none added")
+            continue
         say(f"submitted group `{job.group}`: {job.workers} workers, Slurm job {', '.join(job.ids)}")
     say(f"see how it goes with: vendomini status {experiment.folder}")
 
 
-def status(status: Status) -> None:
-    """Runs by group, workers that live, and the last errors."""
+def status(status: Status, queue: Mapping[str, Sequence[QueuedJob]], silence: str | None) -> None:
+    """Runs by group, workers that live or wait in Slurm's queue, and the last errors.
+
+    `silence` is why Slurm says nothing; None if it was not asked, or answered.
+    """
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
     _print_table(
@@ -108,7 +116,19 @@ def status(status: Status) -> None:
             OUT.print(
                 f"worker {record.incarnation} ended: {record.problem}", markup=False, soft_wrap=True
             )
-    if status.runs.waiting and not any(worker.is_alive for worker in status.workers):
+    for group, jobs in queue.items():
+        reasons = Counter(job.reason for job in jobs if job.state == "PENDING")
+        for reason, number in reasons.items():
+            OUT.print(
+                f"group {group}: workers that wait in Slurm's queue: {number} ({reason})",
+                markup=False,
+                soft_wrap=True,
+            )
+    if silence is not None:
+        OUT.print(f"Slurm does not say what waits: {silence}", markup=False, soft_wrap=True)
+    elif (
+        status.runs.waiting and not queue and not any(worker.is_alive for worker in status.workers)
+    ):
         OUT.print(
             "no worker is alive: give the same `vendomini run` again to go on",
             markup=False,

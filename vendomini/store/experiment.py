@@ -21,14 +21,15 @@ from vendomini.store.records import (
     Marker,
     Pin,
     ResultRecord,
+    SlurmJobs,
     WorkerRecord,
     encode,
 )
 
 FOLDERS = ("plans", "jobs", "pins", "workers", "claims", "results", "errors", "logs")
 LOCK_WAIT_S = 60.0
-
 T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
@@ -142,6 +143,15 @@ class Experiment:
                 found[record.incarnation] = record
         return found
 
+    def slurm_jobs(self) -> list[SlurmJobs]:
+        """Everything that was handed to Slurm, oldest first; most of it has ended long since."""
+        found = []
+        for number in sorted(self._numbers("jobs")):
+            content = self.disk.read(self.path("jobs", str(number), "slurm.json"))
+            if content is not None:
+                found.append(_SLURM.decode(content))
+        return found
+
     def worker(self, incarnation: str) -> WorkerRecord | None:
         return self._read(self.worker_path(incarnation), _WORKER)
 
@@ -191,6 +201,10 @@ class Experiment:
         while not self.disk.make_new_folder(self.path("jobs", str(number))):
             number += 1
         return self.path("jobs", str(number))
+
+    def keep_slurm_jobs(self, folder: Path, jobs: SlurmJobs) -> None:
+        """Remember what Slurm was handed, in the job's folder."""
+        self.disk.write_atomic(folder / "slurm.json", encode(jobs))
 
     def publish_result(self, run: str, record: ResultRecord) -> bool:
         """The first result of a run is its result; False if there was one."""
@@ -255,6 +269,18 @@ class Experiment:
 
     # -- private -------------------------------------------------------------------------
 
+    def _read(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+        content = self.disk.read(path)
+        if content is None:
+            return None
+        try:
+            return decoder.decode(content)
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"`{path}` is damaged: {error}",
+                hint="restore it, or move it away: what it told is then found out anew",
+            ) from error
+
     def _make(self) -> None:
         if self.exists():
             self.check()
@@ -268,18 +294,6 @@ class Experiment:
         self.disk.make_folder(self.folder)
         marker = Marker(store_format=STORE_FORMAT, made_by=__version__)
         self.disk.publish(self.path("experiment.json"), encode(marker))
-
-    def _read(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
-        content = self.disk.read(path)
-        if content is None:
-            return None
-        try:
-            return decoder.decode(content)
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"`{path}` is damaged: {error}",
-                hint="restore it, or move it away: what it told is then found out anew",
-            ) from error
 
     def _break_lock(self, path: Path, holder: Process) -> None:
         """Only one of several that found it stale may take it away: renaming decides who."""
@@ -302,5 +316,6 @@ class Experiment:
 _RUN = msgspec.json.Decoder(Run)
 _RESULT = msgspec.json.Decoder(ResultRecord)
 _ERROR = msgspec.json.Decoder(ErrorRecord)
+_SLURM = msgspec.json.Decoder(SlurmJobs)
 _PIN = msgspec.json.Decoder(Pin)
 _WORKER = msgspec.json.Decoder(WorkerRecord)

@@ -92,6 +92,14 @@ class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
 
 
+class SlurmJobs(msgspec.Struct, frozen=True, kw_only=True):
+    """`jobs/<n>/slurm.json`: what Slurm was handed for a group. `ids` are main ids of arrays."""
+
+    group: str
+    submission: str
+    ids: tuple[str, ...]
+
+
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """`pins/<group>.json`: what gave a group its first reply, and so gives it every other."""
 
