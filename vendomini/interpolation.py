@@ -40,7 +40,8 @@ def resolved(
             OmegaConf.update(known, key, _MISSING)
     except OmegaConfBaseException as error:
         raise ConfigError(
-            f"{place('')}: an interpolation cannot be read: {_first_line(error)}"
+            f"{place('')}: an interpolation cannot be read: {_first_line(error)}",
+            hint="write `${section.key}`, or the value itself",
         ) from None
     values: dict[str, Any] = {}
     for key, text in found:

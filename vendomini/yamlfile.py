@@ -202,7 +202,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         problem = f"the character U+{error.character:04X} is not allowed"
-        raise ConfigError(f"{name}, line {line}: not YAML: {problem}") from None
+        raise ConfigError(
+            f"{name}, line {line}: not YAML: {problem}", hint="remove the character"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -212,7 +214,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
             hint="check indentation (spaces, no tabs), colons and quotes there",
         ) from None
     except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply to be read") from None
+        raise ConfigError(
+            f"{name}: nested too deeply to be read", hint="check its brackets and indentation"
+        ) from None
 
 
 class _Builder:
@@ -232,9 +236,13 @@ class _Builder:
         """The value of `node`; `above` are the nodes that it is inside of."""
         self.built += 1
         if node in above:
-            self.fail(node, f"`{key}` contains itself")
+            self.fail(node, f"`{key}` contains itself", "remove the alias in it that names it")
         if self.built > MOST_VALUES:
-            self.fail(node, f"more than {MOST_VALUES} values, aliases counted each time")
+            self.fail(
+                node,
+                f"more than {MOST_VALUES} values, aliases counted each time",
+                "use fewer aliases of aliases",
+            )
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, key)
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
@@ -244,7 +252,9 @@ class _Builder:
             ]
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self.mapping(node, key, above)
-        self.fail(node, f"`{key}` has the tag `{node.tag}`, which is not read here")
+        self.fail(
+            node, f"`{key}` has the tag `{node.tag}`, which is not read here", "leave the tag out"
+        )
 
     def item(self, node: yaml.Node, key: str, above: tuple[yaml.Node, ...]) -> Any:
         self.lines.setdefault(key, node.start_mark.line + 1)
@@ -277,7 +287,11 @@ class _Builder:
         for one in nodes:
             found = self.build(one, key, above)
             if not isinstance(found, dict):
-                self.fail(one, f"`<<` in `{key or 'the top level'}` merges no mapping")
+                self.fail(
+                    one,
+                    f"`<<` in `{key or 'the top level'}` merges no mapping",
+                    "name a mapping by its alias, such as `<<: *base`",
+                )
             merged = found | merged
         self.lines = self.lines | lines  # a key's own line wins over that of what it replaces
         return merged
@@ -293,7 +307,11 @@ class _Builder:
                 f"the key `{node.value}` in `{inside or 'the top level'}` is no text",
                 "put it in quotes",
             )
-        self.fail(node, f"a key in `{inside or 'the top level'}` is a list or mapping, not text")
+        self.fail(
+            node,
+            f"a key in `{inside or 'the top level'}` is a list or mapping, not text",
+            "put it in quotes",
+        )
 
     def scalar(self, node: yaml.ScalarNode, key: str) -> str | int | float | bool | None:
         text = str(node.value)
@@ -310,11 +328,17 @@ class _Builder:
             # JSON readers and tables hold 64 bits; int() itself refuses thousands of digits.
             if len(text) <= 20 and -(2**63) <= int(text) < 2**63:
                 return int(text)
-            self.fail(node, f"`{key}` is `{text[:40]}`, which is too large a whole number")
+            self.fail(
+                node,
+                f"`{key}` is `{text[:40]}`, which is too large a whole number",
+                "whole numbers have at most 64 bits; a name made of digits goes in quotes",
+            )
         if node.tag == _FLOAT and math.isfinite(float(text)):
             return float(text)
         if node.tag in (_FLOAT, _NOT_FINITE):
-            self.fail(node, f"`{key}` is `{text}`, which is not a finite number")
+            self.fail(
+                node, f"`{key}` is `{text}`, which is not a finite number", "write a finite number"
+            )
         if node.tag == _MERGE:
             self.fail(node, f"`{key}` is `<<`", "put it in quotes")
         meant = "a time of day" if node.tag == _CLOCK else "a number in another notation"

@@ -79,15 +79,18 @@ def prepare(request: Request) -> Prepared:
         notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
-    plan = make_plan(
-        runs,
-        workload,
-        name=phase.experiment.name,
-        phase=phase.experiment.phase,
-        profile=profile,
-        local_workers=request.n_jobs,
-        notes=notes,
-    )
+    try:
+        plan = make_plan(
+            runs,
+            workload,
+            name=phase.experiment.name,
+            phase=phase.experiment.phase,
+            profile=profile,
+            local_workers=request.n_jobs,
+            notes=notes,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{request.config}: {error}", hint=error.hint) from None
     return Prepared(
         text=phase.text,
         every_run=every,

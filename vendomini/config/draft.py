@@ -168,7 +168,7 @@ def _add_override(draft: Draft, override: str) -> None:
     try:
         override.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{where!a}: not UTF-8 text") from None
+        raise ConfigError(f"{where!a}: not UTF-8 text", hint="write it as UTF-8") from None
     value = parse_value(text, where, key)
     part, _, inner = key.partition(".")
     if part == INHERIT:

@@ -141,7 +141,11 @@ def unknown_key(schema: type, key: str, where: str, *, also: Iterable[str] = ())
 def _section(data: object, schema: type, key: str, check: _Check, base: Plain) -> Plain:
     """A section's data over its defaults."""
     if not isinstance(data, Mapping):
-        check.fail(key, f"`{key}` is `{shown(data)}`, but it is a section of settings")
+        check.fail(
+            key,
+            f"`{key}` is `{shown(data)}`, but it is a section of settings",
+            f"write settings below it, indented: {', '.join(fields_of(schema))}",
+        )
     known = fields_of(schema)
     for name in data:
         if name not in known:
@@ -164,7 +168,7 @@ def _filled(base: Any, key: str, check: _Check) -> Any:
         return base
     for name, value in base.items():
         if value is MISSING:
-            check.fail(key, f"`{key}.{name}` is missing")
+            check.fail(key, f"`{key}.{name}` is missing", "give it")
         _filled(value, f"{key}.{name}", check)
     return base
 
@@ -225,7 +229,9 @@ def _items(
     elif len(value) == len(args):
         hints = list(args)
     else:
-        check.fail(key, f"`{key}` has {len(value)} items, but takes {len(args)}")
+        check.fail(
+            key, f"`{key}` has {len(value)} items, but takes {len(args)}", f"list {len(args)}"
+        )
     return [
         _value(item, hint, f"{key}[{index}]", check, metadata, MISSING)
         for index, (item, hint) in enumerate(zip(value, hints, strict=True))
@@ -251,7 +257,9 @@ def _in_range(
     if kind is bool:
         return value
     if not math.isfinite(value):
-        check.fail(key, f"`{key}` is `{value}`, which is not a finite number")
+        check.fail(
+            key, f"`{key}` is `{value}`, which is not a finite number", "write a finite number"
+        )
     if any(
         name in metadata and not holds(value, metadata[name]) for name, (_, holds) in BOUNDS.items()
     ):

@@ -1,0 +1,628 @@
+"""Bad input at the command line: one error that says where and what instead, and nothing done."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.fakes.slurm import FakeSlurm
+from vendomini.cli.main import main
+from vendomini.store.records import STORE_FORMAT
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+NOBODY = 65534
+
+GOOD = f"""\
+inherit: {CONFIGS / "base.yaml"}
+experiment:
+  name: small
+  replications: 2
+agent:
+  kind: heuristic
+fixed:
+  simulation.max_steps: 5
+grid:
+  pe_induction.p_shock: [0.0, 0.5]
+  pe_induction.pe_mag: [low, high]
+"""
+
+
+class Refusal(Protocol):
+    """The one error a command ends with: message and hint."""
+
+    def __call__(
+        self, *arguments: str | Path, code: int = 2, by_nobody: bool = False
+    ) -> tuple[str, str]: ...
+
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory; nothing is inherited from whoever runs the tests."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("VENDOMINI_ROOT", raising=False)
+    for name in os.environ:
+        if name.startswith(("SLURM_", "SBATCH_")):
+            monkeypatch.delenv(name)
+    return here
+
+
+@pytest.fixture
+def refusal(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Refusal]:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def refuse(*arguments: str | Path, code: int = 2, by_nobody: bool = False) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["vendomini", *(str(word) for word in arguments)])
+        there_were = everything_in(Path.cwd())
+        with pytest.raises(SystemExit) as exit_, as_nobody() if by_nobody else nullcontext():
+            main()
+        said = capsys.readouterr()
+        assert exit_.value.code == code, said.err
+        assert said.out == ""
+        assert everything_in(Path.cwd()) == there_were
+        assert "Traceback" not in said.err
+        assert said.err.startswith("error: ")
+        assert "\nerror: " not in said.err
+        message, _, hint = said.err.removeprefix("error: ").partition("\nhint: ")
+        assert hint.strip(), f"no hint: {said.err}"
+        return message, hint.strip()
+
+    yield refuse
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def write(workplace: Path) -> Write:
+    """Write the phase file, beside the current directory so that it is no output of a command."""
+
+    def write_phase(text: str) -> Path:
+        path = workplace.parent / "phase.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_phase
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """Each file's content, and each folder, by path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"a folder"
+        for path in folder.rglob("*")
+    }
+
+
+def with_line(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+STEPS = "  simulation.max_steps: 5\n"
+DOSE = "[0.0, 0.5]"
+
+FILES = {
+    "a misspelt key": (
+        with_line("  kind: heuristic", "  kindd: heuristic"),
+        "line 6: there is no setting `agent.kindd`",
+        "did you mean `agent.kind`?",
+    ),
+    "a misspelt section": (
+        with_line("agent:\n", "agnet:\n"),
+        "line 5: there is no setting `agnet`",
+        "did you mean `agent`?",
+    ),
+    "a wrong type": (
+        with_line(STEPS, "  simulation.max_steps: many\n"),
+        "line 8: `simulation.max_steps` is `many`, which is text",
+        "it takes a whole number (at least 1",
+    ),
+    "a number in quotes": (
+        with_line(STEPS, '  simulation.max_steps: "5"\n'),
+        "line 8: `simulation.max_steps` is `5`, which is text",
+        "remove the quotes",
+    ),
+    "a fraction where a whole number is wanted": (
+        with_line(STEPS, "  simulation.max_steps: 5.5\n"),
+        "line 8: `simulation.max_steps` is `5.5`, which is a number with a fraction",
+        "it takes a whole number",
+    ),
+    "a value outside its choices": (
+        with_line("kind: heuristic", "kind: heuristics"),
+        "line 6: `agent.kind` is `heuristics`, which is not among its choices",
+        "did you mean `heuristic`? It takes `llm`, `heuristic`, `random` or `scripted`",
+    ),
+    "a value of an axis outside its choices": (
+        with_line("[low, high]", "[low, hihg]"),
+        "line 11: `pe_induction.pe_mag` is `hihg`",
+        "did you mean `high`?",
+    ),
+    "a value outside its range": (
+        with_line(DOSE, "[0.0, 1.5]"),
+        "line 10: `pe_induction.p_shock` is `1.5`",
+        "at most 1",
+    ),
+    "a value where a section goes": (
+        with_line("agent:\n  kind: heuristic", "agent: heuristic"),
+        "line 5: `agent` is `heuristic`, but it is a section of settings",
+        "write settings below it, indented: kind, model, interface",
+    ),
+    "an empty axis": (
+        with_line(DOSE, "[]"),
+        "line 10: the axis `pe_induction.p_shock` is empty",
+        "list its values",
+    ),
+    "an axis without a value": (
+        with_line(f" {DOSE}", ""),
+        "line 10: the axis `pe_induction.p_shock` is empty",
+        "list its values",
+    ),
+    "a scalar axis": (
+        with_line(DOSE, "0.5"),
+        "line 10: the axis `pe_induction.p_shock` is one value, no list: `0.5`",
+        "list its values, or write the one value under `fixed`",
+    ),
+    "the same value twice": (
+        with_line(DOSE, "[0.5, 0.50]"),
+        "line 10: the axis `pe_induction.p_shock` has `0.5` twice",
+        "raise `experiment.replications`",
+    ),
+    "a key in grid and fixed": (
+        with_line(STEPS, f"{STEPS}  pe_induction.pe_mag: low\n"),
+        "`pe_induction.pe_mag` is in `grid` and in `fixed`",
+        "remove it from one of the two",
+    ),
+    "a grid key that names no setting": (
+        with_line("pe_induction.p_shock", "pe_induction.p_shok"),
+        "line 10: there is no setting `pe_induction.p_shok`",
+        "did you mean `pe_induction.p_shock`?",
+    ),
+    "a grid key that names a section": (
+        with_line("pe_induction.p_shock", "pe_induction"),
+        "line 10: `pe_induction` is a section",
+        "pe_induction.",
+    ),
+    "not a number": (
+        with_line(DOSE, "[0.0, .nan]"),
+        "line 10: `grid.pe_induction.p_shock[1]` is `.nan`, which is not a finite number",
+        "",
+    ),
+    "infinity": (
+        with_line(STEPS, "  simulation.initial_budget: .inf\n"),
+        "line 8: `fixed.simulation.initial_budget` is `.inf`, which is not a finite number",
+        "",
+    ),
+    "a number too large to be finite": (
+        with_line(STEPS, "  simulation.initial_budget: 1.0e+999\n"),
+        "line 8: `fixed.simulation.initial_budget` is `1.0e+999`, which is not a finite number",
+        "",
+    ),
+    "a billion runs": (
+        with_line("replications: 2", "replications: 250000000"),
+        "line 9: the phase has `1000000000` runs",
+        "shorten an axis",
+    ),
+    "a YAML clock": (
+        with_line(STEPS, "  simulation.max_steps: 12:30\n"),
+        "line 8: `fixed.simulation.max_steps` is `12:30`, which some YAML readers take for a time",
+        'put it in quotes ("12:30") if it is text',
+    ),
+    "a YAML octal": (
+        with_line(STEPS, "  simulation.max_steps: 010\n"),
+        "line 8: `fixed.simulation.max_steps` is `010`, which some YAML readers take for a number",
+        "write the decimal number",
+    ),
+    "not YAML": (
+        with_line("fixed:\n", "fixed: [\n"),
+        "not YAML",
+        "check indentation",
+    ),
+    "a tab": (
+        with_line(STEPS, "\tsimulation.max_steps: 5\n"),
+        "line 8, column 1: not YAML",
+        "spaces, no tabs",
+    ),
+    "a key written twice": (
+        with_line(STEPS, STEPS + STEPS),
+        "line 9: `fixed.simulation.max_steps` is written twice (first in line 8)",
+        "remove one",
+    ),
+    "no mapping": ("- a\n- b\n", "phase.yaml", "`experiment:`"),
+    "an empty file": ("", "is empty", "inherit"),
+    "nothing but a comment": ("# to be written\n", "is empty", "inherit"),
+    "a missing inherit": (
+        with_line("base.yaml", "bsae.yaml"),
+        "line 1: `inherit: ",
+        f"did you mean `{CONFIGS / 'base.yaml'}`?",
+    ),
+    "a circular inherit": (
+        f"inherit: phase.yaml\n{GOOD.partition(chr(10))[2]}",
+        "line 1: `inherit: phase.yaml` leads back to a file that inherits from this one",
+        "remove one `inherit` from the circle",
+    ),
+    "an inherit that is no path": (
+        f"inherit: [a, b]\n{GOOD.partition(chr(10))[2]}",
+        "line 1: `inherit` is `['a', 'b']`",
+        "name one file",
+    ),
+    "a name that is a path": (
+        with_line("name: small", "name: ../small"),
+        "line 3: `experiment.name` is `../small`, which is a path",
+        "it names a folder below --root",
+    ),
+    "a hidden name": (
+        with_line("name: small", "name: .small"),
+        "line 3: `experiment.name` is `.small`",
+        "it names a folder below --root",
+    ),
+    "an empty name": (
+        with_line("name: small", 'name: ""'),
+        "line 3: `experiment.name` is",
+        "it names a folder below --root",
+    ),
+    "no replication": (
+        with_line("replications: 2", "replications: 0"),
+        "line 4: `experiment.replications` is `0`",
+        "at least 1",
+    ),
+    "an unknown workload": (
+        with_line("name: small", "workload: warehose"),
+        "line 3: ",
+        "warehouse",
+    ),
+    "values that are impossible together": (
+        with_line(STEPS, "  simulation.initial_storage_per_sku: 400\n"),
+        "`simulation.initial_storage_per_sku` `400` times `10` SKUs is `4000`",
+        "raise the capacity",
+    ),
+    "an environment variable": (
+        with_line("name: small", "name: ${oc.env:HOME}"),
+        "line 3: ",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(("text", "said", "advised"), FILES.values(), ids=FILES)
+def test_a_wrong_phase_file_is_one_error_that_says_where_and_what_instead(
+    refusal: Refusal, write: Write, command: str, text: str, said: str, advised: str
+) -> None:
+    file = write(text)
+    message, hint = refusal(command, "--config", file)
+    assert said in message
+    assert str(file) in message
+    assert advised in hint
+
+
+OVERRIDES = {
+    "without =": ("pe_induction.p_shock", "not of the form KEY=VALUE", "simulation.max_steps=100"),
+    "without a key": ("=3", "not of the form KEY=VALUE", "simulation.max_steps=100"),
+    "an option after a word": ("cluster", "not of the form KEY=VALUE", "a dotted key"),
+    "a misspelt key": ("agent.knd=llm", "there is no setting `agent.knd`", "`agent.kind`?"),
+    "a wrong type": ("simulation.max_steps=ten", "is `ten`, which is text", "a whole number"),
+    "no value": ("simulation.max_steps=", "`simulation.max_steps` is", "a whole number"),
+    "outside the choices": ("agent.kind=lm", "is `lm`", "did you mean `llm`?"),
+    "outside the range": ("pe_induction.p_shock=-1", "is `-1`", "at least 0"),
+    "not finite": ("pe_induction.p_shock=.inf", "is not a finite number", ""),
+    "a clock": ("simulation.max_steps=1:30", "take for a time of day", "put it in quotes"),
+    "broken YAML": ("simulation.max_steps=[1", "not YAML", "check"),
+    "a name that is a path": ("experiment.name=a/b", "which is a path", "below --root"),
+    "a scalar axis": ("grid.pe_induction.p_shock=0.5", "is one value, no list", "list its values"),
+    "an axis of one setting twice": ("grid.pe_induction.pe_mag=[low,low]", "twice", "remove one"),
+    "a list where one value goes": ("pe_induction.p_shock=[0.1,0.2]", "is a list", "in the grid"),
+    "inherit": ("inherit=other.yaml", "`inherit` acts in files only", "--config"),
+}
+
+
+@pytest.mark.parametrize(("override", "said", "advised"), OVERRIDES.values(), ids=OVERRIDES)
+def test_a_wrong_override_is_one_error_that_quotes_it(
+    refusal: Refusal, write: Write, override: str, said: str, advised: str
+) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), override)
+    assert f"override `{override}`" in message
+    assert said in message
+    assert advised in hint
+
+
+def test_a_file_that_is_not_there_names_the_nearest_one(refusal: Refusal, write: Write) -> None:
+    write(GOOD)
+    message, hint = refusal("run", "--config", "../phse.yaml")
+    assert message == "there is no file `../phse.yaml`"
+    assert hint == "did you mean `../phase.yaml`?"
+
+
+def test_a_folder_is_no_phase_file(refusal: Refusal) -> None:
+    message, hint = refusal("run", "--config", CONFIGS)
+    assert message == f"`{CONFIGS}` is a folder"
+    assert hint == "name a YAML file in it"
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_the_line(refusal: Refusal, write: Write) -> None:
+    file = write(GOOD)
+    file.write_bytes(GOOD.replace("name: small", "name: sm\xe4ll").encode("latin-1"))
+    message, hint = refusal("run", "--config", file)
+    assert message == f"{file}, line 3: the file is not UTF-8 text"
+    assert hint == "save it as UTF-8"
+
+
+@pytest.mark.parametrize("option", ["--limit", "--n-jobs"])
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_fewer_than_one_is_refused(refusal: Refusal, write: Write, option: str, value: str) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), option, value)
+    assert message == f"{option} is `{value}`"
+    assert "from 1 on" in hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "Missing option '--config'"),
+        (["plan"], "Missing option '--config'"),
+        (["status"], "Missing argument 'EXPERIMENT'"),
+        (["rnu"], "No such command 'rnu'"),
+        (["run", "--config", "x.yaml", "--n-jobs", "two"], "'--n-jobs'"),
+        (["run", "--config", "x.yaml", "--clustr"], "--clustr"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_command_that_is_not_complete_shows_how_to_ask_for_help(
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vendomini", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    output = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert output.out == ""
+    assert said in output.err
+    assert "-h' for help" in output.err
+    assert "Traceback" not in output.err
+    assert everything_in(workplace) == {}
+
+
+# -- what can be planned, but not played ------------------------------------------------------
+
+
+def test_the_language_model_is_refused_with_what_plays_instead(
+    refusal: Refusal, write: Write
+) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), "agent.kind=llm")
+    assert message == "`agent.kind` `llm` cannot be played by this version"
+    assert hint == "agent.kind=heuristic"
+
+
+@pytest.mark.parametrize("backend", ["vllm", "hf", "openai"])
+def test_an_engine_that_cannot_be_opened_is_refused(
+    refusal: Refusal, write: Write, backend: str
+) -> None:
+    arguments = ["agent.kind=scripted", f"engine.backend={backend}"]
+    message, hint = refusal("run", "--config", write(GOOD), *arguments)
+    assert f"`engine.backend` `{backend}`" in message
+    assert "agent.kind=heuristic" in hint
+
+
+# -- profiles and Slurm -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def profile(workplace: Path) -> Write:
+    def write_profile(text: str) -> Path:
+        path = workplace.parent / "site.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_profile
+
+
+def test_a_profile_that_is_not_there_names_the_nearest_one(
+    refusal: Refusal, write: Write, profile: Write
+) -> None:
+    profile("partition: cpu\n")
+    message, hint = refusal(
+        "run", "--config", write(GOOD), "--cluster", "--profile", "../sites.yaml"
+    )
+    assert message == "there is no file `../sites.yaml`"
+    assert hint == "did you mean `../site.yaml`?"
+
+
+def test_a_misspelt_key_of_a_profile_is_refused(
+    refusal: Refusal, write: Write, profile: Write
+) -> None:
+    file = profile("partiton: cpu\n")
+    message, hint = refusal("run", "--config", write(GOOD), "--cluster", "--profile", file)
+    assert message == f"{file}, line 1: there is no setting `partiton`"
+    assert hint == "did you mean `partition`?"
+
+
+def test_a_profile_without_a_cluster_is_refused(
+    refusal: Refusal, write: Write, profile: Write
+) -> None:
+    file = profile("partition: cpu\n")
+    message, hint = refusal("run", "--config", write(GOOD), "--profile", file)
+    assert "--profile" in message
+    assert "--cluster" in hint
+
+
+def test_a_partition_that_the_cluster_does_not_have_names_the_nearest_one(
+    refusal: Refusal, write: Write, profile: Write, fake_slurm: FakeSlurm
+) -> None:
+    file = profile("partition: gpuu\n")
+    message, hint = refusal("run", "--config", write(GOOD), "--cluster", "--profile", file)
+    assert message == "profile `site`: the cluster has no partition `gpuu`"
+    assert hint.startswith("did you mean `gpu`?")
+    assert fake_slurm.jobs() == []
+
+
+def test_a_cluster_that_does_not_answer_is_no_mistake_of_the_user(
+    refusal: Refusal, write: Write, fake_slurm: FakeSlurm
+) -> None:
+    fake_slurm.go_down()
+    message, hint = refusal("run", "--config", write(GOOD), "--cluster", code=3)
+    assert "Unable to contact slurm controller" in message
+    assert "scontrol ping" in hint
+
+
+def test_a_group_that_the_plan_does_not_have_cannot_be_restarted(
+    refusal: Refusal, write: Write
+) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), "--restart-group", "no engine")
+    assert message == "--restart-group: nothing was played yet"
+    assert hint
+
+
+# -- folders ----------------------------------------------------------------------------------
+
+
+def test_a_file_where_a_folder_should_be_is_in_the_way(refusal: Refusal, write: Write) -> None:
+    Path("experiments").write_text("mine")
+    message, hint = refusal("run", "--config", write(GOOD))
+    assert "`experiments/small`" in message
+    assert "in the way" in hint
+
+
+def test_a_folder_of_somebody_elses_files_is_left_alone(refusal: Refusal, write: Write) -> None:
+    Path("experiments/small").mkdir(parents=True)
+    Path("experiments/small/thesis.tex").write_text("chapter 1")
+    message, hint = refusal("run", "--config", write(GOOD))
+    assert message == "`experiments/small` exists and is no experiment"
+    assert "experiment.name" in hint
+
+
+@pytest.mark.parametrize("root", ["/proc/experiments", "/dev/null", "/dev/null/experiments"])
+def test_a_place_where_no_folder_can_be_is_refused(
+    refusal: Refusal, write: Write, root: str
+) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), "--root", root)
+    assert message.startswith(f"cannot make the folder `{root}/small`: ")
+    assert "--root" in hint
+
+
+def test_a_path_that_is_not_utf_8_is_refused(refusal: Refusal, write: Write) -> None:
+    message, hint = refusal("run", "--config", write(GOOD), "--root", "ex\udcffperiments")
+    assert message == r"--root is 'ex\udcffperiments', which is not UTF-8 text"
+    assert hint
+
+
+def make_marker(folder: Path, content: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "experiment.json").write_text(content)
+
+
+@pytest.mark.parametrize("command", [["run", "--config"], ["status"], ["collect"]])
+def test_an_experiment_of_another_store_format_is_refused(
+    refusal: Refusal, write: Write, command: list[str]
+) -> None:
+    newer = STORE_FORMAT + 1
+    make_marker(Path("experiments/small"), json.dumps({"store_format": newer, "made_by": "9.9.9"}))
+    argument = str(write(GOOD)) if command[0] == "run" else "small"
+    message, hint = refusal(*command, argument)
+    assert f"`experiments/small` has store format {newer} (made by VendoMini 9.9.9)" in message
+    assert f"this VendoMini reads format {STORE_FORMAT}" in message
+    assert "use that version" in hint
+
+
+@pytest.mark.parametrize("command", ["status", "collect"])
+def test_a_damaged_experiment_is_refused_with_the_file(refusal: Refusal, command: str) -> None:
+    make_marker(Path("experiments/small"), "{")
+    message, _ = refusal(command, "small")
+    assert message.startswith("`experiments/small/experiment.json` is damaged")
+
+
+@pytest.mark.parametrize("command", ["status", "collect"])
+def test_a_name_that_is_no_experiment_names_the_nearest_one(refusal: Refusal, command: str) -> None:
+    make_marker(Path("experiments/small"), '{"store_format":1,"made_by":"0.1.0"}')
+    message, hint = refusal(command, "smal")
+    assert message == "`smal` is no experiment, and neither is `experiments/smal`"
+    assert hint == "did you mean `small`? there are: small"
+
+
+def test_a_name_too_long_for_a_folder_is_refused(refusal: Refusal) -> None:
+    message, _ = refusal("status", "a" * 300)
+    assert "File name too long" in message
+
+
+# -- rights: root may do everything, so another user asks ------------------------------------
+
+
+@pytest.fixture
+def shared(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current directory that everybody may pass through; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(folder)
+        yield Path(folder)
+        monkeypatch.chdir(workplace)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root inside the block; whoever is not root has none to lose."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_where_nothing_may_be_written_is_refused(refusal: Refusal, shared: Path) -> None:
+    file = shared / "phase.yaml"
+    file.write_text(GOOD)
+    (shared / "experiments").mkdir(mode=0o555)
+    message, hint = refusal("run", "--config", file, by_nobody=True)
+    assert message == "cannot make the folder `experiments/small`: Permission denied"
+    assert "--root" in hint
+    assert list((shared / "experiments").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["run", "--config", "phase.yaml"], ["status", "small"]])
+def test_an_experiment_that_may_not_be_read_is_refused(
+    refusal: Refusal, shared: Path, command: list[str]
+) -> None:
+    (shared / "phase.yaml").write_text(GOOD)
+    make_marker(shared / "experiments" / "small", '{"store_format":1,"made_by":"0.1.0"}')
+    (shared / "experiments" / "small").chmod(0)
+    message, hint = refusal(*command, by_nobody=True)
+    (shared / "experiments" / "small").chmod(0o700)
+    assert message == "cannot read `experiments/small/experiment.json`: Permission denied"
+    assert "ask for the right" in hint
+
+
+def test_a_phase_file_that_may_not_be_read_is_refused(refusal: Refusal, shared: Path) -> None:
+    (shared / "phase.yaml").write_text(GOOD)
+    (shared / "phase.yaml").chmod(0)
+    message, hint = refusal("plan", "--config", "phase.yaml", by_nobody=True)
+    assert message == "`phase.yaml` cannot be read: Permission denied"
+    assert "permissions" in hint
+
+
+def test_a_local_model_that_may_not_be_read_is_refused(refusal: Refusal, shared: Path) -> None:
+    (shared / "phase.yaml").write_text(GOOD)
+    (shared / "model").mkdir(mode=0)
+    message, hint = refusal(
+        "plan", "--config", "phase.yaml", "agent.model.name=./model", by_nobody=True
+    )
+    (shared / "model").chmod(0o700)
+    assert (
+        message
+        == f"`agent.model.name` is `{shared / 'model'}`, which cannot be read: Permission denied"
+    )
+    assert "permissions" in hint
