@@ -167,6 +167,21 @@ def test_elsewhere_a_heartbeat_that_stands_still_is_death_and_one_that_moves_is_
     assert watch.verdict("moves") == "dead"
 
 
+def test_a_beat_that_came_while_nobody_looked_is_no_sign_of_life(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path)
+    clock = Clock()
+    watch = Watch(experiment, dead_after_s=180, clock=clock)
+    worker(experiment, "elsewhere")
+    assert watch.verdict("elsewhere") == "unknown"
+    worker(experiment, "elsewhere", beat=2)  # its last: it dies, and nobody looks for an hour
+    clock.now += 3600
+    assert watch.verdict("elsewhere") == "unknown"
+    clock.now += 100
+    assert watch.verdict("elsewhere") == "unknown"
+    clock.now += 80
+    assert watch.verdict("elsewhere") == "dead"
+
+
 def test_slurm_says_at_once_that_a_job_is_over_and_no_answer_says_nothing(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path)
     place = SlurmPlace(job="7_1", restarts=0, node="n1")

@@ -7,7 +7,7 @@ error or a `.released` marker, or when its incarnation has ended or died.
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -147,7 +147,7 @@ class Watch:
         self._clock = clock
         self._me: Process = this_process()
         self._over: dict[str, Verdict] = {}
-        self._seen: dict[str, tuple[int, float, bool]] = {}  # beat, since when, has it moved
+        self._seen: dict[str, _Seen] = {}
 
     def verdict(self, incarnation: str) -> Verdict:
         """`unknown` until a heartbeat has moved or stood still for long enough."""
@@ -180,14 +180,27 @@ class Watch:
         now = self._clock()
         seen = self._seen.get(incarnation)
         if seen is None:
-            self._seen[incarnation] = (beat, now, False)
-            return "unknown"
-        if seen[0] != beat:
-            self._seen[incarnation] = (beat, now, True)
-            return "alive"
-        if now - seen[1] >= self._dead_after_s:
+            seen = _Seen(beat=beat, since=now, looked=now, moved=False)
+        elif seen.beat != beat:
+            # After a long look away a new beat is no life: it may have been the last one.
+            moved = now - seen.looked < self._dead_after_s
+            seen = _Seen(beat=beat, since=now, looked=now, moved=moved)
+        else:
+            seen = replace(seen, looked=now)
+        self._seen[incarnation] = seen
+        if now - seen.since >= self._dead_after_s:
             return "dead"
-        return "alive" if seen[2] else "unknown"
+        return "alive" if seen.moved else "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A heartbeat as one observer saw it, in seconds on its clock."""
+
+    beat: int
+    since: float  # when this beat was seen first
+    looked: float  # when it was looked at last
+    moved: bool  # whether it was written less than `dead_after_s` before it was seen first
 
 
 _CLAIM = msgspec.json.Decoder(ClaimRecord)
