@@ -156,6 +156,20 @@ class SlurmCluster:
         daemon.process.kill()
         daemon.process.wait(timeout=10)
 
+    def cut_power(self, name: str) -> None:
+        """End a node's slurmd and its jobs' processes with SIGKILL: nobody tells the controller."""
+        running = ["squeue", "--noheader", f"--nodelist={name}", "--format=%A"]
+        jobs = self.run(running).stdout.split()
+        self.kill_node(name)
+        mine = self._processes()
+        steps = {pid for pid, (title, _) in mine.items() if title.startswith("slurmstepd")}
+        # Those first that would tell the controller of the others' end.
+        for pid in sorted(mine, key=lambda pid: pid not in steps):
+            title, job = mine[pid]
+            if job in jobs or (pid in steps and any(f"[{job}." in title for job in jobs)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def start_node(self, name: str) -> None:
         """Start a node's slurmd; returns at once."""
         self._spawn(name, ["slurmd", "-D", "-N", name, "-f", str(self.conf)])
@@ -309,20 +323,29 @@ class SlurmCluster:
 
     def _left_over(self) -> list[int]:
         """Processes of this cluster's jobs, and Slurm's own of them, that outlived their slurmd."""
-        left = []
+        return [
+            pid
+            for pid, (title, job) in self._processes().items()
+            if job is not None or title.startswith(("slurm", "srun"))
+        ]
+
+    def _processes(self) -> dict[int, tuple[str, str | None]]:
+        """Title and job of all processes that know this cluster, apart from ourselves."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 environ = (entry / "environ").read_bytes().split(b"\0")
-                program = (entry / "comm").read_text()
+                title = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
             except OSError:
                 continue  # it ended meanwhile, or is a zombie
-            ours = f"SLURM_CONF={self.conf}".encode() in environ
-            in_job = any(setting.startswith(b"SLURM_JOB_ID=") for setting in environ)
-            if ours and (in_job or program.startswith(("slurm", "srun"))):
-                left.append(int(entry.name))
-        return left
+            if f"SLURM_CONF={self.conf}".encode() in environ:
+                jobs = [each[13:] for each in environ if each.startswith(b"SLURM_JOB_ID=")]
+                found[int(entry.name)] = (title, jobs[0].decode() if jobs else None)
+        return found
 
     def _last_words(self) -> str:
         """The ends of all logs, for whoever reads why the cluster did not come up."""

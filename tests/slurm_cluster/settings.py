@@ -29,7 +29,7 @@ PartitionName=cpu Nodes=cpu[1-2] Default=YES DefaultTime=00:10:00 MaxTime=1-00:0
 PriorityTier=10 PreemptMode=off State=UP
 PartitionName=gpu Nodes=gpu-a1,gpu-a2,gpu-h1 DefaultTime=00:30:00 MaxTime=2-00:00:00 \
 PriorityTier=10 PreemptMode=off State=UP
-PartitionName=short Nodes=ALL DefaultTime=00:01:00 MaxTime=00:02:00 \
+PartitionName=short Nodes=ALL DefaultTime=00:01:00 MaxTime=00:10:00 \
 PriorityTier=20 PreemptMode=off State=UP
 PartitionName=preempt Nodes=gpu-a1,gpu-a2,gpu-h1 DefaultTime=00:30:00 MaxTime=UNLIMITED \
 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 State=UP

@@ -1,0 +1,216 @@
+"""Workers on a real Slurm that are killed, requeued, preempted, cancelled, cut off and stopped.
+
+The law: the same command again finishes; no outcome changes, none is missing, none double.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import assert_every_log_is_a_prefix, outcomes
+from tests.product import attempts, write_phase, write_profile
+from tests.slurm.lab import Lab, send
+from tests.slurm_cluster.cluster import SlurmCluster
+
+pytestmark = pytest.mark.slurm
+
+REPLICATIONS = 8
+RUNS = 2 * REPLICATIONS
+STEPS = 60
+LATENCY_S = 0.06  # a run takes four seconds
+
+MakeLab = Callable[..., Lab]
+
+
+@pytest.fixture(scope="module")
+def expected(
+    slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The outcomes of a local run; its engine answers at once, and that changes nothing."""
+    folder = tmp_path_factory.mktemp("here")
+    phase = write_phase(folder, replications=REPLICATIONS, steps=STEPS, latency_s=0)
+    here = Lab(slurm_cluster, folder, phase, write_profile(folder))
+    here.run_here()
+    found = outcomes(here.experiment)
+    assert len(found) == RUNS
+    return found
+
+
+@pytest.fixture
+def make_lab(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[MakeLab]:
+    """Makes a lab: settings of the phase come as overrides, those of the workers by name."""
+    labs = []
+
+    def make(*overrides: str, partition: str = "cpu", **engineless: object) -> Lab:
+        phase = write_phase(tmp_path, replications=REPLICATIONS, steps=STEPS, latency_s=LATENCY_S)
+        profile = write_profile(tmp_path, partition=partition, engineless=engineless)
+        lab = Lab(slurm_cluster, tmp_path, phase, profile, overrides=overrides)
+        labs.append(lab)
+        return lab
+
+    yield make
+    for lab in labs:
+        lab.leave()
+
+
+def finish(lab: Lab, expected: dict[str, bytes]) -> None:
+    """The same command again plays the rest, and the law holds."""
+    if len(lab.experiment.finished()) < RUNS:
+        jobs = lab.submit()
+        lab.wait_until_over(*jobs)
+        assert {ending for job in jobs for ending in lab.endings(job).values()} == {"COMPLETED 0:0"}
+    assert outcomes(lab.experiment) == expected
+    assert len(list(lab.experiment.path("results").iterdir())) == RUNS
+    assert lab.experiment.errors() == {}
+    assert_every_log_is_a_prefix(lab.experiment)
+
+
+def test_workers_killed_at_many_points_change_nothing(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    lab = make_lab("engine.latency_s=0.2", "engine.concurrency=6", workers=3)
+    for wait_s in (0.0, 0.7, 2.2, 4.1):  # replies are flushed every two seconds
+        (job,) = lab.submit()
+        for worker in lab.wait_until_at_work(job, workers=2):
+            time.sleep(wait_s / 2)
+            send(worker, signal.SIGKILL)
+        # As the user may, too; and for those that had not begun yet.
+        lab.cluster.run(["scancel", "--quiet", "--signal=KILL", job], check=False)
+        lab.wait_until_over(job)
+        assert not any(ending.startswith("COMPLETED") for ending in lab.endings(job).values())
+    assert len(lab.experiment.finished()) < RUNS
+    finish(lab, expected)
+    assert max(attempts(lab.experiment).values()) > 2
+    assert sum(served.replayed for served in lab.served().values()) > 0
+
+
+def test_a_requeued_task_finishes_the_run_that_it_had_begun(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    # Two runs and two workers: each has one of its own, for longer than a requeue takes.
+    lab = make_lab("engine.latency_s=0.3", "experiment.replications=1", workers=2)
+    (job,) = lab.submit()
+    begun = lab.wait_until_at_work(job, workers=2)
+    task = f"{job}_1"
+    (first,) = [worker for worker in begun if worker.slurm and worker.slurm.job == task]
+    time.sleep(3)  # so that there is something to replay
+    asked = time.monotonic()
+    lab.cluster.run(["scontrol", "requeue", task])
+    lab.wait_until_over(job)
+    print(f"\nfrom requeue to the end of the run: {time.monotonic() - asked:.1f} s")
+    again = [worker for worker in lab.workers() if worker.slurm and worker.slurm.job == task]
+    assert [worker.slurm.restarts for worker in again if worker.slurm] == [0, 1]
+    assert again[0].incarnation == first.incarnation
+    (served,) = [each for each in lab.served().values() if each.attempt == 2]
+    assert served.incarnation == again[1].incarnation
+    assert served.job == task
+    assert 0 < served.replayed < STEPS
+    assert outcomes(lab.experiment).items() <= expected.items()
+    assert len(lab.served()) == 2
+    assert set(lab.endings(job).values()) == {"COMPLETED 0:0"}
+
+
+def test_a_preempted_worker_comes_back_and_finishes(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    # Only gpu-h1 has so many CPUs; a run takes longer than a drain.
+    lab = make_lab(
+        *("engine.latency_s=0.1", "engine.concurrency=16"), partition="preempt", cpus=64, workers=1
+    )
+    (job,) = lab.submit()
+    lab.wait_until_at_work(job, workers=1)
+    rival = lab.cluster.sbatch(
+        *("--partition=gpu", "--nodelist=gpu-h1", "--cpus-per-task=64", "--output=/dev/null"),
+        "--wrap=true",
+    )
+    lab.cluster.wait_until(lambda: lab.cluster.states(rival).get(rival) == "COMPLETED")
+    assert len(lab.experiment.finished()) < RUNS
+    lab.wait_until_over(job)
+    assert [worker.slurm.restarts for worker in lab.workers() if worker.slurm] == [0, 1]
+    assert "preempted: the job goes back into the queue" in lab.log(job)
+    assert lab.endings(job) == {job: "COMPLETED 0:0"}
+    assert len(lab.experiment.finished()) == RUNS  # nobody had to give the command again
+    finish(lab, expected)
+
+
+def test_a_cancelled_worker_drains_and_frees_its_runs(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    lab = make_lab("engine.latency_s=0.1", "engine.concurrency=8", workers=2)
+    (job,) = lab.submit()
+    lab.wait_until_at_work(job, workers=2)
+    lab.cluster.run(["scancel", job])
+    lab.wait_until_over(job)
+    assert {ending.split()[0] for ending in lab.endings(job).values()} == {"CANCELLED"}
+    assert {worker.state for worker in lab.workers()} == {"ended"}
+    assert {worker.problem for worker in lab.workers()} == {None}
+    assert "told to by SIGTERM" in lab.log(f"{job}_0")
+    assert lab.status()["runs"] == {
+        "total": RUNS,
+        "done": 0,
+        "running": 0,
+        "waiting": RUNS,
+        "failed": 0,
+    }
+    freed = {path.name for path in lab.experiment.path("claims").glob("*.released")}
+    assert freed == {f"{run}.1.released" for run in attempts(lab.experiment)}
+    finish(lab, expected)
+    assert all(
+        served.replayed > 0 for run, served in lab.served().items() if f"{run}.1.released" in freed
+    )
+
+
+def test_the_runs_of_a_node_that_dies_are_taken_over_by_another(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    lab = make_lab("engine.concurrency=8", cpus=16, workers=2)  # a node each
+    (job,) = lab.submit()
+    dead, alive = lab.wait_until_at_work(job, workers=2)
+    assert dead.slurm is not None
+    assert alive.slurm is not None
+    node = dead.slurm.node
+    assert node != alive.slurm.node
+    lab.cluster.cut_power(node)
+    try:
+        # Slurm needs half a minute to notice; the heartbeat stands still before.
+        lab.cluster.wait_until(lambda: len(lab.experiment.finished()) == RUNS, what="all results")
+    finally:
+        lab.cluster.run(["scancel", job])
+        lab.cluster.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
+        lab.cluster.start_node(node)
+        lab.cluster.run(["scontrol", "update", f"nodename={node}", "state=resume"])
+        lab.cluster.wait_until(lambda: node in lab.cluster.idle_nodes(), what=f"{node} idle")
+    taken = [run for run, count in attempts(lab.experiment).items() if count == 2]
+    assert taken
+    assert {lab.served()[run].node for run in taken} == {alive.slurm.node}
+    finish(lab, expected)
+
+
+def test_a_zombie_that_comes_back_changes_nothing(
+    make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    lab = make_lab("engine.concurrency=8", cpus=16, workers=2)
+    (job,) = lab.submit()
+    zombie, other = lab.wait_until_at_work(job, workers=2)
+    assert zombie.slurm is not None
+    send(zombie, signal.SIGSTOP)
+    # Slurm says that its job is running, and so it is: only the heartbeat stands still.
+    lab.cluster.wait_until(lambda: len(lab.experiment.finished()) == RUNS, what="all results")
+    assert lab.cluster.states(job)[zombie.slurm.job] == "RUNNING"
+    before = {path: path.read_bytes() for path in lab.experiment.path("results").iterdir()}
+    claims = attempts(lab.experiment)
+    send(zombie, signal.SIGCONT)
+    lab.wait_until_over(job)
+    assert {path: path.read_bytes() for path in lab.experiment.path("results").iterdir()} == before
+    assert attempts(lab.experiment) == claims
+    taken = [run for run, count in claims.items() if count == 2]
+    assert taken
+    assert {lab.served()[run].incarnation for run in taken} == {other.incarnation}
+    endings = lab.endings(job)
+    assert endings.pop(zombie.slurm.job) == "FAILED 3:0"
+    assert list(endings.values()) == ["COMPLETED 0:0"]
+    assert "others may have taken over" in lab.log(zombie.slurm.job)
+    finish(lab, expected)
