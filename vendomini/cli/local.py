@@ -24,7 +24,7 @@ from vendomini.store.experiment import Experiment
 from vendomini.submit import submit_local
 
 LOOK_EVERY_S = 0.25
-ASK_AGAIN_S = 5.0
+ASK_AGAIN_S = 3.0
 WIDE = 60
 PROBE_BYTES = 1 << 16
 CANNOT_WORK = "cannot work: "
@@ -54,18 +54,20 @@ def play_locally(
 
 @contextmanager
 def _interruptions_later() -> Iterator[None]:
-    """Ctrl-C and TERM wait until the end of the block: no worker is started and not known of."""
-    asked: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: asked.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    """Ctrl-C and TERM wait until the end of the block: no worker is started and not known of.
+
+    Ctrl-C is blocked rather than handled, because it is ignored, and so would be lost, while
+    processes are started. They inherit the block, and were not to hear it anyway.
+    """
+    terms: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: terms.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if terms:
         raise KeyboardInterrupt
 
 

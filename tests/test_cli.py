@@ -1,0 +1,507 @@
+"""The commands as their users have them: what they print, write, and end with."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars
+import pytest
+
+from tests.harness import outcomes
+from tests.product import COMMAND, ROOT, attempts, vendomini, write_phase
+from vendomini import __version__
+from vendomini.cli.main import main
+from vendomini.store.experiment import Experiment
+
+GROUP_KEYS = {
+    "model", "runs", "backend", "dtype", "quantization", "gpu_type", "gpus", "nodes",
+    "tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "concurrency", "workers",
+    "gpu_hours", "wall_hours", "reasons", "rejected",
+}  # fmt: skip
+ERROR_TYPES = ("temporal", "quantity", "cost", "storage", "budget", "causal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Cli(Protocol):
+    """Give a command in this process."""
+
+    def __call__(self, *arguments: str | Path) -> Done: ...
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Cli]:
+    """In an empty current directory, outside of any Slurm job."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("VENDOMINI_ROOT", raising=False)
+    for name in os.environ:
+        if name.startswith(("SLURM_", "SBATCH_")):
+            monkeypatch.delenv(name)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["vendomini", *(str(word) for word in arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        said = capsys.readouterr()
+        code = exit_.value.code
+        return Done(code=code if isinstance(code, int) else 0, out=said.out, err=said.err)
+
+    yield give
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A phase of four short runs."""
+    return write_phase(tmp_path, replications=2, steps=10, latency_s=0)
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"a folder"
+        for path in folder.rglob("*")
+    }
+
+
+# -- plan -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [("demo", 30), ("phases/phase1_small_models", 660), ("phases/phase3_small_models", 990)],
+)
+def test_plan_counts_the_runs_and_has_every_key_that_scripts_build_on(
+    cli: Cli, name: str, runs: int
+) -> None:
+    file = ROOT / "configs" / f"{name}.yaml"
+    plan = cli("plan", "--config", file, "--json").json()
+    assert plan["phase"] == file.stem
+    assert plan["runs"] == runs
+    assert sum(group["runs"] for group in plan["groups"]) == runs
+    for group in plan["groups"]:
+        assert group.keys() >= GROUP_KEYS
+        assert group["reasons"]
+
+
+def test_plan_has_one_group_a_model_and_what_the_profile_gives_it(cli: Cli) -> None:
+    file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
+    profile = ROOT / "slurm" / "example.yaml"
+    done = cli("plan", "--config", file, "--cluster", "--profile", profile, "--json")
+    groups = {group["model"]: group for group in done.json()["groups"]}
+    assert len(groups) == 3
+    large = groups["Qwen/Qwen2.5-72B-Instruct"]
+    assert (large["runs"], large["gpus"], large["gpu_type"], large["nodes"]) == (220, 4, "a100", 1)
+
+
+def test_plan_of_runs_that_never_ask_is_one_group_without_gpus(cli: Cli) -> None:
+    file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
+    plan = cli("plan", "--config", file, "agent.kind=heuristic", "--json").json()
+    (group,) = plan["groups"]
+    assert (group["runs"], group["gpus"], group["backend"], group["gpu_hours"]) == (660, 0, None, 0)
+    assert "axis `agent.model.name` does nothing here" in plan["notes"][0]
+
+
+def test_plan_writes_nothing_and_is_what_a_dry_run_shows(cli: Cli, small: Path) -> None:
+    planned = cli("plan", "--config", small)
+    assert (planned.code, planned.err) == (0, "")
+    assert cli("run", "--dry-run", "--config", small) == planned
+    assert cli("plan", "--config", small, "--json", "--limit", "3").json()["runs"] == 3
+    assert everything_in(Path.cwd()) == {}
+
+
+@pytest.mark.parametrize("columns", ["30", "60", "80", "200"])
+def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
+    profile = ROOT / "slurm" / "example.yaml"
+    out = cli("plan", "--config", file, "--cluster", "--profile", profile).out
+    for said in ("Qwen/Qwen2.5-72B-Instruct", "220", "4 x a100", "240G", "720", "workers"):
+        assert said in out
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(cli: Cli, small: Path) -> None:
+    done = cli("plan", "--config", small, "agent.model.name=org/[red]m[/red]")
+    assert done.out.count("org/[red]m[/red]") == 2
+
+
+# -- run --------------------------------------------------------------------------------------
+
+
+def test_run_prints_the_folder_alone_on_stdout(cli: Cli, small: Path) -> None:
+    done = cli("run", "--config", small)
+    assert (done.code, done.out) == (0, "experiments/small\n")
+    assert "0 done and kept, 0 unfinished, 4 new" in done.err
+    assert "4 of 4 runs are done, 0 failed" in done.err
+    assert len(outcomes(Experiment(Path("experiments/small")))) == 4
+    assert "\x1b" not in done.err
+
+
+def test_run_as_json_says_how_the_runs_stand(cli: Cli, small: Path) -> None:
+    said = cli("run", "--config", small, "--json").json()
+    assert said["experiment"] == "experiments/small"
+    assert said["submission"].startswith("vendomini:small:")
+    assert said["runs"] == {"total": 4, "done": 4, "running": 0, "waiting": 0, "failed": 0}
+
+
+def test_a_second_run_says_finished_and_does_nothing(cli: Cli, small: Path) -> None:
+    cli("run", "--config", small)
+    before = everything_in(Path.cwd())
+    done = cli("run", "--config", small, "--n-jobs", "2")
+    assert (done.code, done.out) == (0, "experiments/small\n")
+    assert "finished: all 4 runs are done; nothing to do" in done.err
+    assert everything_in(Path.cwd()) == before
+    said = cli("run", "--config", small, "--json").json()
+    assert (said["submission"], said["runs"]["done"]) == (None, 4)
+    assert everything_in(Path.cwd()) == before
+
+
+def test_limit_plays_the_first_runs_and_the_next_run_the_others(cli: Cli, small: Path) -> None:
+    first = cli("run", "--config", small, "--limit", "1")
+    assert first.code == 0
+    experiment = Experiment(Path("experiments/small"))
+    ids = [run.id for run in experiment.runs()]
+    assert experiment.finished() == set(ids[:1])
+    assert len(ids) == 4
+    again = cli("run", "--config", small, "--limit", "1")
+    assert "finished: all 1 runs are done" in again.err
+    everything = cli("run", "--config", small)
+    assert "1 done and kept, 3 unfinished, 0 new" in everything.err
+    assert attempts(experiment) == dict.fromkeys(ids, 1)
+
+
+def test_an_edited_phase_keeps_what_is_done_and_marks_what_left_the_grid(
+    cli: Cli, small: Path
+) -> None:
+    cli("run", "--config", small)
+    folder = Path("experiments/small")
+    first = outcomes(Experiment(folder))
+    done = cli("run", "--config", small, "grid.pe_induction.p_shock=[0.5, 1.0]")
+    assert (
+        "2 done and kept, 0 unfinished, 2 new, 2 no longer in the grid (kept, marked)" in done.err
+    )
+    both = outcomes(Experiment(folder))
+    assert len(both) == 6
+    assert first.items() <= both.items()
+    assert attempts(Experiment(folder)) == dict.fromkeys(both, 1)
+    status = cli("status", "small", "--json").json()
+    assert (status["runs"]["total"], status["orphaned"]) == (4, 2)
+    cli("collect", "small")
+    table = polars.read_parquet(folder / "collected" / "runs.parquet")
+    assert table["in_grid"].to_list() == [True] * 4 + [False] * 2
+    assert table["arm.pe_induction.p_shock"].to_list() == [0.5, 0.5, 1.0, 1.0, 0.0, 0.0]
+    # Back to the old grid: nothing is played again.
+    back = cli("run", "--config", small)
+    assert "4 done and kept, 0 unfinished, 0 new, 2 no longer in the grid" in back.err
+    assert outcomes(Experiment(folder)) == both
+
+
+def test_more_replications_play_only_the_new_runs(cli: Cli, small: Path) -> None:
+    cli("run", "--config", small)
+    first = outcomes(Experiment(Path("experiments/small")))
+    done = cli("run", "--config", small, "experiment.replications=3")
+    assert "4 done and kept, 0 unfinished, 2 new" in done.err
+    after = outcomes(Experiment(Path("experiments/small")))
+    assert len(after) == 6
+    assert first.items() <= after.items()
+    assert set(attempts(Experiment(Path("experiments/small"))).values()) == {1}
+
+
+def test_an_experiment_lives_below_the_root_that_is_named(
+    cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "some where"
+    by_option = cli("run", "--config", small, "--root", root, "--limit", "1")
+    assert by_option.out == f"{root / 'small'}\n"
+    monkeypatch.setenv("VENDOMINI_ROOT", str(root))
+    assert "1 done and kept, 3 unfinished" in cli("run", "--config", small, "--limit", "2").err
+    assert cli("status", "small", "--json").json()["runs"]["done"] == 2
+    assert cli("collect", "small").out.startswith(str(root / "small" / "collected"))
+    assert cli("status", root / "small", "--root", "elsewhere").code == 0
+    assert everything_in(Path.cwd()) == {}
+
+
+def test_a_worker_that_cannot_start_is_explained_and_is_code_3(cli: Cli, small: Path) -> None:
+    done = cli("run", "--config", small, "engine.script=/no/such/log.jsonl")
+    assert (done.code, done.out) == (3, "experiments/small\n")
+    assert "a worker could not start: the scripted engine cannot read its recorded log" in done.err
+    assert "4 runs are unfinished: when that is mended, give the same command again" in done.err
+
+
+def test_the_old_command_line_still_works(small: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_experiment.py", "--config", small, "--n-jobs", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "experiments/small\n"), done.stderr
+    assert len(Experiment(tmp_path / "experiments" / "small").workers()) == 2
+    assert len(outcomes(Experiment(tmp_path / "experiments" / "small"))) == 4
+
+
+# -- failed runs, status, collect --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with runs of every state; two, one done and one waiting, left the grid.
+
+    Its engine knows the replies of two runs only: those of the arm that was recorded.
+    """
+    here = tmp_path_factory.mktemp("mixed")
+    file = write_phase(here, replications=2, steps=10, latency_s=0, name="mixed")
+    axis = "grid.pe_induction.p_shock"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return vendomini("run", "--config", file, *arguments, cwd=here)
+
+    assert run("experiment.name=recorded", "pe_induction.p_shock=0").returncode == 0
+    (log,) = (here / "experiments" / "recorded" / "logs").glob("*.replies.jsonl")
+    played = run(f"{axis}=[0.0, 1.0]", f"engine.script={log}")
+    assert played.returncode == 1
+    assert "2 of 4 runs are done, 2 failed" in played.stderr
+    assert "why: vendomini status experiments/mixed" in played.stderr
+    assert run(f"{axis}=[0.7]", "--limit", "1").returncode == 0
+    finished = run(f"{axis}=[0.0, 1.0, 0.3]", "--limit", "2")
+    assert "finished: all 2 runs are done" in finished.stderr
+    return here / "experiments" / "mixed"
+
+
+def test_failed_runs_are_code_1_and_status_says_why(cli: Cli, mixed: Path) -> None:
+    done = cli("status", mixed)
+    assert done.code == 0
+    assert "the recorded log has no reply to request" in done.out
+    assert "2 runs are no longer in the grid (kept, not counted)" in done.out
+    status = cli("status", mixed, "--json").json()
+    assert status["runs"] == {"total": 6, "done": 2, "running": 0, "waiting": 2, "failed": 2}
+    (counts,) = status["groups"].values()
+    assert counts == status["runs"]
+    assert {error["kind"] for error in status["errors"]} == {"engine"}
+    assert len(status["errors"]) == 2
+    assert {worker["state"] for worker in status["workers"]} == {"ended"}
+    assert not any(worker["alive"] for worker in status["workers"])
+
+
+def test_collect_has_a_row_for_each_run_of_any_state(cli: Cli, mixed: Path) -> None:
+    done = cli("collect", mixed)
+    paths = [Path(line) for line in done.out.splitlines()]
+    assert [path.name for path in paths] == ["runs.parquet", "runs.csv", "steps.parquet"]
+    table = polars.read_parquet(paths[0])
+    runs = Experiment(mixed).runs()
+    assert table["run_id"].to_list() == [run.id for run in runs]
+    assert table.columns[:5] == [
+        "run_id",
+        "state",
+        "in_grid",
+        "replication",
+        "arm.pe_induction.p_shock",
+    ]
+    parts = [name.split(".")[0] for name in table.columns[4:]]
+    assert list(dict.fromkeys(parts)) == ["arm", "outcome", "pe", "served", "error"]
+    assert table["state"].to_list() == [
+        "done", "done", "failed", "failed", "waiting", "waiting", "done", "waiting"
+    ]  # fmt: skip
+    assert table["in_grid"].to_list() == [True] * 6 + [False] * 2
+    assert table["replication"].to_list() == [0, 1] * 4
+    finished = table.filter(polars.col("state") == "done")
+    others = table.filter(polars.col("state") != "done")
+    assert finished["outcome.steps"].to_list() == [10] * 3
+    assert finished["served.backend"].to_list() == ["scripted"] * 3
+    assert finished["served.attempt"].null_count() == 0
+    for name in table.columns:
+        if name.startswith(("outcome.", "pe.", "served.")):
+            assert others[name].null_count() == others.height
+    for kind in ERROR_TYPES:
+        # Nothing of a type that was never resolved, else the mean of its errors.
+        resolved = finished[f"pe.{kind}.resolved"].to_list()
+        means = finished[f"pe.{kind}.mean"].to_list()
+        assert [mean is None for mean in means] == [count == 0 for count in resolved]
+    failed = table.filter(polars.col("state") == "failed")
+    assert failed["error.kind"].to_list() == ["engine"] * 2
+    assert all("no reply to request" in message for message in failed["error.message"])
+    with paths[1].open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["run_id"] for row in written] == table["run_id"].to_list()
+    assert list(written[0]) == table.columns
+
+
+def test_collect_has_the_steps_of_the_finished_runs(cli: Cli, mixed: Path, tmp_path: Path) -> None:
+    said = cli("collect", mixed, "--out", tmp_path / "tables", "--json").json()
+    assert (said["runs"], said["done"], said["steps"], said["without_steps"]) == (8, 3, 30, [])
+    steps = polars.read_parquet(said["steps_parquet"])
+    assert steps.columns[:2] == ["run_id", "step"]
+    assert {"action.tool", "truth.budget", "resolved", "shock_applied"} <= set(steps.columns)
+    by_run = steps.group_by("run_id", maintain_order=True).agg("step")
+    assert by_run["step"].to_list() == [list(range(10))] * 3
+    assert set(by_run["run_id"]) == Experiment(mixed).finished()
+    assert Path(said["steps_parquet"]).parent == tmp_path / "tables"
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+        "runs.csv",
+        "runs.parquet",
+        "steps.parquet",
+    ]
+
+
+def test_a_setting_that_varies_without_being_an_axis_is_a_column(cli: Cli, tmp_path: Path) -> None:
+    file = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
+    cli("run", "--config", file)
+    cli("run", "--config", file, "simulation.max_steps=6")
+    cli("collect", "small")
+    table = polars.read_parquet("experiments/small/collected/runs.parquet")
+    assert table["arm.simulation.max_steps"].to_list() == [6, 6, 5, 5]
+    assert table["outcome.steps"].to_list() == [6, 6, 5, 5]
+    assert [name for name in table.columns if name.startswith("arm.")] == [
+        "arm.pe_induction.p_shock",
+        "arm.simulation.max_steps",
+    ]
+
+
+def test_collect_of_an_experiment_where_nothing_was_played(cli: Cli, small: Path) -> None:
+    cli("run", "--config", small, "engine.script=/no/such/log.jsonl")
+    done = cli("collect", "small")
+    assert done.code == 0
+    assert "0 of 4 runs done, 0 steps" in done.err
+    table = polars.read_parquet("experiments/small/collected/runs.parquet")
+    assert table["state"].to_list() == ["waiting"] * 4
+    assert "served.seconds" in table.columns
+    steps = polars.read_parquet("experiments/small/collected/steps.parquet")
+    assert (steps.columns, steps.height) == (["run_id", "step"], 0)
+
+
+def test_a_step_log_that_was_lost_is_said_and_loses_nothing_else(cli: Cli, small: Path) -> None:
+    cli("run", "--config", small)
+    (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
+    log.unlink()
+    done = cli("collect", "small")
+    assert done.code == 0
+    assert "4 finished runs have no steps: their log was lost" in done.err
+    table = polars.read_parquet("experiments/small/collected/runs.parquet")
+    assert table["outcome.steps"].to_list() == [10] * 4
+
+
+def test_somebody_elses_files_in_an_experiment_do_no_harm(cli: Cli, small: Path) -> None:
+    cli("run", "--config", small, "--limit", "2")
+    for folder in ("claims", "errors", "results", "plans", "jobs"):
+        Path("experiments/small", folder, "notes.txt").write_text("mine")
+        Path("experiments/small", folder, "x").write_text("mine")
+    assert cli("status", "small", "--json").json()["runs"]["done"] == 2
+    assert cli("run", "--config", small).code == 0
+    assert cli("collect", "small").code == 0
+    assert len(attempts(Experiment(Path("experiments/small")))) >= 4
+
+
+# -- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "collect"])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_of_every_command_has_an_example(cli: Cli, command: str, option: str) -> None:
+    done = cli(command, option)
+    assert done.code == 0
+    assert re.search(rf"^ *Examples?:\s+vendomini {command} \S", done.out, re.MULTILINE)
+
+
+def test_help_names_every_command_and_version_the_version(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.code == 0
+    for command in ("run", "plan", "status", "collect"):
+        assert re.search(rf"^│ {command} +\S", done.out, re.MULTILINE)
+    assert cli("--version") == Done(code=0, out=f"{__version__}\n", err="")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--config", "configs/demo.yaml"]])
+def test_help_and_plan_load_nothing_heavy(arguments: list[str]) -> None:
+    probe = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'vllm', 'submitit', 'polars', 'pyarrow', 'matplotlib', 'pandas'}\n"
+        "atexit.register(lambda: print(*sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "from vendomini.cli.main import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "\n")
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(small: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*COMMAND, "plan", "--config", small, "--json"],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_without_utf_8_shows_a_name_escaped(small: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "plan", "--config", small, "experiment.name=größe"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(r"gr\xf6\xdfe: 4 runs")
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on(
+    cli: Cli, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    size = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(size, capture_output=True, check=False).returncode:
+        pytest.skip("no small file system can be mounted here: that needs root")
+    request.addfinalizer(lambda: subprocess.run(["umount", place], check=True))
+    demo: list[str | Path] = ["--config", ROOT / "configs" / "demo.yaml", "--root", place]
+    full = cli("run", *demo)
+    assert full.code == 3
+    assert "No space left on device (free space or quota" in full.err
+    subprocess.run([*size[:4], "remount,size=20m", *size[5:]], check=True)
+    assert cli("run", *demo).code == 0
+    other = cli("run", *demo[:2], "--root", tmp_path / "roomy")
+    assert outcomes(Experiment(place / "demo")) == outcomes(Experiment(Path(other.out.strip())))
