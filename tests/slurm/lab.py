@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -47,17 +48,34 @@ class Lab:
         """What follows `vendomini run`, apart from --cluster."""
         return ["--config", str(self.phase), *self.overrides, "--root", str(self.root)]
 
+    @property
+    def command(self) -> list[str]:
+        """`vendomini run --cluster`, as a user would type it."""
+        return [*COMMAND, "run", *self.words, "--cluster", "--profile", str(self.profile)]
+
     def submit(self) -> list[str]:
         """`vendomini run --cluster`; the ids of the jobs."""
         machines = self.folder / "machines"
         machines.mkdir(exist_ok=True)
         (machines / "sitecustomize.py").write_text(OTHER_MACHINES)
-        done = self.cluster.run(
-            [*COMMAND, "run", *self.words, "--cluster", "--profile", self.profile],
-            extra_env={"PYTHONPATH": str(machines)},
-        )
+        done = self.cluster.run(self.command, extra_env={"PYTHONPATH": str(machines)})
         assert done.stdout == f"{self.experiment.folder}\n"
         return re.findall(r"\d+", done.stderr.partition("Slurm job ")[2].partition("\n")[0])
+
+    def sbatch(self, *options: str, start: str = "exec") -> str:
+        """The same command inside a script of the user's own; the job's id."""
+        script = self.folder / "own.sh"
+        script.write_text(f"#!/bin/bash\n{start} {shlex.join(self.command)}\n")
+        return self.cluster.sbatch(
+            f"--job-name=vendomini-{self.experiment.name}",
+            f"--output={self.folder}/own-%j",
+            *options,
+            script,
+        )
+
+    def said(self) -> str:
+        """What the processes of such jobs printed."""
+        return "".join(file.read_text() for file in sorted(self.folder.glob("own-*")))
 
     def status(self) -> dict[str, Any]:
         """What another shell is told."""
@@ -112,12 +130,14 @@ class Lab:
         """Until the jobs have left the queue and accounting knows how."""
 
         def over() -> bool:
-            states = {state for job in jobs for state in self.cluster.states(job).values()}
-            if states & {"PENDING", "RUNNING", "COMPLETING"}:
+            states = {task: s for job in jobs for task, s in self.cluster.states(job).items()}
+            if {"PENDING", "RUNNING", "COMPLETING"} & set(states.values()):
                 return False
-            endings = [state for job in jobs for state in self.endings(job).values()]
-            return bool(endings) and not any(
-                state.startswith(("PENDING", "RUNNING", "REQUEUED")) for state in endings
+            # Accounting is behind: tasks get their rows, and then their ends, a little later.
+            endings = {task: s for job in jobs for task, s in self.endings(job).items()}
+            alive = ("PENDING", "RUNNING", "REQUEUED")
+            return endings.keys() == states.keys() and not any(
+                ending.startswith(alive) for ending in endings.values()
             )
 
         self.cluster.wait_until(over, timeout, what=f"the end of {', '.join(jobs)}")

@@ -6,6 +6,7 @@ The law: the same command again finishes; no outcome changes, none is missing, n
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def make_lab(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[MakeLab]:
         lab.leave()
 
 
+@pytest.fixture(scope="module")
+def limited(
+    slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Lab, str]]:
+    """A job of one minute, the shortest there is, with more work than that. It goes on beside
+    the first tests of this file, and is looked at in the last."""
+    folder = tmp_path_factory.mktemp("limited")
+    phase = write_phase(
+        folder, replications=REPLICATIONS, steps=STEPS, latency_s=0.35, name="limited"
+    )
+    lab = Lab(slurm_cluster, folder, phase, write_profile(folder, dead_after_s=60))
+    yield lab, lab.sbatch("--time=1", "--partition=gpu", "--nodelist=gpu-a2", "--mem=600M")
+    lab.leave()
+
+
 def finish(lab: Lab, expected: dict[str, bytes]) -> None:
     """The same command again plays the rest, and the law holds."""
     if len(lab.experiment.finished()) < RUNS:
@@ -68,6 +84,7 @@ def finish(lab: Lab, expected: dict[str, bytes]) -> None:
     assert_every_log_is_a_prefix(lab.experiment)
 
 
+@pytest.mark.usefixtures("limited")
 def test_workers_killed_at_many_points_change_nothing(
     make_lab: MakeLab, expected: dict[str, bytes]
 ) -> None:
@@ -214,3 +231,21 @@ def test_a_zombie_that_comes_back_changes_nothing(
     assert list(endings.values()) == ["COMPLETED 0:0"]
     assert "others may have taken over" in lab.log(zombie.slurm.job)
     finish(lab, expected)
+
+
+def test_a_worker_leaves_before_its_time_limit_and_the_rest_is_played_anywhere(
+    limited: tuple[Lab, str], expected: dict[str, bytes]
+) -> None:
+    lab, job = limited
+    lab.wait_until_over(job)
+    # Not TIMEOUT: it left by itself, by the limit that Slurm had told it.
+    assert lab.endings(job) == {job: "COMPLETED 0:0"}
+    assert "draining: its time is nearly up" in lab.said()
+    (worker,) = lab.workers()
+    assert (worker.state, worker.problem) == ("ended", None)
+    done = lab.served()
+    assert 0 < len(done) < RUNS
+    replace(lab, overrides=("engine.latency_s=0",)).run_here()
+    assert outcomes(lab.experiment) == expected
+    assert all(lab.served()[run] == served for run, served in done.items())
+    assert sum(served.replayed for served in lab.served().values()) > 0
