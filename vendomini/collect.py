@@ -6,7 +6,6 @@ import operator
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -302,7 +301,8 @@ def series(name: str, values: Column) -> "polars.Series":
         if float in kinds:
             floats = [None if value is None else float(value) for value in values]
             return polars.Series(name, floats, dtype=polars.Float64)
-        with suppress(OverflowError):
+        whole = [value for value in values if value is not None]
+        if min(whole) >= -(2**63) and max(whole) < 2**63:
             return polars.Series(name, values, dtype=polars.Int64)
     texts = [value if value is None else _text(value) for value in values]
     return polars.Series(name, texts, dtype=polars.String)
