@@ -1,9 +1,10 @@
 """A run on this machine: start workers, show how it goes, end clean on Ctrl-C."""
 
 import os
+import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,7 +24,8 @@ from vendomini.status import count, states, workers
 from vendomini.store.experiment import Experiment
 from vendomini.submit import submit_local
 
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 1.0
+POLL_S = 0.05
 ASK_AGAIN_S = 3.0
 WIDE = 60
 PROBE_BYTES = 1 << 16
@@ -42,11 +44,12 @@ def play_locally(
     """Exit status: 0 all done, 1 some runs failed or are unfinished, 3 a worker could not go on,
     130 interrupted."""
     handles: list[Any] = []
+    older = experiment.disk.names(experiment.path("workers"))
     try:
         with _interruptions_later():
             for _, started in submit_local(experiment, plan, submission=submission, only=only):
                 handles.extend(started)
-        _watch(experiment, handles, runs, submission)
+        _watch(experiment, handles, runs, submission, older=older)
     except KeyboardInterrupt:
         return _interrupt(experiment, handles)
     return _judge(experiment, runs, submission, handles)
@@ -72,7 +75,12 @@ def _interruptions_later() -> Iterator[None]:
 
 
 def _watch(
-    experiment: Experiment, handles: Sequence[Any], runs: Sequence[Run], submission: str
+    experiment: Experiment,
+    handles: Sequence[Any],
+    runs: Sequence[Run],
+    submission: str,
+    *,
+    older: Collection[str],
 ) -> None:
     """Return when nobody plays the runs any more: neither our workers nor those of others."""
     ids = {run.id for run in runs}
@@ -84,16 +92,24 @@ def _watch(
         while True:
             ours_end = all(handle.done() for handle in handles)
             done = len(ids & experiment.finished())
-            steps = sum(
-                record.steps
-                for record in experiment.workers().values()
-                if record.submission == submission
-            )
             seconds = max(time.monotonic() - started, 0.001)
+            steps = _steps(experiment, submission, older)
             progress.update(task, completed=done, rate=f"{steps / seconds:,.0f}")
             if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
                 return
-            time.sleep(LOOK_EVERY_S)
+            # Files are looked at every second: a listing of thousands is no small thing.
+            look_at = time.monotonic() + LOOK_EVERY_S
+            while time.monotonic() < look_at:
+                time.sleep(POLL_S)
+                if not ours_end and all(handle.done() for handle in handles):
+                    break
+
+
+def _steps(experiment: Experiment, submission: str, older: Collection[str]) -> int:
+    """How many steps the workers of a submission have played; `older` files are not theirs."""
+    names = set(experiment.disk.names(experiment.path("workers"))).difference(older)
+    records = (experiment.worker(name.removesuffix(".json")) for name in names)
+    return sum(each.steps for each in records if each and each.submission == submission)
 
 
 def _progress() -> Progress:
@@ -154,7 +170,7 @@ def _judge(
     counts = count(states(experiment, runs).values())
     show.say(f"{counts.done} of {counts.total} runs are done, {counts.failed} failed")
     if counts.failed:
-        show.say(f"why: vendomini status {experiment.folder}")
+        show.say(f"why: vendomini status {shlex.quote(str(experiment.folder))}")
     if counts.done == counts.total:
         return 0
     ours = [each for each in workers(experiment) if each.record.submission == submission]

@@ -1,5 +1,6 @@
 """How plans, states and tables look in a terminal."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ def error(error: VendoMiniError) -> None:
 def plan(plan: Plan, *, to: Console) -> None:
     """The plan by group, then why, then what a reader should know."""
     phase = f", phase {plan.phase}" if plan.phase is not None else ""
-    to.print(f"{plan.name}{phase}: {plan.runs} runs", markup=False, soft_wrap=True)
+    runs = "1 run" if plan.runs == 1 else f"{plan.runs} runs"
+    to.print(f"{plan.name}{phase}: {runs}", markup=False, soft_wrap=True)
     rows = [_columns(group) for group in plan.groups]
     # A local plan books nothing: a column that says nothing of any group is left out.
     kept = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
@@ -80,7 +82,7 @@ def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
             say(f"group `{job.group}` has all its workers in Slurm's queue already: none added")
             continue
         say(f"submitted group `{job.group}`: {job.workers} workers, Slurm job {', '.join(job.ids)}")
-    say(f"see how it goes with: vendomini status {experiment.folder}")
+    say(f"see how it goes with: vendomini status {shlex.quote(str(experiment.folder))}")
 
 
 def status(status: Status, queue: Mapping[str, Sequence[QueuedJob]], silence: str | None) -> None:
