@@ -108,7 +108,7 @@ def test_a_requeued_task_finishes_the_run_that_it_had_begun(
     make_lab: MakeLab, expected: dict[str, bytes]
 ) -> None:
     # Two runs and two workers: each has one of its own, for longer than a requeue takes.
-    lab = make_lab("engine.latency_s=0.3", "experiment.replications=1", workers=2)
+    lab = make_lab("engine.latency_s=0.35", "experiment.replications=1", workers=2)
     (job,) = lab.submit()
     begun = lab.wait_until_at_work(job, workers=2)
     task = f"{job}_1"
@@ -156,7 +156,7 @@ def test_a_preempted_worker_comes_back_and_finishes(
 def test_a_cancelled_worker_drains_and_frees_its_runs(
     make_lab: MakeLab, expected: dict[str, bytes]
 ) -> None:
-    lab = make_lab("engine.latency_s=0.1", "engine.concurrency=8", workers=2)
+    lab = make_lab("engine.latency_s=0.15", "engine.concurrency=8", workers=2)
     (job,) = lab.submit()
     lab.wait_until_at_work(job, workers=2)
     lab.cluster.run(["scancel", job])
@@ -183,7 +183,8 @@ def test_a_cancelled_worker_drains_and_frees_its_runs(
 def test_the_runs_of_a_node_that_dies_are_taken_over_by_another(
     make_lab: MakeLab, expected: dict[str, bytes]
 ) -> None:
-    lab = make_lab("engine.concurrency=8", cpus=16, workers=2)  # a node each
+    # A node each.
+    lab = make_lab("engine.latency_s=0.1", "engine.concurrency=8", cpus=16, workers=2)
     (job,) = lab.submit()
     dead, alive = lab.wait_until_at_work(job, workers=2)
     assert dead.slurm is not None
