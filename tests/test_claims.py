@@ -1,6 +1,9 @@
 """Who owns a run: claims, and judging whether their owners live."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -138,6 +141,25 @@ def test_a_reused_process_id_is_not_taken_for_the_worker() -> None:
     before = msgspec.convert({**_plain(me), "started": me.started - 1}, Process)
     assert is_gone(before, seen_from=me) is True
     assert is_gone(me, seen_from=me) is False
+
+
+def test_a_process_that_nobody_has_reaped_is_gone() -> None:
+    code = (
+        "import msgspec, sys; from vendomini.store.process import this_process; "
+        "sys.stdout.buffer.write(msgspec.json.encode(this_process())); "
+        "sys.stdout.flush(); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        process = msgspec.json.decode(os.read(child.stdout.fileno(), 10_000), type=Process)
+        assert is_gone(process, seen_from=this_process()) is False
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it ends, and stays a zombie
+        assert Path(f"/proc/{child.pid}").exists()
+        assert is_gone(process, seen_from=this_process()) is True
 
 
 @pytest.mark.parametrize("field", ["host", "boot", "namespace"])

@@ -29,6 +29,7 @@ from vendomini.errors import EngineError
 from vendomini.phase import ENGINELESS
 from vendomini.store.disk import Disk
 from vendomini.store.experiment import Experiment
+from vendomini.store.logs import lines_by_run
 from vendomini.store.records import Pin
 from vendomini.worker.drain import Drain
 from vendomini.worker.job import read_job, write_job
@@ -110,6 +111,27 @@ def test_a_worker_leaves_a_fair_share_to_the_others(tmp_path: Path) -> None:
 
     play(experiment, Watching(echo), workers=4)
     assert max(live) <= 3
+
+
+def test_when_a_result_appears_its_replies_and_steps_are_in_the_logs(tmp_path: Path) -> None:
+    made = toy_experiment(tmp_path, count=3)
+    logged: list[tuple[int, int]] = []
+
+    class Looking(Disk):
+        def publish(self, path: Path, content: bytes) -> bool:
+            if path.parent.name == "results":
+                counts = [
+                    sum(len(lines_by_run(log.read_bytes()).get(path.stem, [])) for log in logs)
+                    for logs in (
+                        made.path("logs").glob("*.replies.jsonl"),
+                        made.path("logs").glob("*.steps.jsonl"),
+                    )
+                ]
+                logged.append((counts[0], counts[1]))
+            return super().publish(path, content)
+
+    play(Experiment(made.folder, disk=Looking()))
+    assert logged == [(15, 5)] * 3
 
 
 # -- kills ---------------------------------------------------------------------------------
