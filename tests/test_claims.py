@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.toy import toy_experiment
 from vendomini.store.claims import Claims, Watch
@@ -206,14 +207,16 @@ def test_a_beat_that_came_while_nobody_looked_is_no_sign_of_life(tmp_path: Path)
 
 def test_slurm_says_at_once_that_a_job_is_over_and_no_answer_says_nothing(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path)
-    place = SlurmPlace(job="7_1", restarts=0, node="n1")
+    place = SlurmPlace(job="7_1", restarts=0, node="n1", user=os.getuid())
     answers: dict[tuple[str, int], bool | None] = {("7_1", 0): True}
     worker(experiment, "gone", slurm=place)
-    worker(experiment, "again", slurm=SlurmPlace(job="7_1", restarts=1, node="n1"))
+    worker(experiment, "again", slurm=replace(place, restarts=1))
+    worker(experiment, "others", slurm=replace(place, user=os.getuid() + 1))
     watch = Watch(
         experiment, dead_after_s=180, ask_slurm=lambda job, start: answers.get((job, start))
     )
     assert watch.verdict("gone") == "dead"
+    assert watch.verdict("others") == "unknown"  # whose jobs we may not be shown
     assert watch.verdict("again") == "unknown"
 
 

@@ -234,6 +234,7 @@ def test_a_folder_whose_name_slurm_would_change_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="has a `%` in it"):
         run(replace(request_for(tmp_path), root=tmp_path / "50%j"))
+    assert not (tmp_path / "50%j").exists()
     assert fake_slurm.jobs() == []
 
 
@@ -400,7 +401,7 @@ def test_without_slurm_nothing_is_written(tmp_path: Path) -> None:
         env={**os.environ, "PATH": str(nowhere)},
     )
     assert done.returncode == 3
-    assert "no Slurm here: `scontrol` is not on PATH" in done.stderr
+    assert "no Slurm here: `sbatch` is not on PATH" in done.stderr
     assert "hint: run without --cluster" in done.stderr.replace("\n", " ")
     assert not request.root.exists()
 
@@ -411,8 +412,10 @@ def test_half_a_slurm_is_none(
 ) -> None:
     fake_slurm.remove(command)
     monkeypatch.setenv("PATH", str(fake_slurm.bin))
+    request = request_for(tmp_path)
     with pytest.raises(SubmitError, match=f"`{command}` is not on PATH"):
-        submit(request_for(tmp_path), [resources()])
+        run(request)
+    assert not request.root.exists()
 
 
 def test_a_controller_that_is_down_is_named_and_nothing_is_written(

@@ -118,7 +118,6 @@ def submit_slurm(
     added, and a group that has enough gets a `Submitted` without ids. Raises `SubmitError`
     with Slurm's own words, and with the jobs it had taken before.
     """
-    _refuse_place(experiment.folder.absolute())
     submitted: list[Submitted] = []
     queued = workers_in_queue(experiment)
     for group in plan.groups:
@@ -156,6 +155,22 @@ def submit_slurm(
                 ) from error
         submitted.append(Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=missing))
     return submitted
+
+
+def refuse_place(folder: Path) -> None:
+    """Raise what submitit and Slurm would only show as something else: `SubmitError` where a
+    command is missing, `ConfigError` for a folder that Slurm cannot log into."""
+    for program in ("sbatch", "srun"):
+        if shutil.which(program) is None:
+            raise SubmitError(
+                f"no Slurm here: `{program}` is not on PATH",
+                hint="run without --cluster, or log in to the cluster",
+            )
+    if "%" in str(folder.absolute()):
+        raise ConfigError(
+            f"`{folder}` has a `%` in it, which Slurm replaces in the names of logs",
+            hint="choose another `experiment.name`, or another folder with --root",
+        )
 
 
 def workers_in_queue(experiment: Experiment) -> dict[str, list[QueuedJob]]:
@@ -222,21 +237,6 @@ def groups_that_fit(plan: Plan, place: Allocation) -> tuple[list[GroupPlan], lis
 
 
 # -- private -------------------------------------------------------------------------------
-
-
-def _refuse_place(folder: Path) -> None:
-    """Raise what submitit and Slurm would only show as something else."""
-    for program in ("sbatch", "srun"):
-        if shutil.which(program) is None:
-            raise SubmitError(
-                f"no Slurm here: `{program}` is not on PATH",
-                hint="run without --cluster, or log in to the cluster",
-            )
-    if "%" in str(folder):
-        raise ConfigError(
-            f"`{folder}` has a `%` in it, which Slurm replaces in the names of logs",
-            hint="choose another `experiment.name`, or another folder with --root",
-        )
 
 
 def _sbatch(

@@ -1,7 +1,6 @@
 """What each command does: values in, one function of the product called, words out."""
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,26 +10,22 @@ import msgspec
 import typer
 
 from vendomini.cli import show
-from vendomini.cli.local import play_locally
+from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase
 from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError, StoreError, SubmitError
 from vendomini.phase import Run
-from vendomini.prepare import GroupPlan, Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
-from vendomini.profile import check_against, default_profile, load_profile
-from vendomini.slurm import QueuedJob, allocation, cluster_facts
+from vendomini.prepare import Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
+from vendomini.profile import default_profile, load_profile
+from vendomini.slurm import QueuedJob
 from vendomini.status import states, status_of
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import (
-    groups_that_fit,
-    job_for,
     new_submission,
-    submit_slurm,
     workers_in_queue,
 )
-from vendomini.worker.entry import play
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 
@@ -121,21 +116,7 @@ def run(request: Request) -> int:
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
     experiment = Experiment(request.root / prepared.plan.name)
-    place = allocation(os.environ) if request.cluster else None
-    if place is not None and place.node is None:
-        raise SubmitError(
-            f"inside Slurm job {place.queue_id}, but not on one of its nodes",
-            hint="start the worker on its nodes: srun vendomini run --cluster ...",
-        )
-    facts = None
-    if request.cluster and place is None:
-        facts = cluster_facts()
-        assert prepared.profile is not None
-        check_against(
-            prepared.profile,
-            facts,
-            wanted=[group.resources for group in prepared.plan.groups if group.resources],
-        )
+    play = way_to_play(experiment, prepared.plan, prepared.runs, prepared.profile)
     if experiment.exists():
         experiment.check()
         _restart(experiment, prepared.plan, request.restart_groups)
@@ -154,39 +135,7 @@ def run(request: Request) -> int:
     experiment.add_plan(encode(plan_as_json(prepared.plan)))
     only = None if request.limit is None else [run.id for run in prepared.runs]
     submission = new_submission(experiment)
-    if place is not None:
-        fitting, reasons = groups_that_fit(prepared.plan, place)
-        show.say(
-            f"inside Slurm job {place.queue_id}: joining as a worker for "
-            f"{len(fitting)} of {len(prepared.plan.groups)} groups"
-            + (f" ({'; '.join(reasons)})" if reasons else "")
-        )
-        if not fitting:
-            raise SubmitError(
-                f"this job can serve no group: {'; '.join(reasons)}",
-                hint="ask Slurm for more, or run outside of a job to have jobs submitted",
-            )
-        status = _join(experiment, fitting, submission, only, prepared.profile)
-    elif facts is not None:
-        assert prepared.profile is not None
-        submitted = submit_slurm(
-            experiment,
-            _only_unfinished(prepared.plan, finished),
-            profile=prepared.profile,
-            facts=facts,
-            submission=submission,
-            only=only,
-        )
-        show.submitted(submitted, experiment)
-        status = 0
-    else:
-        status = play_locally(
-            experiment,
-            _only_unfinished(prepared.plan, finished),
-            runs=prepared.runs,
-            submission=submission,
-            only=only,
-        )
+    status = play(_only_unfinished(prepared.plan, finished), submission, only)
     _print_outcome(request, experiment, submission=submission)
     return status
 
@@ -292,34 +241,6 @@ def _only_unfinished(plan: Plan, finished: set[str]) -> Plan:
 
     left = [group for group in plan.groups if not finished.issuperset(group.run_ids)]
     return replace(plan, groups=tuple(left))
-
-
-def _join(
-    experiment: Experiment,
-    groups: Sequence[GroupPlan],
-    submission: str,
-    only: Sequence[str] | None,
-    profile: Profile | None,
-) -> int:
-    """Be a worker for one group after another, in this process."""
-    status = 0
-    together = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")) * int(
-        os.environ.get("SLURM_NTASKS", "1")
-    )
-    for group in groups:
-        job = job_for(
-            experiment,
-            group,
-            submission=submission,
-            profile=profile,
-            only=only,
-            workers=together,
-        )
-        ended = play(job)
-        status = max(status, ended.exit_status)
-        if ended.reason is not None:
-            break
-    return status
 
 
 def _restart(experiment: Experiment, plan: Plan, wanted: Sequence[str]) -> None:

@@ -198,7 +198,7 @@ def _columns(group: GroupPlan) -> dict[str, str]:
         "backend": (group.backend or "auto") if group.asks else "none",
         "GPUs": gpus,
         "CPUs": "-" if resources is None else str(resources.cpus),
-        "memory": "-" if resources is None else f"{resources.memory_gb:g}G",
+        "memory": "-" if resources is None else f"{resources.memory_gb:.3g}G",
         "minutes": "-" if resources is None else str(resources.minutes),
         "live": "-" if group.concurrency is None else str(group.concurrency),
         "workers": str(group.workers),

@@ -13,6 +13,7 @@ NODE_FORMAT = "%N|%P|%a|%l|%L|%c|%m|%G"
 QUEUE_FORMAT = "JobArrayID:64,State:24,RestartCnt:12,EndTime:24,Reason:256"
 COMMENT_FORMAT = "%F|%k"
 ENDING_FORMAT = "JobID,State,ExitCode"
+REPORT = "this Slurm answers in a way not known here: report it, with `sinfo --version`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ def parse_partitions(text: str) -> tuple[Partition, ...]:
     for line in text.splitlines():
         fields = [field.strip() for field in line.split("|")]
         if len(fields) != 8:
-            raise SubmitError(f"sinfo said something that is not understood: `{line}`")
+            raise SubmitError(f"sinfo said something that is not understood: `{line}`", hint=REPORT)
         node, partition, state, longest, default, cpus, memory_mb, gres = fields
         name = partition.removesuffix("*")
         about[name] = (
@@ -98,7 +99,7 @@ def parse_minutes(text: str) -> int | None:
         return None
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if match is None:
-        raise SubmitError(f"Slurm gave a time that is not understood: `{text}`")
+        raise SubmitError(f"Slurm gave a time that is not understood: `{text}`", hint=REPORT)
     days, hours, minutes, _ = (int(part or 0) for part in match.groups())
     return (days * 24 + hours) * 60 + minutes
 
@@ -117,7 +118,9 @@ def parse_queue(text: str) -> list[QueuedJob]:
         if not fields:
             continue
         if len(fields) < 4 or not fields[2].isdigit():
-            raise SubmitError(f"squeue said something that is not understood: `{line.strip()}`")
+            raise SubmitError(
+                f"squeue said something that is not understood: `{line.strip()}`", hint=REPORT
+            )
         jobs.append(
             QueuedJob(
                 id=fields[0],
@@ -180,7 +183,9 @@ def parse_job(text: str) -> ShownJob:
     # With --details there is a passage for each set of like nodes: Nodes=... Mem=... GRES=...
     on_node = re.search(r"\bNodes=\S+ CPU_IDs=\S* Mem=(\d+) GRES=(\S*)", text)
     if end is None:
-        raise SubmitError(f"scontrol said something that is not understood: `{text.strip()[:200]}`")
+        raise SubmitError(
+            f"scontrol said something that is not understood: `{text.strip()[:200]}`", hint=REPORT
+        )
     memory_mb = int(on_node[1]) if on_node else 0
     return ShownJob(
         end_time_s=_epoch(end[1]),

@@ -17,6 +17,7 @@ from vendomini.slurm.answers import (
     ENDING_FORMAT,
     NODE_FORMAT,
     QUEUE_FORMAT,
+    REPORT,
     Ending,
     QueuedJob,
     parse_allocation,
@@ -104,7 +105,9 @@ def job_end_time(job_id: str) -> int | None:
     """
     text = _show_job(job_id)
     if not text:
-        raise SubmitError(f"Slurm knows no job `{job_id}`")
+        raise SubmitError(
+            f"Slurm knows no job `{job_id}`", hint="it may have ended: `sacct` tells how"
+        )
     return parse_job(text).end_time_s
 
 
@@ -208,7 +211,10 @@ def ask(program: str, *arguments: str, unless_said: str | None = None) -> str:
             hint="run without --cluster, or log in to the cluster",
         ) from None
     except OSError as error:
-        raise SubmitError(f"`{program}` could not be run: {error.strerror}") from None
+        raise SubmitError(
+            f"`{program}` could not be run: {error.strerror}",
+            hint="`which` tells which file that is; ask whoever installed it",
+        ) from None
     except subprocess.TimeoutExpired:
         raise SubmitError(
             f"`{program}` did not answer within {TIMEOUT_S} s",
@@ -249,7 +255,7 @@ def _max_array_size(config: Mapping[str, str]) -> int:
         return int(config["MaxArraySize"])
     except (KeyError, ValueError):
         raise SubmitError(
-            f"scontrol names no MaxArraySize: `{config.get('MaxArraySize')}`"
+            f"scontrol names no MaxArraySize: `{config.get('MaxArraySize')}`", hint=REPORT
         ) from None
 
 

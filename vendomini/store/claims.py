@@ -5,6 +5,7 @@ highest attempt owns the run. An attempt is over when its run has a result, when
 error or a `.released` marker, or when its incarnation has ended or died.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -170,6 +171,8 @@ class Watch:
             return "dead" if gone else "alive"
         if (
             record.slurm is not None
+            # Many sites hide the jobs of others: not to see one says nothing of it.
+            and record.slurm.user == os.getuid()
             and self._ask_slurm is not None
             and self._ask_slurm(record.slurm.job, record.slurm.restarts)
         ):

@@ -34,11 +34,12 @@ class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlurmPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where in Slurm a worker lives. `job` is ``<id>`` or ``<array id>_<task>``."""
+    """Where in Slurm a worker lives. `job` is ``<id>`` or ``<array id>_<task>``, `user` a uid."""
 
     job: str
     restarts: int
     node: str
+    user: int
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):

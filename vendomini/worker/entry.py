@@ -65,7 +65,7 @@ def play(job: Job) -> Ended:
     problem = f"; {ended.problem}" if ended.problem not in (None, ended.reason) else ""
     say(
         f"left: {ended.reason or 'nothing is left to do'}; {ended.runs} runs done, "
-        f"{ended.failed} failed{problem}"
+        f"{ended.failed} attempts failed{problem}"
     )
     if ended.reason is not None and ended.problem is None:
         _come_back_if_preempted()
@@ -179,7 +179,7 @@ def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
     slurm = None
     if place is not None:
         node = place.node or socket.gethostname()
-        slurm = SlurmPlace(job=place.queue_id, restarts=place.restarts, node=node)
+        slurm = SlurmPlace(job=place.queue_id, restarts=place.restarts, node=node, user=os.getuid())
     return WorkerRecord(
         incarnation=new_incarnation(),
         beat=0,
