@@ -295,6 +295,7 @@ def test_workers_that_are_gone_are_replaced_and_no_others(
     request = request_for(tmp_path, "engine.latency_s=1.0")
     run(request)
     (first,) = (job["id"] for job in fake_slurm.jobs())
+    wait_until(lambda: len(experiment_of(request).workers()) == 2)
     slurm.cancel([f"{first}_1"])
     wait_until(lambda: f"{first}_1" not in slurm.jobs_in_queue([first]))
     run(request)
