@@ -292,7 +292,7 @@ def test_a_second_start_of_the_same_command_adds_no_workers(
 def test_workers_that_are_gone_are_replaced_and_no_others(
     fake_slurm: FakeSlurm, tmp_path: Path, local: dict[str, bytes]
 ) -> None:
-    request = request_for(tmp_path, "engine.latency_s=1.0")
+    request = request_for(tmp_path, "engine.latency_s=0.6")
     run(request)
     (first,) = (job["id"] for job in fake_slurm.jobs())
     wait_until(lambda: len(experiment_of(request).workers()) == 2)
