@@ -437,6 +437,28 @@ def test_help_names_every_command_and_version_the_version(cli: Cli) -> None:
     assert cli("--version") == Done(code=0, out=f"{__version__}\n", err="")
 
 
+def test_the_shell_completes_names_of_experiments(tmp_path: Path) -> None:
+    for name in ("phase1", "phase2", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "experiment.json").touch()
+    (tmp_path / "phase_that_is_none").mkdir()
+    asks = {
+        "_VENDOMINI_COMPLETE": "complete_bash",
+        "COMP_WORDS": "vendomini status ph",
+        "COMP_CWORD": "2",
+        "VENDOMINI_ROOT": str(tmp_path),
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("vendomini")],
+        env={**os.environ, **asks},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["phase1", "phase2"]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--config", "configs/demo.yaml"]])
 def test_help_and_plan_load_nothing_heavy(arguments: list[str]) -> None:
     probe = (

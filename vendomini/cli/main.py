@@ -1,6 +1,7 @@
 """The commands, and the one place where an error becomes words and an exit status."""
 
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -137,10 +138,20 @@ def plan(
     raise typer.Exit(commands.show_plan(request))
 
 
+def _experiments(incomplete: str) -> list[str]:
+    """For the shell's completion: names below the root, or below where experiments live."""
+    root = Path(os.environ.get("VENDOMINI_ROOT", "experiments"))
+    names = (marker.parent.name for marker in root.glob("*/experiment.json"))
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 ExperimentFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="EXPERIMENT", readable=False, help="Its folder, or its name below --root."
+        metavar="EXPERIMENT",
+        readable=False,
+        help="Its folder, or its name below --root.",
+        autocompletion=_experiments,
     ),
 ]
 
