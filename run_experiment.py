@@ -2,7 +2,7 @@
 
 import sys
 
-from vendomini.cli.main import main
+from vendomini.cli.start import main
 
 sys.argv[1:] = ["run", *sys.argv[1:]]
 main()

@@ -459,6 +459,20 @@ def test_the_shell_completes_names_of_experiments(tmp_path: Path) -> None:
     assert done.stdout.split() == ["phase1", "phase2"]
 
 
+def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path) -> None:
+    loading = tmp_path / "typer.py"  # found first, and interrupted in the middle
+    loading.write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("vendomini"), "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--config", "configs/demo.yaml"]])
 def test_help_and_plan_load_nothing_heavy(arguments: list[str]) -> None:
     probe = (
