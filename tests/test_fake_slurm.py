@@ -78,8 +78,9 @@ def test_a_throttled_array_waits_in_the_queue_and_is_cancelled(
     (job,) = fake_slurm.jobs()
     first, *rest = (f"{job['id']}_{task}" for task in range(3))
     wait_until(lambda: slurm.jobs_in_queue([first])[first].state == "RUNNING")
-    assert slurm.pending_reasons([job["id"]]) == dict.fromkeys(rest, "JobArrayTaskLimit")
-    assert slurm.job_end_time(first) is not None
+    jobs = slurm.jobs_in_queue([job["id"]])
+    assert {jobs[name].reason for name in rest} == {"JobArrayTaskLimit"}
+    assert jobs[first].end_time_s is not None
     slurm.cancel([job["id"]])
     wait_until(lambda: not slurm.jobs_in_queue([job["id"]]))
     assert fake_slurm.is_idle()
@@ -99,7 +100,7 @@ def test_a_submission_whose_answer_was_lost_is_found_by_its_comment(
 
 def test_an_array_above_the_limit_is_refused(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
     fake_slurm.limit_arrays(2)
-    assert slurm.max_array_size() == 2
+    assert slurm.cluster_facts().max_array_size == 2
     with pytest.raises(SubmitError, match="Invalid job array specification"):
         submit(tmp_path, "--array=0-2", script="true")
 
@@ -116,5 +117,4 @@ def test_a_refusal_carries_slurms_own_words(fake_slurm: FakeSlurm, tmp_path: Pat
 def test_the_facts_are_those_of_the_real_cluster(fake_slurm: FakeSlurm) -> None:
     facts = slurm.cluster_facts()
     assert [partition.name for partition in facts.partitions] == ["cpu", "short", "gpu", "preempt"]
-    assert facts.accounting_is_usable
     assert facts.max_array_size == 1001

@@ -37,14 +37,12 @@ def partition(name: str, *nodes: Node, up: bool = True, limit: int | None = 2880
 
 
 FACTS = ClusterFacts(
-    slurm_version="22.05.8",
     partitions=(
         partition("cpu", CPU, limit=None),
         partition("gpu", A100, H100, CPU),
         partition("old", A100, up=False),
     ),
     max_array_size=1001,
-    accounting_is_usable=True,
 )
 
 
@@ -172,10 +170,8 @@ def test_cpus_and_memory_must_be_on_one_node(tmp_path: Path) -> None:
     memory_node = Node(name="m1", cpus=8, memory_mb=2_000_000)
     cpu_node = Node(name="c2", cpus=64, memory_mb=64_000)
     facts = ClusterFacts(
-        slurm_version="22.05.8",
         partitions=(partition("cpu", memory_node, cpu_node),),
         max_array_size=1001,
-        accounting_is_usable=True,
     )
     text = "engineless: {cpus: 64, memory: 1T}\n"
     with pytest.raises(ConfigError, match="has both `64` CPUs and `1024G`"):
@@ -189,10 +185,8 @@ def test_without_a_partition_jobs_go_to_the_default_one() -> None:
 
 def test_a_cluster_without_a_default_partition_needs_one_named() -> None:
     facts = ClusterFacts(
-        slurm_version="22.05.8",
         partitions=(partition("gpu", A100),),
         max_array_size=1001,
-        accounting_is_usable=True,
     )
     with pytest.raises(ConfigError, match="no default one") as caught:
         check_against(default_profile(), facts)

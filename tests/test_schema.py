@@ -18,7 +18,6 @@ from vendomini.schema import (
     defaults,
     find_setting,
     nearest,
-    section_keys,
     setting_keys,
 )
 from vendomini.yamlfile import parse_yaml
@@ -148,7 +147,6 @@ def test_a_misspelt_part_of_a_file_is_recognised_though_it_is_no_setting() -> No
 
 def test_the_keys_are_listed_in_the_order_of_the_schema() -> None:
     assert setting_keys(Agent)[:2] == ("kind", "model.name")
-    assert section_keys(File) == ("agent", "agent.model", "spare")
 
 
 def test_the_defaults_are_plain_data() -> None:
@@ -179,9 +177,9 @@ def test_a_setting_knows_whether_it_holds_several_values() -> None:
 
 
 @settings(deadline=None)
-@given(st.sampled_from([*setting_keys(File), *section_keys(File)]), st.data())
+@given(st.sampled_from(setting_keys(File)), st.data())
 def test_one_wrong_letter_still_finds_the_key(key: str, data: st.DataObject) -> None:
-    keys = [*setting_keys(File), *section_keys(File)]
+    keys = setting_keys(File)
     at = data.draw(st.integers(0, len(key) - 1))
     misspelt = key[:at] + "#" + key[at + 1 :]
     assert nearest(misspelt, keys) == key

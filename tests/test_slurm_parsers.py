@@ -248,7 +248,6 @@ def test_a_machine_without_slurm_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     [
         slurm.cluster_facts,
         lambda: slurm.jobs_in_queue(["75"]),
-        lambda: slurm.job_end_time("75"),
         lambda: slurm.jobs_with_comment("x"),
         lambda: slurm.endings(["75"]),
         lambda: slurm.cancel(["75"]),
@@ -283,8 +282,3 @@ def test_a_persons_own_formats_do_not_reach_the_questions(
     assert "SQUEUE_FORMAT" not in names
     assert "SQUEUE_STATES" not in names
     assert "SQUEUE_CLUSTERS" in names
-
-
-def test_a_cluster_that_keeps_no_accounts_is_known_as_such() -> None:
-    config = {"AccountingStorageType": "accounting_storage/none"}
-    assert not slurm.accounting_is_usable(config)

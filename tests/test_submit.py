@@ -3,6 +3,7 @@
 import os
 import pickle
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -316,7 +317,30 @@ def test_status_says_why_workers_wait_in_the_queue(
     assert "workers that wait in Slurm's queue: 1 (JobArrayTaskLimit)" in capsys.readouterr().out
     fake_slurm.go_down()
     assert show_status(experiment_of(request).folder, root=request.root, as_json=False) == 0
-    assert "Slurm does not say what waits" in capsys.readouterr().out
+    assert "Slurm does not say more" in capsys.readouterr().out
+
+
+def test_status_says_how_slurm_ended_a_worker_that_could_not(
+    fake_slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = request_for(tmp_path, "engine.latency_s=1.0")
+    run(request)
+    experiment = experiment_of(request)
+    wait_until(lambda: len(experiment.workers()) == 2)
+    for record in experiment.workers().values():
+        os.kill(record.process.pid, signal.SIGKILL)
+    wait_until(fake_slurm.is_idle)
+    capsys.readouterr()
+    assert show_status(experiment.folder, root=request.root, as_json=False) == 0
+    shown = capsys.readouterr().out
+    for name in experiment.workers():
+        assert f"worker {name} ended without a word: Slurm says FAILED" in shown
+    assert "no worker is alive: give the same `vendomini run` again" in shown
+    (fake_slurm.bin / "sacct").write_text("#!/bin/sh\necho accounting is disabled >&2; exit 1\n")
+    assert show_status(experiment.folder, root=request.root, as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert "accounting is disabled" in shown
+    assert "no worker is alive" in shown
 
 
 def test_workers_run_in_the_profiles_python(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

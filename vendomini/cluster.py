@@ -54,10 +54,8 @@ class ClusterFacts:
     `max_array_size` is the largest number of tasks in one array; 0 or 1 means no arrays.
     """
 
-    slurm_version: str
     partitions: tuple[Partition, ...]
     max_array_size: int
-    accounting_is_usable: bool  # whether sacct answers
 
     def partition(self, name: str | None) -> Partition | None:
         """The partition of that name, or the default one if None; None if there is no such."""

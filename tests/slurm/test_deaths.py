@@ -99,6 +99,10 @@ def test_workers_killed_at_many_points_change_nothing(
         lab.wait_until_over(job)
         assert not any(ending.startswith("COMPLETED") for ending in lab.endings(job).values())
     assert len(lab.experiment.finished()) < RUNS
+    # The killed could not say how they ended: `status` has it from Slurm.
+    told = set(lab.status()["ended_by_slurm"].values())
+    assert told
+    assert told <= {"FAILED", "CANCELLED"}
     finish(lab, expected)
     assert max(attempts(lab.experiment).values()) > 2
     assert sum(served.replayed for served in lab.served().values()) > 0

@@ -57,14 +57,12 @@ def test_the_facts_are_those_of_the_cluster(on_slurm: SlurmCluster) -> None:
         "gpu-a2": (Gpus(type="a100", count=4),),
         "gpu-h1": (Gpus(type="h100", count=8),),
     }
-    assert facts.max_array_size == on_slurm.max_array_size == slurm.max_array_size()
-    assert facts.accounting_is_usable
-    assert facts.slurm_version[0].isdigit()
+    assert facts.max_array_size == on_slurm.max_array_size
     check_against(default_profile(), facts)
 
 
 def test_the_largest_array_is_taken_and_one_more_is_refused(on_slurm: SlurmCluster) -> None:
-    size = slurm.max_array_size()
+    size = slurm.cluster_facts().max_array_size
     on_slurm.sbatch(f"--array=0-{size - 1}", "--hold", "--output=/dev/null", "--wrap=true")
     done = on_slurm.run(["sbatch", f"--array=0-{size}", "--hold", "--wrap=true"], check=False)
     assert "Invalid job array specification" in done.stderr
@@ -128,7 +126,7 @@ def test_the_end_time_is_the_start_and_the_limit(on_slurm: SlurmCluster) -> None
         ["squeue", "--noheader", f"--jobs={job}", "--format=%S"],
         extra_env={"SLURM_TIME_FORMAT": "%s"},
     )
-    assert slurm.job_end_time(job) == int(start.stdout) + 9 * 60
+    assert slurm.jobs_in_queue([job])[job].end_time_s == int(start.stdout) + 9 * 60
 
 
 def test_a_job_without_limit_has_no_end_time(on_slurm: SlurmCluster) -> None:
@@ -136,7 +134,7 @@ def test_a_job_without_limit_has_no_end_time(on_slurm: SlurmCluster) -> None:
         "--partition=preempt", "--time=UNLIMITED", "--output=/dev/null", "--wrap=sleep 600"
     )
     on_slurm.wait_until(lambda: on_slurm.states(job)[job] == "RUNNING")
-    assert slurm.job_end_time(job) is None
+    assert slurm.jobs_in_queue([job])[job].end_time_s is None
 
 
 def test_running_waiting_and_cancelled_tasks_are_told_apart(on_slurm: SlurmCluster) -> None:
@@ -149,7 +147,7 @@ def test_running_waiting_and_cancelled_tasks_are_told_apart(on_slurm: SlurmClust
         rest[0]: "PENDING",
         rest[1]: "PENDING",
     }
-    assert slurm.pending_reasons([job]) == dict.fromkeys(rest, "JobArrayTaskLimit")
+    assert {jobs[name].reason for name in rest} == {"JobArrayTaskLimit"}
     assert set(slurm.jobs_in_queue([first])) == {first}
     slurm.cancel([rest[0]])
     assert set(slurm.jobs_in_queue([job])) == {first, rest[1]}
@@ -164,8 +162,6 @@ def test_ids_that_never_were_are_not_in_the_queue(on_slurm: SlurmCluster) -> Non
     assert slurm.jobs_in_queue(["1", "2_3"]) == {}
     assert slurm.endings(["1"]) == {}
     slurm.cancel(["1"])
-    with pytest.raises(SubmitError, match="knows no job `1`"):
-        slurm.job_end_time("1")
     with pytest.raises(SubmitError, match="the environment says Slurm job `1`"):
         slurm.allocation({"SLURM_JOB_ID": "1"})
 

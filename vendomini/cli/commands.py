@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -18,8 +18,8 @@ from vendomini.errors import ConfigError, StoreError, SubmitError
 from vendomini.phase import Run
 from vendomini.prepare import Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
 from vendomini.profile import default_profile, load_profile
-from vendomini.slurm import QueuedJob
-from vendomini.status import states, status_of
+from vendomini.slurm import endings
+from vendomini.status import Status, states, status_of
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import (
@@ -28,6 +28,9 @@ from vendomini.submit import (
 )
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
+
+STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
+"""States of a job that was started again since: its earlier start has no ending of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,7 @@ def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
     """`status`."""
     experiment = _experiment(folder, root)
     status = status_of(experiment)
-    queue, silence = _why_waiting(experiment) if status.runs.waiting else ({}, None)
+    slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
     if as_json:
         _print_json(
             {
@@ -163,13 +166,14 @@ def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
                 "orphaned": status.orphaned,
                 "slurm": [
                     {"group": group, "job": job.id, "state": job.state, "reason": job.reason}
-                    for group, jobs in queue.items()
+                    for group, jobs in slurm.queue.items()
                     for job in jobs
                 ],
+                "ended_by_slurm": {name: end.state for name, end in slurm.endings.items()},
             }
         )
     else:
-        show.status(status, queue, silence)
+        show.status(status, slurm)
     return 0
 
 
@@ -192,17 +196,29 @@ def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool)
 # -- private -------------------------------------------------------------------------------
 
 
-def _why_waiting(experiment: Experiment) -> tuple[dict[str, list[QueuedJob]], str | None]:
-    """What Slurm says of an experiment's workers, by group; or why it says nothing.
+def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:
+    """What Slurm says of workers that wait, and of those that ended without a word.
 
     The files have told everything else: a Slurm that does not answer takes nothing away.
     """
-    if not experiment.slurm_jobs():
-        return {}, None
+    silent = {
+        worker.record.slurm.job: worker.record.incarnation
+        for worker in status.workers
+        if worker.record.slurm and not worker.is_alive and worker.record.state != "ended"
+    }
+    if not silent and not experiment.slurm_jobs():
+        return show.SlurmWords()
+    words = show.SlurmWords()
     try:
-        return workers_in_queue(experiment), None
+        words = replace(words, queue=workers_in_queue(experiment))
+        ended = {
+            silent[job]: ending
+            for job, ending in endings(silent).items()
+            if job in silent and ending.state not in STILL_THERE
+        }
     except SubmitError as error:
-        return {}, str(error)
+        return replace(words, silence=str(error))
+    return replace(words, endings=ended)
 
 
 def _refuse_options(request: Request) -> None:
@@ -237,8 +253,6 @@ def _experiment(folder: Path, root: Path) -> Experiment:
 
 def _only_unfinished(plan: Plan, finished: set[str]) -> Plan:
     """The plan without groups that have nothing left to play."""
-    from dataclasses import replace
-
     left = [group for group in plan.groups if not finished.issuperset(group.run_ids)]
     return replace(plan, groups=tuple(left))
 

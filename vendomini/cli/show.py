@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -22,7 +22,7 @@ from rich.text import Text
 
 from vendomini.errors import VendoMiniError
 from vendomini.prepare import GroupPlan, Plan
-from vendomini.slurm import QueuedJob
+from vendomini.slurm import Ending, QueuedJob
 from vendomini.status import Status
 from vendomini.store.experiment import Experiment, Extension
 from vendomini.submit import Submitted
@@ -85,11 +85,19 @@ def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
     say(f"see how it goes with: vendomini status {shlex.quote(str(experiment.folder))}")
 
 
-def status(status: Status, queue: Mapping[str, Sequence[QueuedJob]], silence: str | None) -> None:
-    """Runs by group, workers that live or wait in Slurm's queue, and the last errors.
-
-    `silence` is why Slurm says nothing; None if it was not asked, or answered.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmWords:
+    """What Slurm adds to an experiment's files: workers in its queue by group, and how it ended
+    workers, by incarnation. `silence` is why it says nothing; None: it was not asked, or answered.
     """
+
+    queue: Mapping[str, Sequence[QueuedJob]] = field(default_factory=dict)
+    endings: Mapping[str, Ending] = field(default_factory=dict)
+    silence: str | None = None
+
+
+def status(status: Status, slurm: SlurmWords) -> None:
+    """Runs by group, workers that live, wait in Slurm's queue or were ended, the last errors."""
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
     _print_table(
@@ -118,7 +126,15 @@ def status(status: Status, queue: Mapping[str, Sequence[QueuedJob]], silence: st
             OUT.print(
                 f"worker {record.incarnation} ended: {record.problem}", markup=False, soft_wrap=True
             )
-    for group, jobs in queue.items():
+        elif record.incarnation in slurm.endings:
+            ending = slurm.endings[record.incarnation]
+            OUT.print(
+                f"worker {record.incarnation} ended without a word: Slurm says {ending.state}, "
+                f"exit {ending.exit_code}, signal {ending.signal}",
+                markup=False,
+                soft_wrap=True,
+            )
+    for group, jobs in slurm.queue.items():
         reasons = Counter(job.reason for job in jobs if job.state == "PENDING")
         for reason, number in reasons.items():
             OUT.print(
@@ -126,11 +142,10 @@ def status(status: Status, queue: Mapping[str, Sequence[QueuedJob]], silence: st
                 markup=False,
                 soft_wrap=True,
             )
-    if silence is not None:
-        OUT.print(f"Slurm does not say what waits: {silence}", markup=False, soft_wrap=True)
-    elif (
-        status.runs.waiting and not queue and not any(worker.is_alive for worker in status.workers)
-    ):
+    if slurm.silence is not None:
+        OUT.print(f"Slurm does not say more: {slurm.silence}", markup=False, soft_wrap=True)
+    is_served = slurm.queue or any(worker.is_alive for worker in status.workers)
+    if status.runs.waiting and not is_served:
         OUT.print(
             "no worker is alive: give the same `vendomini run` again to go on",
             markup=False,

@@ -9,7 +9,7 @@ from vendomini.schema.check import (
     find_setting,
     unknown_key,
 )
-from vendomini.schema.fields import defaults, section_keys, setting_keys
+from vendomini.schema.fields import defaults, setting_keys
 from vendomini.schema.words import nearest, shown
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "defaults",
     "find_setting",
     "nearest",
-    "section_keys",
     "setting_keys",
     "shown",
     "unknown_key",

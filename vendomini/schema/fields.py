@@ -22,11 +22,6 @@ def setting_keys(schema: type) -> tuple[str, ...]:
     return tuple(key for key, section in keys_of(schema) if not section)
 
 
-def section_keys(schema: type) -> tuple[str, ...]:
-    """The dotted keys of all sections, in the schema's order."""
-    return tuple(key for key, section in keys_of(schema) if section)
-
-
 @functools.cache
 def fields_of(schema: type) -> dict[str, tuple["Field[Any]", Any]]:
     """Each field of a dataclass with its resolved type."""

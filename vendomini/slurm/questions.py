@@ -36,33 +36,14 @@ UNKNOWN_JOB = "Invalid job id specified"
 
 
 def cluster_facts() -> ClusterFacts:
-    """What the cluster says of itself; asks three times."""
+    """What the cluster says of itself; asks twice."""
     config = parse_config(ask("scontrol", "show", "config"))
     return ClusterFacts(
-        slurm_version=config.get("SLURM_VERSION", "unknown"),
         partitions=parse_partitions(
             ask("sinfo", "--noheader", "--Node", f"--format={NODE_FORMAT}")
         ),
         max_array_size=_max_array_size(config),
-        accounting_is_usable=accounting_is_usable(config),
     )
-
-
-def max_array_size() -> int:
-    """The largest number of tasks that one array can have here."""
-    return _max_array_size(parse_config(ask("scontrol", "show", "config")))
-
-
-def accounting_is_usable(config: Mapping[str, str]) -> bool:
-    """Whether sacct answers: the site keeps accounts, and they can be asked now."""
-    kept_in = config.get("AccountingStorageType", "")
-    if kept_in in ("", "(null)", "accounting_storage/none"):
-        return False
-    try:
-        ask("sacct", "--noheader", "--allocations", "--format=JobID", "--starttime=now")
-    except SubmitError:
-        return False
-    return True
 
 
 def jobs_in_queue(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
@@ -87,28 +68,6 @@ def jobs_in_queue(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
     return {
         job.id: job for job in parse_queue(text) if job.id in wanted or _main_id(job.id) in wanted
     }
-
-
-def pending_reasons(job_ids: Iterable[str]) -> dict[str, str]:
-    """Why those of the jobs that wait are waiting, in Slurm's words, by id."""
-    return {
-        job_id: job.reason
-        for job_id, job in jobs_in_queue(job_ids).items()
-        if job.state == "PENDING"
-    }
-
-
-def job_end_time(job_id: str) -> int | None:
-    """When a running job, ``75`` or ``75_3``, is stopped, in seconds since the epoch; None: never.
-
-    Raises `SubmitError` if Slurm does not know the job.
-    """
-    text = _show_job(job_id)
-    if not text:
-        raise SubmitError(
-            f"Slurm knows no job `{job_id}`", hint="it may have ended: `sacct` tells how"
-        )
-    return parse_job(text).end_time_s
 
 
 def jobs_with_comment(comment: str) -> list[str]:
