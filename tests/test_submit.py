@@ -336,6 +336,13 @@ def test_status_says_how_slurm_ended_a_worker_that_could_not(
     for name in experiment.workers():
         assert f"worker {name} ended without a word: Slurm says FAILED" in shown
     assert "no worker is alive: give the same `vendomini run` again" in shown
+    # A job that was started again: what Slurm says is the state of its later start.
+    places = [record.slurm for record in experiment.workers().values() if record.slurm]
+    rows = "\n".join(f"{place.job}|RUNNING|0:0" for place in places)
+    (fake_slurm.bin / "sacct").write_text(f"#!/bin/sh\necho '{rows}'\n")
+    assert len(slurm.endings(place.job for place in places)) == 2
+    assert show_status(experiment.folder, root=request.root, as_json=False) == 0
+    assert "ended without a word" not in capsys.readouterr().out
     (fake_slurm.bin / "sacct").write_text("#!/bin/sh\necho accounting is disabled >&2; exit 1\n")
     assert show_status(experiment.folder, root=request.root, as_json=False) == 0
     shown = capsys.readouterr().out

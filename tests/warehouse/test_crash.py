@@ -60,6 +60,19 @@ def test_looping_sets_in_with_the_last_of_so_many_equal_steps(threshold: str, re
     assert (crash.type, crash.onset) == ("looping", 30 + repeats - 1)
 
 
+def test_a_loop_that_a_wait_has_broken_is_no_sign_that_is_left() -> None:
+    recovered: list[Call | Decision | None] = [order(), CHECK, BUDGET, INBOX, quote(1)] * 3
+    start: list[Call | Decision | None] = [VARIED[day % len(VARIED)] for day in range(30)]
+    loop: list[Call | Decision | None] = [quote(5)] * 4
+
+    def severity(last: Call) -> str | None:
+        crash = run(listed([*start, *loop, *recovered, *loop, last])).outcome.crash
+        return None if crash is None else crash.severity
+
+    assert severity(quote(5)) == "hard"
+    assert severity(WAIT) == "soft"
+
+
 def test_waiting_is_not_looping_and_breaks_a_loop() -> None:
     assert run(after_varied(WAIT)).signs() == {}
     assert "looping" not in run(after_varied(quote(5), quote(5), WAIT)).signs()
