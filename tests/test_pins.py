@@ -73,3 +73,19 @@ def test_a_group_that_does_not_exist_cannot_start_anew(played: Request) -> None:
     with pytest.raises(ConfigError, match="no group `other`") as caught:
         run(replace(played, restart_groups=("other",)))
     assert GROUP in caught.value.hint
+    with pytest.raises(ConfigError, match="no group `other`"):
+        run(replace(played, restart_groups=(GROUP, "other")))
+    assert not experiment_of(played).path("archive").exists()
+
+
+def test_one_group_starting_anew_does_not_excuse_another_and_nothing_is_moved(
+    played: Request,
+) -> None:
+    both = f"grid.agent.model.name=[{GROUP},other/model]"
+    assert run(replace(played, overrides=(both,))) == 0
+    done = outcomes(experiment_of(played))
+    again = replace(played, overrides=(both, "engine.dtype=float16"), restart_groups=(GROUP,))
+    with pytest.raises(ConfigError, match="group `other/model`"):
+        run(again)
+    assert outcomes(experiment_of(played)) == done
+    assert not experiment_of(played).path("archive").exists()

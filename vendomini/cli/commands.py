@@ -122,8 +122,8 @@ def run(request: Request) -> int:
     play = way_to_play(experiment, prepared.plan, prepared.runs, prepared.profile)
     if experiment.exists():
         experiment.check()
+        _refuse_other_engine(experiment, prepared.plan, anew=request.restart_groups)
         _restart(experiment, prepared.plan, request.restart_groups)
-        _refuse_other_engine(experiment, prepared.plan)
     elif request.restart_groups:
         raise ConfigError("--restart-group: nothing was played yet", hint="leave the option away")
     extension = experiment.extend(prepared.text, prepared.every_run)
@@ -272,12 +272,15 @@ def _restart(experiment: Experiment, plan: Plan, wanted: Sequence[str]) -> None:
                 f"--restart-group: workers are playing group `{key}`",
                 hint="stop them first; `vendomini status` names them",
             )
-        kept_in = experiment.set_aside(set(group.run_ids), pin_key(key))
+    for key in dict.fromkeys(wanted):  # all of them are possible: from here on files move
+        kept_in = experiment.set_aside(set(by_key[key].run_ids), pin_key(key))
         show.say(f"group `{key}` starts anew; what there was of it is in {kept_in}")
 
 
-def _refuse_other_engine(experiment: Experiment, plan: Plan) -> None:
+def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[str]) -> None:
     for group in plan.groups:
+        if group.key in anew:
+            continue
         pinned = experiment.pinned(pin_key(group.key))
         if pinned is None or group.spec is None:
             continue
