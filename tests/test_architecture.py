@@ -12,7 +12,8 @@ import vendomini
 PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
-    {"chat", "hardware", "cluster", "phase", "yamlfile", "schema", "identity", "interpolation"},
+    {"chat", "hardware", "cluster"},
+    {"phase", "yamlfile", "schema", "identity", "interpolation"},
     {"config", "profile", "models", "slurm", "store"},
     {"planner", "workloads", "engines"},
     {"prepare", "worker"},

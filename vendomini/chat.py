@@ -7,11 +7,13 @@ offers a pause in a long computation, and is sent an empty tuple.
 """
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
+
+from vendomini.errors import EngineDead
 
 REQUEST_VERSION = 1
 """Version of the hashed form of a request. A change of it makes old reply logs unreadable."""
@@ -22,6 +24,7 @@ SeedSupport: TypeAlias = Literal["exact", "best_effort", "none"]
 Kind: TypeAlias = Literal["chat", "completion", "score"]
 Format: TypeAlias = Literal["text", "schema"]
 Thinking: TypeAlias = Literal["default", "off", "on"]
+Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +187,8 @@ def request_seed(phase_seed: int, replication: int, ask_index: int, position: in
 
 
 def sample_seed(seed: int, sample: int) -> int:
-    """The seed of choice `sample` of a request with several; that of choice 0 is the request's."""
-    return seed if sample == 0 else _seed_from(f"{seed}#{sample}")
+    """The seed of choice `sample` of a request with several, as vLLM counts them on."""
+    return seed + sample
 
 
 def seeded(request: Request, seed: int) -> Request:
@@ -253,41 +256,98 @@ class EngineFeatures:
 class EngineSpec:
     """All that is needed to open one engine.
 
-    `model` is a hub id or a local folder. Lengths are in tokens.
+    `model` is a hub id or a local folder. Lengths are in tokens. `None` leaves the choice to
+    the engine.
     """
 
     backend: Literal["hf", "vllm", "openai", "scripted"]
     model: str
     revision: str | None = None  # None: the model's default branch
-    dtype: str | None = None  # None: the engine's own choice
+    dtype: str | None = None
     quantization: str | None = None  # None: as the checkpoint is
+    device: Device = "auto"
     gpus: int = 0
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     max_model_len: int | None = None  # None: the model's own
-    concurrency: int | None = None  # most live episodes; None: no limit of the engine's
+    concurrency: int | None = None  # most live episodes; None: what the KV cache holds
+    gpu_memory_utilization: float | None = None
+    kv_cache_memory_bytes: int | None = None
+    block_size: int | None = None  # tokens a KV block
+    enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    attn_implementation: str | None = None  # hf only; None: flash_attention_2 where it can, or sdpa
+    thinking: bool = False  # whether requests will ask for thinking and a schema together
+    python: str | None = None  # of the child's own environment; None: this one
+    container: str | None = None  # image that the child runs in
+    base_url: str | None = None  # openai only: where the server is
+    start_timeout_s: float = 1800.0
+    request_timeout_s: float = 600.0
     script: str | None = None  # scripted only: a recorded log; None: the built-in
     latency_s: float = 0.0  # scripted only: seconds each reply takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a started engine can hold. None: it does not say.
+
+    `kv_cache_tokens` is how many tokens of conversations fit its KV cache at once;
+    `max_model_len` is the longest single one.
+    """
+
+    kv_cache_tokens: int | None = None
+    max_model_len: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy an engine is. `preemptions` counts since it started: conversations that lost
+    their place in the KV cache in the middle of a reply."""
+
+    running: int
+    waiting: int
+    preemptions: int
 
 
 class Engine(Protocol):
     """Answers requests, many at a time.
 
-    Raises `EngineError` when it cannot answer any more; a prompt that is too long is a
-    reply with finish reason ``context``, not an error.
+    Raises `EngineError` when it cannot answer a request, and `EngineDead` when it can answer
+    none any more; a prompt that is too long is a reply with finish reason ``context``.
     """
 
     @property
     def features(self) -> EngineFeatures: ...
 
+    @property
+    def capacity(self) -> Capacity:
+        """Known once it has started."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What really serves, once it has started: versions, device, attention, KV cache."""
+        ...
+
     async def start(self) -> None:
-        """Load the model; return when the first request may come."""
+        """Load the model; return when the first request may come.
+
+        Raises `EngineError` with the root cause if it cannot.
+        """
         ...
 
     async def answer(self, request: Request) -> Reply: ...
 
+    async def load(self) -> Load | None:
+        """None: it does not say."""
+        ...
+
+    async def died(self) -> EngineDead:
+        """Wait until it has died by itself, and tell of what. Never returns where it cannot."""
+        ...
+
     async def stop(self) -> None:
-        """Free everything; allowed at any time, also twice."""
+        """Free everything and leave nothing behind; allowed at any time, also twice."""
         ...
 
 

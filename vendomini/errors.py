@@ -5,6 +5,7 @@ VendoMiniError
 ├── PlanError         no hardware in the cluster fits the request
 ├── SubmitError       Slurm refused the job
 ├── EngineError       the model could not be loaded or stopped answering
+│   └── EngineDead    the engine's process has ended: nothing will be answered any more
 └── StoreError        an experiment's folder is missing, locked or inconsistent
     └── ReplayError   a run, started again, asked something else than it had asked before
 """
@@ -40,6 +41,10 @@ class EngineError(VendoMiniError):
     """A model could not be loaded or stopped answering."""
 
     exit_code: ClassVar[int] = 3
+
+
+class EngineDead(EngineError):
+    """An engine has ended by itself: it answers this request no more, and no other."""
 
 
 class StoreError(VendoMiniError):

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from vendomini.chat import Device
+
 Scalar: TypeAlias = str | int | float | bool | None
 AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
 Backend: TypeAlias = Literal["auto", "hf", "vllm", "openai", "scripted"]
@@ -43,6 +45,18 @@ class EngineSettings:
     pipeline_parallel_size: int | None = field(default=None, metadata={"ge": 1})
     max_model_len: int | None = field(default=None, metadata={"ge": 1})
     concurrency: int | None = field(default=None, metadata={"ge": 1})  # most live episodes
+    device: Device = "auto"  # auto: cuda where a GPU is there, else cpu, and the worker says so
+    gpu_memory_utilization: float | None = field(default=None, metadata={"gt": 0, "le": 1})
+    kv_cache_memory_bytes: int | None = field(default=None, metadata={"ge": 1})
+    block_size: int | None = field(default=None, metadata={"ge": 1})  # tokens a KV block
+    enable_prefix_caching: bool = True
+    enforce_eager: bool = False  # vllm: no graphs and no compilation
+    attn_implementation: str | None = None  # hf: sdpa, flash_attention_2, eager
+    python: str | None = None  # interpreter of the engine's own environment
+    container: str | None = None  # image the engine runs in, by apptainer
+    base_url: str | None = None  # openai: such as http://127.0.0.1:8000/v1
+    start_timeout_s: float = field(default=1800.0, metadata={"gt": 0})
+    request_timeout_s: float = field(default=600.0, metadata={"gt": 0})
     script: str | None = None  # scripted engine: path of a recorded reply log
     latency_s: float = field(default=0.0, metadata={"ge": 0})  # scripted engine: seconds a reply
 

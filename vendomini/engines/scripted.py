@@ -7,11 +7,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
 from vendomini.chat import (
+    Capacity,
     ChatRequest,
     Choice,
     EngineFeatures,
@@ -22,7 +23,7 @@ from vendomini.chat import (
     request_hash,
     sample_seed,
 )
-from vendomini.errors import EngineError
+from vendomini.errors import EngineDead, EngineError
 
 Script: TypeAlias = Callable[[Request], Reply | str] | Sequence[Reply | str] | Mapping[str, Reply]
 """A function of the request, replies in the order of asking, or replies by request hash."""
@@ -42,6 +43,9 @@ class ScriptedEngine:
         seed_support="exact",
     )
 
+    capacity = Capacity()
+    facts: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, script: Script, *, latency_s: float = 0.0) -> None:
         self.latency_s = latency_s
         self.answered = 0
@@ -58,6 +62,13 @@ class ScriptedEngine:
         if isinstance(answer, Reply):
             return answer
         return _reply_of(answer, request, seconds=self.latency_s)
+
+    async def load(self) -> None:
+        """It has no queue."""
+
+    async def died(self) -> EngineDead:
+        """Never: it is part of this process."""
+        return await asyncio.Future()
 
     async def stop(self) -> None:
         """Nothing to free."""
