@@ -59,7 +59,7 @@ def answers_for(
 
     appender = Appender(log, Disk())
     answers = Answers(
-        RUN, attempt, logged=logged or {}, engine=engine, log=appender, before_first=nothing
+        RUN, attempt, logged=logged or {}, engine=engine, log=appender, before_asking=nothing
     )
     return answers, appender
 

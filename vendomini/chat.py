@@ -277,7 +277,8 @@ class EngineSpec:
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
     attn_implementation: str | None = None  # hf only; None: flash_attention_2 where it can, or sdpa
-    thinking: bool = False  # whether requests will ask for thinking and a schema together
+    thinking: bool = False  # whether requests will ask for thinking
+    reasoning_parser: str | None = None  # vllm only, for thinking; None: by the model's name
     python: str | None = None  # of the child's own environment; None: this one
     container: str | None = None  # image that the child runs in
     base_url: str | None = None  # openai only: where the server is

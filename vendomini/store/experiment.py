@@ -68,6 +68,10 @@ class Experiment:
     def steps_path(self, incarnation: str) -> Path:
         return self.path("logs", f"{incarnation}.steps.jsonl")
 
+    def engine_log_path(self, incarnation: str) -> Path:
+        """What the engine's process itself wrote."""
+        return self.path("logs", f"{incarnation}.engine.log")
+
     # -- reading -------------------------------------------------------------------------
 
     def exists(self) -> bool:

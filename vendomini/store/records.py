@@ -64,6 +64,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     engine: Mapping[str, Any] | None = None  # the spec it was opened with; None: never asks
     provenance: Mapping[str, str] = {}
     problem: str | None = None  # why it ended early
+    doing: str | None = None  # what it waits for before it works: its engine's own words
+    engine_facts: Mapping[str, str] = {}  # what really serves: versions, device, attention
 
 
 class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,7 +39,7 @@ class Answers:
         logged: Mapping[tuple[int, int], Logged],
         engine: Engine | None,
         log: Appender,
-        before_first: Callable[[], Awaitable[None]],
+        before_asking: Callable[[], Awaitable[None]],
     ) -> None:
         self.replies = 0
         self.replayed = 0
@@ -51,7 +51,7 @@ class Answers:
         self._logged = logged
         self._engine = engine
         self._log = log
-        self._before_first = before_first  # awaited before the first reply that is not replayed
+        self._before_asking = before_asking  # awaited before each request that is not replayed
         self._ask = 0
         self._diverged_at: int | None = None  # the ask at which the log ended
 
@@ -134,7 +134,7 @@ class Answers:
             raise EngineError(
                 f"the engine cannot do {missing}", hint="choose another `engine.backend`"
             )
-        await self._before_first()
+        await self._before_asking()
         return await self._engine.answer(request)
 
 

@@ -111,15 +111,24 @@ async def _live(job: Job) -> Ended:
         )
     place = _allocation(os.environ)
     drain = Drain(deadline=_deadline(job, place), drain_s=job.drain_s)
+    identity = _identity(job, place)
+    log = experiment.engine_log_path(identity.incarnation)
+    heard: list[str] = []
+
+    def engine_says(text: str) -> None:
+        heard[:] = [text]
+        say(text)
+
     worker = Worker(
         experiment,
         job,
-        identity=_identity(job, place),
+        identity=identity,
         workload=workload_named(runs[0].workload),
-        engine=None if job.engine is None else engine_for(job.engine),
+        engine=None if job.engine is None else engine_for(job.engine, log=log, said=engine_says),
         watch=Watch(experiment, dead_after_s=job.dead_after_s, ask_slurm=SlurmMemory().is_over),
         drain=drain,
         said=say,
+        doing=lambda: heard[-1] if heard else None,
     )
     _handle_signals(drain)
     return await worker.work()

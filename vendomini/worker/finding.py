@@ -39,11 +39,10 @@ class Finder:
         self._watch = watch
         self._looked_at = float("-inf")
 
-    @property
-    def limit(self) -> int:
+    def limit(self, at_most: int) -> int:
         """Most live runs: what the engine can hold, and no more than a fair share of the rest."""
         share = -(-max(self.remaining, 1) // max(self._job.workers, 1))
-        return max(1, min(self._job.concurrency, share))
+        return max(1, min(at_most, share))
 
     def load(self) -> None:
         """Learn which runs the group has."""
@@ -80,10 +79,10 @@ class Finder:
         self.remaining = found.remaining
         return found
 
-    def claim_some(self, live: int) -> list[tuple[str, int]]:
+    def claim_some(self, wanted: int) -> list[tuple[str, int]]:
         """Claim the next few runs of the queue. A run that somebody else has is passed over."""
         taken: list[tuple[str, int]] = []
-        wanted = min(CLAIM_BATCH, self.limit - live)
+        wanted = min(CLAIM_BATCH, wanted)
         while self.queue and len(taken) < wanted:
             run, attempt = self.queue.pop(0)
             if not self._claims.take(run, attempt):

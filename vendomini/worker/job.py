@@ -21,6 +21,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     pin_key: str
     engine: EngineSpec | None  # None: the runs of this group never ask
     concurrency: int  # most live episodes of one worker
+    # The longest conversation of a run, in tokens: what one live episode needs of the KV cache.
+    # None: not known, and `concurrency` alone decides.
+    conversation_tokens: int | None = None
     workers: int  # how many were planned; a worker leaves work for that many
     only: tuple[str, ...] | None = None  # ids to play; None: the whole group
     minutes: int | None = None  # the time limit; None: there is none

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import msgspec
 
 from vendomini.chat import Engine
-from vendomini.errors import ConfigError, EngineError, ReplayError, StoreError, VendoMiniError
+from vendomini.errors import (
+    ConfigError,
+    EngineDead,
+    EngineError,
+    ReplayError,
+    StoreError,
+    VendoMiniError,
+)
 from vendomini.phase import Run, settings_of
 from vendomini.store.claims import Claims
 from vendomini.store.experiment import Experiment
@@ -26,6 +33,7 @@ from vendomini.store.records import (
 )
 from vendomini.worker.drive import Answers, drive
 from vendomini.worker.job import Job
+from vendomini.worker.pace import Pace
 from vendomini.workloads.workload import Workload
 
 
@@ -61,6 +69,7 @@ class Player:
         claims: Claims,
         logs: Logs,
         index: ReplyIndex,
+        pace: Pace,
         is_fresh: Callable[[], bool],
         said: Callable[[str], None],
     ) -> None:
@@ -73,6 +82,7 @@ class Player:
         self._claims = claims
         self._logs = logs
         self._index = index
+        self._pace = pace
         self._is_fresh = is_fresh
         self._say = said
         self._writers: dict[str, StepWriter] = {}
@@ -85,9 +95,11 @@ class Player:
         return self.tally.ended_steps + sum(each.count for each in list(self._writers.values()))
 
     async def play(self, run: Run, attempt: int) -> None:
-        """Raises `StoreError` when the disk fails and `ConfigError` when another engine is
-        pinned: then no run can go on. Every other error is this run's alone."""
+        """Raises `StoreError` when the disk fails, `ConfigError` when another engine is pinned and
+        `EngineDead` when there is none any more: then no run can go on. Every other error is this
+        run's alone."""
         started = time.monotonic()
+        self._pace.begin(run.id)
         writer = self._writers[run.id] = StepWriter(self._logs.steps, run.id)
         try:
             logged = {}
@@ -100,7 +112,7 @@ class Player:
                 logged=logged,
                 engine=self._engine,
                 log=self._logs.replies,
-                before_first=self._pin,
+                before_asking=lambda: self._may_ask(run.id),
             )
             episode = self._workload.play(
                 settings_of(run.settings, self._workload.settings_type),
@@ -111,6 +123,8 @@ class Player:
             outcome = encode(await drive(episode, answers))
         except ReplayError as error:
             await self._fail(run, attempt, "replay", error)
+        except EngineDead:
+            raise
         except EngineError as error:
             self.tally.engine_failures += 1
             self.tally.engine_problem = str(error)
@@ -126,6 +140,7 @@ class Player:
             record = ResultRecord(run=run.id, outcome=msgspec.Raw(outcome), served=served)
             await asyncio.to_thread(self._publish, record)
         finally:
+            self._pace.leave(run.id)
             self.tally.ended_steps += self._writers.pop(run.id).count
 
     def _served(self, attempt: int, answers: Answers, *, seconds: float) -> Served:
@@ -170,6 +185,10 @@ class Player:
         )
         await asyncio.to_thread(self._logs.flush)
         await asyncio.to_thread(self._experiment.publish_error, record)
+
+    async def _may_ask(self, run: str) -> None:
+        await self._pin()
+        await self._pace.turn(run)
 
     async def _pin(self) -> None:
         """Before the group's first reply: what serves it is written down, and holds for all."""

@@ -1,13 +1,14 @@
 """The life of a worker: look for work, open the engine, claim, play, publish, leave."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from vendomini.chat import Engine
-from vendomini.errors import StoreError, VendoMiniError
+from vendomini.errors import EngineDead, EngineError, StoreError, VendoMiniError
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import Heartbeat
@@ -16,11 +17,13 @@ from vendomini.store.records import WorkerRecord
 from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
 from vendomini.worker.job import Job
+from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_live
 from vendomini.worker.playing import Player
 from vendomini.worker.search import Found
 from vendomini.workloads.workload import Workload
 
 POLL_S = 1.0
+SIGNALS_APART_S = 0.5
 ENGINE_FAILURES_IN_A_ROW = 8
 """With no finished run in between: then the engine is taken for broken and the worker leaves."""
 
@@ -63,9 +66,14 @@ class Worker:
         watch: Watch,
         drain: Drain,
         said: Callable[[str], None],
+        doing: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._job = job
         self._engine = engine
         self._engine_is_open = False
+        self._engine_tasks: set[asyncio.Task[None]] = set()
+        self._pace = Pace(job.concurrency)
+        self._doing = doing
         self._drain = drain
         self._drain.changed = self._on_drain
         self._asked_to_drain = asyncio.Event()
@@ -73,6 +81,7 @@ class Worker:
         self._say = said
         self._loop: asyncio.AbstractEventLoop | None = None  # None: not at work yet
         self._live: dict[asyncio.Task[None], tuple[str, int]] = {}
+        self._handed_back: list[tuple[str, int]] = []  # attempts that lost their engine
         self._claims = Claims(experiment, identity.incarnation)
         self._logs = Logs(experiment, identity.incarnation, failed=self._fail)
         self._heartbeat = Heartbeat(
@@ -100,6 +109,7 @@ class Worker:
             claims=self._claims,
             logs=self._logs,
             index=ReplyIndex(experiment, is_wanted=self._finder.runs.__contains__),
+            pace=self._pace,
             is_fresh=lambda: self._heartbeat.is_fresh,
             said=said,
         )
@@ -119,8 +129,7 @@ class Worker:
             raise
         finally:
             await self._let_go()
-            if self._engine is not None and self._engine_is_open:
-                await self._engine.stop()
+            await self._close_engine()
             self._leave()
         return Ended(
             runs=self._player.tally.done,
@@ -155,7 +164,12 @@ class Worker:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._live) < self._finder.limit
+        return self._room > 0 and not (self._live and self._pace.is_crowded)
+
+    @property
+    def _room(self) -> int:
+        """How many more runs may be begun."""
+        return self._finder.limit(self._pace.limit) - len(self._live)
 
     @property
     def _looked_lately(self) -> bool:
@@ -163,14 +177,84 @@ class Worker:
         return bool(self._live) and self._finder.looked_lately()
 
     async def _begin_some(self) -> None:
-        if not self._engine_is_open:
-            self._engine_is_open = True
-            if self._engine is not None:
-                await self._engine.start()
-            await asyncio.to_thread(lambda: self._heartbeat.change(state="working"))
-        for run, attempt in await asyncio.to_thread(self._finder.claim_some, len(self._live)):
+        if not self._engine_is_open and not await self._open_engine():
+            return
+        for run, attempt in await asyncio.to_thread(self._finder.claim_some, self._room):
             task = asyncio.create_task(self._player.play(self._finder.runs[run], attempt))
             self._live[task] = (run, attempt)
+
+    async def _open_engine(self) -> bool:
+        """Load the model, before anything is claimed. False if it was told to leave meanwhile."""
+        engine = self._engine
+        facts: Mapping[str, str] = {}
+        if engine is not None:
+            opening = asyncio.create_task(engine.start())
+            while not opening.done() and self._drain.reason is None:
+                await self._look_up({opening}, at_most=POLL_S)
+            if self._drain.reason is not None:
+                opening.cancel()
+                await asyncio.wait({opening})
+                return False
+            opening.result()
+            most = most_live(
+                engine.capacity,
+                conversation_tokens=self._job.conversation_tokens,
+                at_most=self._job.concurrency,
+            )
+            self._pace.set_most(most)
+            if engine.capacity.kv_cache_tokens is not None:
+                self._say(
+                    f"up to {most} live runs: the KV cache holds "
+                    f"{engine.capacity.kv_cache_tokens:,} tokens, a conversation needs up to "
+                    f"{self._job.conversation_tokens or 0:,}"
+                )
+            facts = engine.facts
+            self._engine_tasks = {
+                asyncio.create_task(self._outlive(engine)),
+                asyncio.create_task(self._keep_pace(engine)),
+            }
+        self._engine_is_open = True
+        await asyncio.to_thread(
+            lambda: self._heartbeat.change(state="working", engine_facts=dict(facts))
+        )
+        return True
+
+    async def _outlive(self, engine: Engine) -> None:
+        await self._leave_without_engine(await engine.died())
+
+    async def _keep_pace(self, engine: Engine) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                load = await engine.load()
+            except EngineError:
+                continue  # whoever asks it next hears what is wrong
+            if load is None:
+                return
+            before = self._pace.limit
+            self._pace.observe(load)
+            if self._pace.limit < before:
+                self._say(
+                    f"the engine ran out of KV cache {load.preemptions} times so far: "
+                    f"{self._pace.limit} runs go on, the others wait"
+                )
+
+    async def _leave_without_engine(self, death: EngineDead) -> None:
+        """Its runs go back. It is no failure when both were told to leave."""
+        if self._drain.reason is None:
+            # Whoever ends a whole job step signals both, in any order.
+            await asyncio.sleep(SIGNALS_APART_S)
+        if self._drain.reason is None:
+            hint = f" ({death.hint})" if death.hint else ""
+            self._drain.fail(f"the engine died: {death}{hint}")
+        else:
+            self._drain.within(0.0, "its engine has left")
+
+    async def _close_engine(self) -> None:
+        for task in self._engine_tasks:
+            task.cancel()
+        if self._engine is not None:
+            await self._engine.stop()
 
     async def _announce_drain(self) -> None:
         if not self._said_drain:
@@ -180,36 +264,49 @@ class Worker:
 
     async def _wait(self, *, at_most: float) -> None:
         """Until a run ends, somebody asks to drain, or that many seconds have passed."""
-        self._asked_to_drain.clear()
-        asked = asyncio.ensure_future(self._asked_to_drain.wait())
-        done, _ = await asyncio.wait(
-            {*self._live, asked},
-            timeout=self._drain.seconds_to_next_stage(at_most=at_most),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        asked.cancel()
-        for task in self._live.keys() & done:
-            self._live.pop(task)
-            self._finder.remaining -= 1
-            task.result()
+        for task in await self._look_up(self._live, at_most=at_most):
+            ended = self._live.pop(task)
+            try:
+                task.result()
+                self._finder.remaining -= 1
+            except EngineDead as death:
+                self._handed_back.append(ended)
+                await self._leave_without_engine(death)
         tally = self._player.tally
         if tally.engine_failures >= ENGINE_FAILURES_IN_A_ROW:
             failures = tally.engine_failures
             self._drain.fail(f"the engine failed {failures} times in a row: {tally.engine_problem}")
 
+    async def _look_up(
+        self, tasks: Iterable[asyncio.Task[None]], *, at_most: float
+    ) -> set[asyncio.Task[None]]:
+        """Those of the tasks that have ended; sooner if somebody asks to drain."""
+        self._asked_to_drain.clear()
+        asked = asyncio.ensure_future(self._asked_to_drain.wait())
+        watched: set[asyncio.Future[Any]] = {*tasks, asked}
+        await asyncio.wait(
+            watched,
+            timeout=self._drain.seconds_to_next_stage(at_most=at_most),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        asked.cancel()
+        return {task for task in tasks if task.done()}
+
     async def _let_go(self) -> None:
         """End what is under way; its runs are free for others before the engine is stopped."""
         for task in self._live:
             task.cancel()
-        for task, (run, attempt) in self._live.items():
+        for task, ended in self._live.items():
             try:
                 await task
-            except asyncio.CancelledError:
-                if self._drain.problem is None:
-                    await asyncio.to_thread(self._claims.release, run, attempt)
+            except (asyncio.CancelledError, EngineDead):
+                self._handed_back.append(ended)
             except VendoMiniError as error:
                 self._drain.fail(str(error))
         self._live.clear()
+        if self._drain.problem is None:
+            for run, attempt in self._handed_back:
+                await asyncio.to_thread(self._claims.release, run, attempt)
 
     def _leave(self) -> None:
         """Say `ended`, which frees every run of this incarnation. On a full disk nobody can:
@@ -238,4 +335,5 @@ class Worker:
             steps=self._player.steps,
             runs=self._player.tally.done,
             live=len(self._live),
+            doing=None if self._engine_is_open else self._doing(),
         )
