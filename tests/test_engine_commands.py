@@ -1,0 +1,136 @@
+"""The command lines of engines: what the settings say reaches the server, and the key does not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vendomini.chat import EngineSpec
+from vendomini.engines.commands import engine_command, reasoning_parser
+from vendomini.engines.process import device_of, gpu_is_here
+from vendomini.errors import EngineError
+
+VLLM = EngineSpec(backend="vllm", model="org/model")
+HF = EngineSpec(backend="hf", model="org/model")
+SOCKET = Path("/tmp/folder/engine.sock")
+
+
+def words(spec: EngineSpec, device: str = "cuda") -> list[str]:
+    assert device in ("cuda", "cpu")
+    known = "cuda" if device == "cuda" else "cpu"
+    return list(engine_command(spec, device=known, socket=SOCKET, key="sekrit").argv)
+
+
+def value(argv: list[str], option: str) -> str | None:
+    return argv[argv.index(option) + 1] if option in argv else None
+
+
+@pytest.mark.parametrize(
+    ("change", "option", "written"),
+    [
+        ({"tensor_parallel_size": 4}, "--tensor-parallel-size", "4"),
+        ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size", "2"),
+        ({"dtype": "bfloat16"}, "--dtype", "bfloat16"),
+        ({"quantization": "awq"}, "--quantization", "awq"),
+        ({"revision": "abc"}, "--revision", "abc"),
+        ({"max_model_len": 8192}, "--max-model-len", "8192"),
+        ({"gpu_memory_utilization": 0.8}, "--gpu-memory-utilization", "0.8"),
+        ({"kv_cache_memory_bytes": 1 << 30}, "--kv-cache-memory-bytes", str(1 << 30)),
+        ({"block_size": 64}, "--block-size", "64"),
+        ({"concurrency": 7}, "--max-num-seqs", "7"),
+        ({"thinking": True}, "--reasoning-parser", "deepseek_r1"),
+    ],
+)
+def test_a_setting_of_vllm_is_an_option_of_its_server(
+    change: dict[str, object], option: str, written: str
+) -> None:
+    assert value(words(replace(VLLM, **change)), option) == written  # type: ignore[arg-type]
+    assert value(words(VLLM), option) != written
+
+
+def test_switches_of_vllm_are_passed_on() -> None:
+    assert "--enable-prefix-caching" in words(VLLM)
+    assert "--no-enable-prefix-caching" in words(replace(VLLM, enable_prefix_caching=False))
+    assert "--enforce-eager" not in words(VLLM)
+    assert "--enforce-eager" in words(replace(VLLM, enforce_eager=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "option", "written"),
+    [
+        ({"dtype": "float16"}, "--dtype", "float16"),
+        ({"quantization": "bitsandbytes-4bit"}, "--quantization", "bitsandbytes-4bit"),
+        ({"attn_implementation": "eager"}, "--attn-implementation", "eager"),
+        ({"max_model_len": 8192}, "--max-model-len", "8192"),
+        ({"kv_cache_memory_bytes": 1 << 30}, "--kv-cache-memory-bytes", str(1 << 30)),
+        ({"gpus": 2}, "--gpus", "2"),
+        ({"concurrency": 7}, "--max-num-seqs", "7"),
+    ],
+)
+def test_a_setting_of_hf_is_an_option_of_its_server(
+    change: dict[str, object], option: str, written: str
+) -> None:
+    assert value(words(replace(HF, **change)), option) == written  # type: ignore[arg-type]
+    assert value(words(HF), option) != written
+
+
+@pytest.mark.parametrize("spec", [VLLM, HF], ids=["vllm", "hf"])
+def test_the_key_is_in_the_environment_and_not_on_the_command_line(spec: EngineSpec) -> None:
+    command = engine_command(spec, device="cuda", socket=SOCKET, key="sekrit")
+    assert "sekrit" not in " ".join(command.argv)
+    assert "sekrit" in command.environment.values()
+    assert command.argv[-2:] == ("--uds", str(SOCKET))
+
+
+def test_vllm_on_a_cpu_leaves_memory_to_others_and_finds_short_prefixes() -> None:
+    argv = words(replace(VLLM, tensor_parallel_size=2), "cpu")
+    assert value(argv, "--kv-cache-memory-bytes") == str(1 << 30)
+    assert value(argv, "--block-size") == "32"
+    command = engine_command(
+        replace(VLLM, tensor_parallel_size=2), device="cpu", socket=SOCKET, key="k"
+    )
+    assert command.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
+    assert value(words(VLLM, "cuda"), "--block-size") is None
+
+
+def test_an_engine_runs_in_its_own_interpreter(tmp_path: Path) -> None:
+    assert words(replace(VLLM, python="/opt/vllm/bin/python"))[0] == "/opt/vllm/bin/python"
+
+
+def test_a_container_gets_the_socket_the_model_and_the_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    spec = replace(VLLM, model=str(tmp_path), container="vllm.sif")
+    argv = words(spec)
+    assert argv[:3] == [str(program), "exec", "--nv"]
+    assert argv[3:7] == ["--bind", f"{SOCKET.parent},{tmp_path}", "vllm.sif", "python3"]
+    assert "--nv" not in words(spec, "cpu")
+
+
+def test_a_container_without_a_program_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(EngineError, match="needs apptainer or singularity"):
+        words(replace(VLLM, container="vllm.sif"))
+
+
+def test_thoughts_are_marked_as_the_models_family_marks_them() -> None:
+    assert reasoning_parser(replace(VLLM, model="Qwen/Qwen3-32B")) == "qwen3"
+    assert reasoning_parser(replace(VLLM, model="/models/other")) == "deepseek_r1"
+    assert reasoning_parser(replace(VLLM, reasoning_parser="granite")) == "granite"
+
+
+def test_the_device_is_what_was_asked_for_or_what_is_here() -> None:
+    assert device_of(VLLM, has_gpu=True) == "cuda"
+    assert device_of(VLLM, has_gpu=False) == "cpu"
+    assert device_of(replace(VLLM, device="cpu"), has_gpu=True) == "cpu"
+    with pytest.raises(EngineError, match="`engine.device` is `cuda`, but there is no GPU"):
+        device_of(replace(VLLM, device="cuda"), has_gpu=False)
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_a_hidden_gpu_is_no_gpu(hidden: str) -> None:
+    assert not gpu_is_here({"CUDA_VISIBLE_DEVICES": hidden})
