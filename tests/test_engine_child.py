@@ -173,7 +173,7 @@ def test_a_start_that_fails_ends_with_the_root_cause(tmp_path: Path) -> None:
         try:
             raise ValueError("the weights are torn")
         except ValueError as error:
-            raise RuntimeError("Engine core initialization failed. See root cause above.") from error
+            raise RuntimeError("Engine core initialization failed. See above.") from error
     """
 
     async def live() -> None:

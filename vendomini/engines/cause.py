@@ -4,7 +4,7 @@ import re
 
 # vLLM marks the lines of its processes: `(EngineCore pid=123) ERROR 11-21 06:41:22 [core.py:12] `.
 _MARK = re.compile(
-    r"^(?:\(\w+[^)]*\)\s*)?(?:(?:ERROR|CRITICAL|WARNING|INFO|DEBUG)\s+[\d: -]+\[[^\]]*\]\s?)?"
+    r"^(?:\(\w+[^)]*\)\s?)?(?:(?:ERROR|CRITICAL|WARNING|INFO|DEBUG)\s+[\d: -]+\[[^\]]*\]\s?)?"
 )
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Interrupt|Exit))\b:?\s*(.*)$")
 _OWN = re.compile(r"^\[!\]\s*(.*)$")
