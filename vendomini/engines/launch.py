@@ -28,4 +28,6 @@ def engine_for(spec: EngineSpec, *, log: Path, said: Callable[[str], None]) -> E
             return OpenAIEngine(spec, said)
         case "scripted":
             script = echo if spec.script is None else recorded(Path(spec.script))
-            return ScriptedEngine(script, latency_s=spec.latency_s)
+            return ScriptedEngine(
+                script, latency_s=spec.latency_s, max_model_len=spec.max_model_len
+            )

@@ -15,14 +15,17 @@ from vendomini.chat import (
     Capacity,
     ChatRequest,
     Choice,
+    CompletionRequest,
     EngineFeatures,
     Reply,
     Request,
     ScoreRequest,
+    TokenLogprob,
     choices_of,
     request_hash,
     sample_seed,
 )
+from vendomini.engines.instance import Draws, instance_of
 from vendomini.errors import EngineDead, EngineError
 
 Script: TypeAlias = Callable[[Request], Reply | str] | Sequence[Reply | str] | Mapping[str, Reply]
@@ -43,11 +46,13 @@ class ScriptedEngine:
         seed_support="exact",
     )
 
-    capacity = Capacity()
     facts: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, script: Script, *, latency_s: float = 0.0) -> None:
+    def __init__(
+        self, script: Script, *, latency_s: float = 0.0, max_model_len: int | None = None
+    ) -> None:
         self.latency_s = latency_s
+        self.capacity = Capacity(max_model_len=max_model_len)
         self.answered = 0
         self._next = _reader(script)
 
@@ -56,6 +61,10 @@ class ScriptedEngine:
 
     async def answer(self, request: Request) -> Reply:
         """Raises `EngineError` when the script has no answer."""
+        most = self.capacity.max_model_len
+        if most is not None and _words(request) > most:
+            choice = Choice(text="", finish_reason="context")
+            return Reply(choices=(choice,) * choices_of(request), tokens_in=_words(request))
         answer = self._next(request)
         await asyncio.sleep(self.latency_s)  # also without latency: other episodes get their turn
         self.answered += 1
@@ -77,20 +86,26 @@ class ScriptedEngine:
 def echo(request: Request) -> Reply:
     """The built-in script: choices that depend on the request and its seed, and on nothing else.
 
-    Each text is the request's hash and the choice's seed; each score is drawn from them,
-    in -8 .. 0 (natural log).
+    Each text is a name of the request and the choice's seed, or where a schema is asked for, an
+    instance of it; each score is drawn from them, in -8 .. 0 (natural log). At temperature 0 all
+    choices are alike. `max_tokens` and log-probabilities count words.
     """
-    name = request_hash(request)
-    seed = request.seed or 0
-    choices = []
-    for sample in range(choices_of(request)):
-        drawn = sample_seed(seed, sample)
-        if isinstance(request, ScoreRequest):
-            score = -8.0 * (int(name[:8], 16) ^ drawn) / 2**32
-            choices.append(Choice(text=request.continuations[sample], score=round(score, 6)))
-        else:
-            choices.append(Choice(text=f"{name} {drawn}"))
-    return replace(_counted(tuple(choices), request), seed_support="exact")
+    if isinstance(request, ScoreRequest):
+        name = request_hash(request)
+        choices = tuple(
+            Choice(text=text, score=round(-8.0 * _share(name, str(number)), 6))
+            for number, text in enumerate(request.continuations)
+        )
+    else:
+        # By what is asked alone: equal choices of two requests that differ in n are equal.
+        asked = replace(request, seed=None, sampling=replace(request.sampling, n=1))
+        name, seed = request_hash(asked), request.seed or 0
+        greedy = request.sampling.temperature == 0
+        choices = tuple(
+            _echoed(name, 0 if greedy else sample_seed(seed, sample), request)
+            for sample in range(choices_of(request))
+        )
+    return replace(_counted(choices, request), seed_support="exact")
 
 
 def recorded(path: Path) -> dict[str, Reply]:
@@ -118,6 +133,33 @@ def recorded(path: Path) -> dict[str, Reply]:
     if not replies:
         raise EngineError(f"the recorded log `{path}` holds no replies", hint="name another log")
     return replies
+
+
+def _echoed(name: str, seed: int, request: ChatRequest | CompletionRequest) -> Choice:
+    text = f"{name} {seed}"
+    if request.reply_format.json_schema is not None:
+        schema = msgspec.json.decode(request.reply_format.json_schema)
+        text = msgspec.json.encode(instance_of(schema, Draws(text))).decode()
+    for stop in request.sampling.stop:
+        text = text.partition(stop)[0]
+    words = text.split(" ")
+    is_cut = len(words) > request.sampling.max_tokens
+    words = words[: request.sampling.max_tokens]
+    logprobs = None
+    if request.sampling.top_logprobs:
+        likely = tuple(-_share(name, f"{seed}/{number}") for number in range(len(words)))
+        logprobs = tuple(
+            TokenLogprob(token=word, logprob=logprob, top=((word, logprob),))
+            for word, logprob in zip(words, likely, strict=True)
+        )
+    return Choice(
+        text=" ".join(words), finish_reason="length" if is_cut else "stop", logprobs=logprobs
+    )
+
+
+def _share(name: str, part: str) -> float:
+    """In 0 .. 1, from a name."""
+    return Draws(f"{name}/{part}").below(1 << 32) / (1 << 32)
 
 
 class _Entry(msgspec.Struct):
@@ -166,9 +208,12 @@ def _reply_of(text: str, request: Request, *, seconds: float) -> Reply:
 
 def _counted(choices: tuple[Choice, ...], request: Request) -> Reply:
     """Tokens of a scripted reply are white-space separated words."""
-    if isinstance(request, ChatRequest):
-        asked = sum(len(message.content.split()) for message in request.messages)
-    else:
-        asked = len(request.prompt.split())
+    asked = _words(request)
     said = sum(len(choice.text.split()) for choice in choices)
     return Reply(choices=choices, tokens_in=asked, tokens_out=said)
+
+
+def _words(request: Request) -> int:
+    if isinstance(request, ChatRequest):
+        return sum(len(message.content.split()) for message in request.messages)
+    return len(request.prompt.split())
