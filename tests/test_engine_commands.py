@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vendomini.chat import EngineSpec
-from vendomini.engines.commands import engine_command, reasoning_parser
+from vendomini.engines.commands import KnownDevice, engine_command, reasoning_parser
 from vendomini.engines.process import device_of, gpu_is_here
 from vendomini.errors import EngineError
 
@@ -15,10 +15,8 @@ HF = EngineSpec(backend="hf", model="org/model")
 SOCKET = Path("/tmp/folder/engine.sock")
 
 
-def words(spec: EngineSpec, device: str = "cuda") -> list[str]:
-    assert device in ("cuda", "cpu")
-    known = "cuda" if device == "cuda" else "cpu"
-    return list(engine_command(spec, device=known, socket=SOCKET, key="sekrit").argv)
+def words(spec: EngineSpec, device: KnownDevice = "cuda") -> list[str]:
+    return list(engine_command(spec, device=device, socket=SOCKET, key="sekrit").argv)
 
 
 def value(argv: list[str], option: str) -> str | None:

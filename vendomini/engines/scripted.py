@@ -19,6 +19,7 @@ from vendomini.chat import (
     EngineFeatures,
     Reply,
     Request,
+    Sampling,
     ScoreRequest,
     TokenLogprob,
     choices_of,
@@ -97,8 +98,9 @@ def echo(request: Request) -> Reply:
             for number, text in enumerate(request.continuations)
         )
     else:
-        # By what is asked alone: equal choices of two requests that differ in n are equal.
-        asked = replace(request, seed=None, sampling=replace(request.sampling, n=1))
+        # As a model would: how many choices, where to cut and what to count change no word.
+        drawn_by = Sampling(temperature=request.sampling.temperature, top_p=request.sampling.top_p)
+        asked = replace(request, seed=None, sampling=drawn_by)
         name, seed = request_hash(asked), request.seed or 0
         greedy = request.sampling.temperature == 0
         choices = tuple(

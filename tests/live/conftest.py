@@ -1,0 +1,44 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.engines import Live, spec_for
+from tests.tiny_models import Template, tiny_model
+
+
+class Models:
+    """Tiny models, made when they are first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, template: Template = "plain") -> Path:
+        folder = self._folder / template.replace(" ", "-")
+        if folder.exists():
+            return folder
+        match template:
+            case "reasoning":
+                return tiny_model(folder, "qwen3", template=template)
+            case "no system":
+                return tiny_model(folder, "qwen2", template=template)
+            case _:
+                return tiny_model(folder, "llama", template=template)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(
+    scope="session",
+    params=["scripted", "hf", pytest.param("vllm", marks=pytest.mark.vllm)],
+)
+def live(
+    request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    """Each engine with a model whose template knows thoughts."""
+    spec = spec_for(request.param, models.get("reasoning"))
+    with Live(spec, tmp_path_factory.mktemp(f"live-{request.param}")) as opened:
+        yield opened
