@@ -36,6 +36,8 @@ def spec_for(backend: str, model: Path, **changes: Any) -> EngineSpec:
         "backend": backend,
         "model": str(model),
         "device": "cpu",
+        # Left to themselves, vLLM halves a float32 checkpoint and transformers does not.
+        "dtype": "float32",
         "kv_cache_memory_bytes": KV_CACHE_BYTES,
         "max_model_len": MAX_MODEL_LEN,
         "start_timeout_s": 300.0,

@@ -29,7 +29,8 @@ SCHEMA = {
     "properties": {
         "tool": {"enum": ["tool_wait", "tool_order"]},
         "quantity": {"type": "integer", "minimum": 0, "maximum": 99},
-        "note": {"type": "string", "maxLength": 8},
+        # xgrammar 0.2 lets raw control characters through where only a length is given.
+        "note": {"type": "string", "pattern": "^[a-z ]{0,8}$"},
     },
     "required": ["tool", "quantity", "note"],
     "additionalProperties": False,
@@ -143,8 +144,9 @@ def test_log_probabilities_come_when_asked_for_one_a_token(live: Live, make: Any
     for token in logprobs:
         assert token.logprob <= 0
         assert token.top
-        likeliest = max(token.top, key=lambda each: each[1])
-        assert likeliest[1] == pytest.approx(token.logprob, abs=1e-4)  # greedy takes it
+        # Greedy takes the likeliest. (Completions name tokens by their text, and parts of a
+        # character have no text of their own: such a token may be missing among the top ones.)
+        assert all(other <= token.logprob + 1e-4 for _, other in token.top)
 
 
 def test_scores_are_sums_of_log_probabilities_in_the_order_asked(live: Live) -> None:
