@@ -60,6 +60,7 @@ def tiny_model(
     heads: int = 2,
     key_value_heads: int = 2,
     head_dim: int = 32,
+    intermediate_size: int | None = None,
     vocabulary: int = 512,
     max_position_embeddings: int = 2048,
     text: str = "",
@@ -83,7 +84,7 @@ def tiny_model(
     tokenizer = _tokenizer(vocabulary, text, TEMPLATES[template])
     shape: dict[str, Any] = {
         "hidden_size": hidden_size,
-        "intermediate_size": 2 * hidden_size,
+        "intermediate_size": intermediate_size or 2 * hidden_size,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": key_value_heads,

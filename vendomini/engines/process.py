@@ -41,7 +41,9 @@ class ProcessEngine:
     """Implements `vendomini.chat.Engine` by a child process on a Unix socket."""
 
     def __init__(self, spec: EngineSpec, *, log: Path, said: Callable[[str], None]) -> None:
-        self._spec = spec
+        self.spec = spec
+        self.address: tuple[Path, str] = (Path(), "")
+        """The socket and the key of the running server."""
         self._log = log
         self._say = said
         self._child: Child | None = None
@@ -63,7 +65,7 @@ class ProcessEngine:
 
     async def start(self) -> None:
         """Raises `EngineError` with the root cause; then nothing of it is left running."""
-        spec = self._spec
+        spec = self.spec
         self._device = device_of(spec, has_gpu=gpu_is_here(os.environ))
         if self._device == "cpu":
             asked = f", though {spec.gpus} are in the plan" if spec.gpus else ""
@@ -74,6 +76,7 @@ class ProcessEngine:
         key = secrets.token_urlsafe(32)
         folder = new_folder()
         socket = folder / "engine.sock"
+        self.address = (socket, key)
         self._child = Child(folder=folder, log=self._log, said=self._say)
         try:
             await self._child.start(
