@@ -106,22 +106,21 @@ def test_values_that_are_impossible_together_are_refused() -> None:
         plan_of("simulation.initial_storage_per_sku=400")
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said", "hint"),
-    [
-        ((), "`agent.kind`", "agent.kind=heuristic"),
-        (("agent.kind=scripted", "engine.backend=vllm"), "`engine.backend` `vllm`", "scripted"),
-    ],
-)
-def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out(
-    overrides: tuple[str, ...], said: str, hint: str
-) -> None:
-    phase = load_phase(SMALL, overrides, workload_named=workload_named)
-    with pytest.raises(ConfigError) as caught:
-        refuse_unplayable(plan_of(*overrides), expand(phase), WAREHOUSE, playable=PLAYABLE)
-    assert said in str(caught.value)
-    assert hint in caught.value.hint
+def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
+    asked = ("agent.kind=scripted", "engine.backend=vllm")
+    runs = expand(load_phase(SMALL, asked, workload_named=workload_named))
+    with pytest.raises(ConfigError, match="`engine.backend` `vllm`") as caught:
+        refuse_unplayable(plan_of(*asked), runs, WAREHOUSE, playable=frozenset({"scripted"}))
+    assert "`scripted`" in caught.value.hint
     assert caught.value.exit_code == 2
+
+
+def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
+    phase = load_phase(SMALL, ("engine.backend=vllm",), workload_named=workload_named)
+    with pytest.raises(ConfigError, match="`agent.model.context_length` is `auto`") as caught:
+        refuse_unplayable(plan_of(), expand(phase), WAREHOUSE, playable=PLAYABLE)
+    assert "agent.model.context_length=8192" in caught.value.hint
+    refuse_unplayable(plan_of(), expand(phase, window=8192), WAREHOUSE, playable=PLAYABLE)
 
 
 def test_the_scripted_agent_gets_the_scripted_engine() -> None:

@@ -91,6 +91,22 @@ class ResourceRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEnvironment:
+    """Where an engine's process finds its packages. With both, `python` is inside the image."""
+
+    python: str | None = None  # None: the worker's own interpreter, or the image's
+    container: str | None = None  # None: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """A site's own environments, for engines that cannot share the workers' packages."""
+
+    vllm: EngineEnvironment = EngineEnvironment()
+    hf: EngineEnvironment = EngineEnvironment()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """How jobs are asked for at one site. See ``slurm/example.yaml`` for what each setting means.
 
@@ -111,6 +127,7 @@ class Profile:
     heartbeat_s: float = 30
     dead_after_s: float = 180
     python: str | None = None  # None: the one that runs us
+    engines: Engines = Engines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 from vendomini.cluster import (
     MB_PER_GB,
     ClusterFacts,
+    EngineEnvironment,
+    Engines,
     GpuRequest,
     Partition,
     Profile,
@@ -15,6 +17,7 @@ from vendomini.cluster import (
     Resources,
 )
 from vendomini.errors import ConfigError
+from vendomini.identity import absolute
 from vendomini.schema import conform, nearest
 from vendomini.yamlfile import Document, load_yaml
 
@@ -62,6 +65,7 @@ class _File:
     heartbeat_s: float = field(default=30, metadata={"gt": 0})
     dead_after_s: float = field(default=180, metadata={"gt": 0})
     python: str | None = None
+    engines: Engines = Engines()
     resources: tuple[_Rule, ...] = ()
     engineless: _Demand = _Demand(workers=4)
 
@@ -106,6 +110,7 @@ def load_profile(path: Path) -> Profile:
         heartbeat_s=written.heartbeat_s,
         dead_after_s=written.dead_after_s,
         python=written.python,
+        engines=Engines(vllm=_placed(written.engines.vllm), hf=_placed(written.engines.hf)),
     )
 
 
@@ -205,6 +210,16 @@ def _check_size(resources: Resources, partition: Partition, place: str) -> None:
             f"`{resources.memory_gb:g}G` of memory",
             hint="lower `cpus` or `memory`, or name another `partition`",
         )
+
+
+def _placed(environment: EngineEnvironment) -> EngineEnvironment:
+    """Workers start in folders of their own: a path must lead to the same file from there."""
+    python, container = environment.python, environment.container
+    if python is not None and container is None:
+        python = absolute(python)
+    if container is not None and "://" not in container:
+        container = absolute(container)
+    return EngineEnvironment(python=python, container=container)
 
 
 def _read_demand(demand: _Demand, key: str, written: _File, document: Document) -> Resources:

@@ -1,17 +1,20 @@
 """From a plan to workers: submitit launches them, here or through Slurm."""
 
+import os
 import secrets
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
+from vendomini.prepare.plan import DEFAULT_CONCURRENCY
 from vendomini.slurm import QueuedJob, cancel, jobs_in_queue, jobs_with_comment
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import SlurmJobs
@@ -20,6 +23,9 @@ from vendomini.worker.job import Job, write_job
 
 LOCAL_HEARTBEAT_S = 1.0
 """Local workers tell their progress by their heartbeats, so they beat often."""
+
+NVIDIA_S = 20.0
+"""A machine with many GPUs whose driver sleeps takes seconds to list them."""
 
 LOCAL_TIMEOUT_MINUTES = 60 * 24 * 365
 """submitit stops local jobs after two minutes unless told otherwise; a worker ends by itself."""
@@ -60,7 +66,8 @@ def job_for(
         group=group.key,
         pin_key=pin_key(group.key),
         engine=group.spec,
-        concurrency=group.concurrency or 1,
+        concurrency=group.concurrency or DEFAULT_CONCURRENCY,
+        conversation_tokens=group.conversation_tokens,
         workers=workers or group.workers,
         only=None if only is None else tuple(only),
         minutes=None if slurm_resources is None else slurm_resources.minutes,
@@ -87,8 +94,13 @@ def submit_local(
         path = write_job(folder, job)
         executor = submitit.LocalExecutor(folder=folder)
         executor.update_parameters(timeout_min=LOCAL_TIMEOUT_MINUTES)
+        own_gpus = _shared_out(group)
         with _ignored(signal.SIGINT):
-            handles = [executor.submit(work, str(path)) for _ in range(group.workers)]
+            handles = []
+            for gpus in own_gpus:
+                # Set past submitit's check, which takes numbers only: a GPU may have a name.
+                executor.parameters.update(gpus_per_node=len(gpus), visible_gpus=gpus)
+                handles.append(executor.submit(work, str(path)))
         started.append(
             (
                 Submitted(
@@ -101,6 +113,35 @@ def submit_local(
             )
         )
     return started
+
+
+def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What local workers may use of this machine, as CUDA_VISIBLE_DEVICES names it: what the
+    caller was given, else all that there are."""
+    given = environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        return () if names[0] in ("", "-1", "NoDevFiles") else tuple(names)
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    count = sum(line.startswith("GPU ") for line in listed.splitlines())
+    return tuple(str(number) for number in range(count))
+
+
+def one_model_at_a_time(plan: Plan) -> list[Plan]:
+    """A local plan in parts that are played in turn: two models would share one machine's memory
+    and GPUs. What loads no model here is one part, the first."""
+
+    def loads_model(group: GroupPlan) -> bool:
+        return group.spec is not None and group.spec.backend in ("hf", "vllm")
+
+    light = tuple(group for group in plan.groups if not loads_model(group))
+    heavy = [(group,) for group in plan.groups if loads_model(group)]
+    return [replace(plan, groups=groups) for groups in ([light] if light else []) + heavy]
 
 
 def submit_slurm(
@@ -237,6 +278,13 @@ def groups_that_fit(plan: Plan, place: Allocation) -> tuple[list[GroupPlan], lis
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _shared_out(group: GroupPlan) -> list[tuple[str, ...]]:
+    """The GPUs of each local worker of a group. Without any of its own a worker sees none."""
+    each = 0 if group.spec is None else group.spec.gpus
+    gpus = visible_gpus(os.environ) if each else ()
+    return [tuple(gpus[each * n : each * (n + 1)]) for n in range(group.workers)]
 
 
 def _sbatch(

@@ -2,7 +2,8 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,13 +11,22 @@ import msgspec
 import typer
 
 from vendomini.cli import show
+from vendomini.cli.engines import look_at_engines, look_at_models, window_note
 from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase
 from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError, StoreError, SubmitError
 from vendomini.phase import Run
-from vendomini.prepare import Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
+from vendomini.prepare import (
+    EngineFacts,
+    Plan,
+    make_plan,
+    pin_key,
+    plan_as_json,
+    refuse_missing,
+    refuse_unplayable,
+)
 from vendomini.profile import default_profile, load_profile
 from vendomini.slurm import endings
 from vendomini.status import Status, states, status_of
@@ -24,11 +34,13 @@ from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import (
     new_submission,
+    one_model_at_a_time,
     workers_in_queue,
 )
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 
+INTERRUPTED = 130
 STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
 """States of a job that was started again since: its earlier start has no ending of its own."""
 
@@ -58,6 +70,7 @@ class Prepared:
     plan: Plan
     workload: Workload
     profile: Profile | None  # None: local
+    facts: EngineFacts
 
 
 def prepare(request: Request) -> Prepared:
@@ -65,19 +78,30 @@ def prepare(request: Request) -> Prepared:
     _refuse_options(request)
     phase = load_phase(request.config, request.overrides, workload_named=workload_named)
     workload = workload_named(phase.experiment.workload)
-    every = expand(phase)
-    runs = every if request.limit is None else every[: request.limit]
     profile = None
     if request.profile is not None:
         profile = load_profile(request.profile)
     elif request.cluster:
         profile = default_profile()
-    notes = list(phase.notes)
+    with _of_file(request.config):
+        models = look_at_models(phase, is_here=profile is None)
+    every = expand(phase, window=models.window)
+    runs = every if request.limit is None else every[: request.limit]
+    notes = [*phase.notes, *models.notes]
     if phase.seed_is_default:
         notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
-    try:
+    experiment = Experiment(request.root / phase.experiment.name)
+    notes += window_note(experiment, every, models)
+    with _of_file(request.config):
+        facts = look_at_engines(
+            phase,
+            models,
+            profile=profile,
+            experiment=experiment,
+            restarted=request.restart_groups,
+        )
         plan = make_plan(
             runs,
             workload,
@@ -85,10 +109,9 @@ def prepare(request: Request) -> Prepared:
             phase=phase.experiment.phase,
             profile=profile,
             local_workers=request.n_jobs,
+            facts=facts,
             notes=notes,
         )
-    except ConfigError as error:
-        raise ConfigError(f"{request.config}: {error}", hint=error.hint) from None
     return Prepared(
         text=phase.text,
         every_run=every,
@@ -96,6 +119,7 @@ def prepare(request: Request) -> Prepared:
         plan=plan,
         workload=workload,
         profile=profile if request.cluster else None,
+        facts=facts,
     )
 
 
@@ -118,6 +142,7 @@ def run(request: Request) -> int:
         )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
+    refuse_missing(prepared.plan, prepared.runs, prepared.profile, prepared.facts)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(experiment, prepared.plan, prepared.runs, prepared.profile)
     if experiment.exists():
@@ -138,7 +163,11 @@ def run(request: Request) -> int:
     experiment.add_plan(encode(plan_as_json(prepared.plan)))
     only = None if request.limit is None else [run.id for run in prepared.runs]
     submission = new_submission(experiment)
-    status = play(_only_unfinished(prepared.plan, finished), submission, only)
+    left = _only_unfinished(prepared.plan, finished)
+    if prepared.profile is None and len(parts := one_model_at_a_time(left)) > 1:
+        status = _play_in_turn(experiment, parts, prepared.runs, submission, only)
+    else:
+        status = play(left, submission, only)
     _print_outcome(request, experiment, submission=submission)
     return status
 
@@ -194,6 +223,35 @@ def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool)
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _of_file(config: Path) -> Iterator[None]:
+    """Errors inside say which phase file they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}", hint=error.hint) from None
+
+
+def _play_in_turn(
+    experiment: Experiment,
+    parts: Sequence[Plan],
+    runs: Sequence[Run],
+    submission: str,
+    only: Sequence[str] | None,
+) -> int:
+    """Play parts of a plan here, each once the last has ended; the worst exit status."""
+    worst = 0
+    for part in parts:
+        ids = {run for group in part.groups for run in group.run_ids}
+        members = [run for run in runs if run.id in ids]
+        show.say(f"playing {', '.join(f'`{group.key}`' for group in part.groups)}")
+        status = way_to_play(experiment, part, members, None)(part, submission, only)
+        worst = max(worst, status)
+        if status == INTERRUPTED:
+            break
+    return worst
 
 
 def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:

@@ -215,6 +215,7 @@ def _columns(group: GroupPlan) -> dict[str, str]:
         "CPUs": "-" if resources is None else str(resources.cpus),
         "memory": "-" if resources is None else f"{resources.memory_gb:.3g}G",
         "minutes": "-" if resources is None else str(resources.minutes),
+        "context": "-" if group.max_model_len is None else str(group.max_model_len),
         "live": "-" if group.concurrency is None else str(group.concurrency),
         "workers": str(group.workers),
     }

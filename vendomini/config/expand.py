@@ -12,14 +12,18 @@ from vendomini.phase import Run, Scalar, setting
 from vendomini.schema import defaults, shown
 
 REVISION = "agent.model.revision"
+WINDOW = "agent.model.context_length"
+KIND = "agent.kind"
 NAMED_APART = frozenset({MODEL, REVISION})
 """Settings that enter a run's id as the identity of its model."""
 
 
-def expand(phase: Phase) -> list[Run]:
+def expand(phase: Phase, *, window: int | None = None) -> list[Run]:
     """Every run: the product of the axes, last axis fastest, replications innermost.
 
-    A run's settings are the sections but `experiment`; runs of one arm share them. Raises
+    A run's settings are the sections but `experiment`; runs of one arm share them. `window`, in
+    tokens, is what a context length of ``auto`` means for runs with a language model: the number
+    is part of what they are, the word is not. None: it is not known, and the word stays. Raises
     `ConfigError` if a model's folder is missing, or two arms are the same run (two folders with
     the same model).
     """
@@ -40,6 +44,9 @@ def expand(phase: Phase) -> list[Run]:
             if steps is not None:
                 settings = _with(settings, STEPS, steps)
                 chosen[STEPS] = steps
+        if window is not None and windowless(settings):
+            settings = _with(settings, WINDOW, window)
+            chosen[WINDOW] = window
         named = {key: value for key, value in unusual.items() if key not in chosen}
         # An engine's setting has no usual value: as an axis it is in the id, whatever it is.
         named |= {key: value for key, value in chosen.items() if _differs(key, value, usual)}
@@ -72,6 +79,16 @@ def expand(phase: Phase) -> list[Run]:
                 )
             )
     return runs
+
+
+def windowless(settings: Mapping[str, Any]) -> bool:
+    """Whether it depends on the phase's models how long the conversations of a run may be."""
+    return bool(setting(settings, KIND) == "llm" and setting(settings, WINDOW) == "auto")
+
+
+def values_of(phase: Phase, key: str) -> tuple[Scalar, ...]:
+    """The values that a setting has in a phase's runs: its axis, or its one value."""
+    return dict(phase.axes).get(key, (setting(phase.base, key),))
 
 
 def _arms(phase: Phase) -> Iterator[dict[str, Scalar]]:

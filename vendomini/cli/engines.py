@@ -1,0 +1,249 @@
+"""What a command asks of this machine before it plans: models, interpreters, GPUs, pins.
+
+All of it is looked at only for a phase whose runs will ask a model, and nothing is loaded.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vendomini.cluster import Profile
+from vendomini.config import Phase, values_of
+from vendomini.errors import ConfigError
+from vendomini.identity import absolute, is_local
+from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
+from vendomini.phase import Run
+from vendomini.prepare import PACKAGES, EngineFacts, ModelName, pin_key
+from vendomini.store.experiment import Experiment
+from vendomini.submit import visible_gpus
+
+WINDOW = "agent.model.context_length"
+ANSWER_S = 30.0
+"""An interpreter answers in tenths of a second; a cold file system of a cluster takes longer."""
+
+PROBE = """
+import importlib.util, sys
+for name in sys.argv[1:]:
+    found = importlib.util.find_spec(name)
+    if found is not None and found.origin is not None:
+        print(name)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """A phase's models as far as they are on this machine, and the window they all allow.
+
+    `window` is what a context length of ``auto`` means, in tokens; None: nobody asks, or it is
+    not known here. `limited_by` are the models that allow no more.
+    """
+
+    known: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
+    window: int | None = None
+    limited_by: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        if self.window is None:
+            return []
+        return [
+            f"{WINDOW}: auto is {self.window} tokens, the largest window that all models of this "
+            f"phase share (set by {', '.join(self.limited_by)})"
+        ]
+
+
+def look_at_models(phase: Phase, *, is_here: bool) -> Models:
+    """Read what is on this machine of a phase's models.
+
+    `is_here`: the engines will run on this machine. Raises `ConfigError` for a model that no
+    engine could load.
+    """
+    needs_files = _needs_model(phase)
+    asks_window = "llm" in values_of(phase, "agent.kind") and "auto" in values_of(phase, WINDOW)
+    if not needs_files and not asks_window:
+        return Models()
+    names = [
+        (str(name), None if revision is None else str(revision))
+        for name in values_of(phase, "agent.model.name")
+        for revision in values_of(phase, "agent.model.revision")
+    ]
+    found = {}
+    for name, revision in names:
+        try:
+            model = _read(name, revision, is_here=is_here)
+        except ConfigError:
+            if needs_files:
+                raise
+            continue
+        if model is not None:
+            found[name, revision] = model
+    lengths = {name: model.max_model_len for (name, _), model in found.items()}
+    shared = [length for length in lengths.values() if length is not None]
+    if not asks_window or len(found) < len(names) or len(shared) < len(lengths):
+        return Models(known=found)
+    window = min(shared)
+    limited_by = tuple(name for name, length in lengths.items() if length == window)
+    return Models(known=found, window=window, limited_by=limited_by)
+
+
+def look_at_engines(
+    phase: Phase,
+    models: Models,
+    *,
+    profile: Profile | None,
+    experiment: Experiment,
+    restarted: Sequence[str],
+) -> EngineFacts:
+    """What is known of the engines that a phase's runs will ask. Without a profile they run here.
+
+    `restarted` groups start anew: what served them says nothing. Raises `ConfigError` for an
+    interpreter or a container that cannot be used.
+    """
+    python = sys.executable if profile is None else profile.python or sys.executable
+    if not _needs_model(phase):
+        return EngineFacts(python=python, models=models.known)
+    if profile is None:
+        _check_containers(phase)
+    return EngineFacts(
+        python=python,
+        packages=_packages(phase, python, profile),
+        models=models.known,
+        pins=_pins(experiment, restarted),
+        gpus=len(visible_gpus(os.environ)) if profile is None else 0,
+    )
+
+
+def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models) -> list[str]:
+    """What a reader must know if ``auto`` meant another number when runs were played."""
+    if models.window is None or not experiment.exists():
+        return []
+    older = [
+        run for run in experiment.runs() if run.in_grid and run.settings["agent"]["kind"] == "llm"
+    ]
+    windows = {str(_window(run)) for run in older} - {str(_window(run)) for run in every_run}
+    if not windows:
+        return []
+    added = sorted(_names(every_run) - _names(older))
+    why = f"adding {', '.join(added)} makes" if added else "the change makes"
+    return [
+        f"{WINDOW}: auto is {models.window} and was {', '.join(sorted(windows))} in the runs "
+        f"there; {why} them other runs (to go on with those, give their number)"
+    ]
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _needs_model(phase: Phase) -> bool:
+    """Whether an engine of ours may have to load the phase's models."""
+    kinds, backends = values_of(phase, "agent.kind"), values_of(phase, "engine.backend")
+    if "llm" in kinds and "auto" in backends:
+        return True
+    return bool({"llm", "scripted"} & set(kinds) and {"hf", "vllm"} & set(backends))
+
+
+def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
+    """None for a model of the hub that is not here, or not all of it: it can be downloaded."""
+    folder = find_folder(name, revision)
+    offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    if folder is None:
+        if offline:
+            raise ConfigError(
+                f"model `{name}` is not in the hub's cache on this machine, and HF_HUB_OFFLINE "
+                "forbids to download it",
+                hint="download it first, or name its folder as agent.model.name",
+            )
+        return None
+    try:
+        return read_model(folder)
+    except ModelIncomplete:
+        if is_local(name) or offline:
+            raise
+        return None
+
+
+def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, frozenset[str]]:
+    """By interpreter, what it has; those that are not on this machine are left out."""
+    asked = {python}
+    if set(values_of(phase, "engine.container")) == {None}:
+        asked |= {absolute(str(path)) for path in values_of(phase, "engine.python") if path}
+    if profile is not None:
+        own = (profile.engines.vllm, profile.engines.hf)
+        asked |= {each.python for each in own if each.python and not each.container}
+    found = {}
+    for path in sorted(asked):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            found[path] = _ask(path)
+        elif profile is None:
+            raise ConfigError(
+                f"`engine.python` is `{path}`, which is no program that can be run",
+                hint="name the interpreter of the engine's environment, such as env/bin/python",
+            )
+    return found
+
+
+def _ask(python: str) -> frozenset[str]:
+    """Which packages an interpreter has. They are looked for, not loaded."""
+    names = sorted({name for wanted in PACKAGES.values() for name in wanted})
+    if python == sys.executable:
+        return frozenset(name for name in names if importlib.util.find_spec(name) is not None)
+    try:
+        done = subprocess.run(
+            [python, "-c", PROBE, *names],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
+        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        failed = done.returncode != 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem, failed = [str(error)], True
+    if failed:
+        raise ConfigError(
+            f"`{python}` is no Python that works: {problem[0] if problem else 'it says nothing'}",
+            hint="name the interpreter of the engine's environment as engine.python",
+        )
+    return frozenset(done.stdout.split())
+
+
+def _check_containers(phase: Phase) -> None:
+    images = [str(image) for image in values_of(phase, "engine.container") if image]
+    if images and not (shutil.which("apptainer") or shutil.which("singularity")):
+        raise ConfigError(
+            f"`engine.container` is `{images[0]}`, but neither apptainer nor singularity is on "
+            "PATH",
+            hint="load its module, or use engine.python instead",
+        )
+    for image in images:
+        if "://" not in image and not Path(image).expanduser().exists():
+            raise ConfigError(
+                f"`engine.container` is `{image}`, and there is no such file",
+                hint="name an image file, or one to fetch, such as docker://vllm/vllm-openai",
+            )
+
+
+def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
+    if not experiment.exists():
+        return {}
+    anew = {pin_key(group) for group in restarted}
+    names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
+    found = {name: experiment.pinned(name) for name in names if name not in anew}
+    return {name: pin.backend for name, pin in found.items() if pin is not None}
+
+
+def _model(run: Run) -> str:
+    return str(run.settings["agent"]["model"]["name"])
+
+
+def _names(runs: Sequence[Run]) -> set[str]:
+    return {_model(run) for run in runs}
+
+
+def _window(run: Run) -> object:
+    return run.settings["agent"]["model"]["context_length"]

@@ -1,0 +1,25 @@
+"""From runs, a profile and what is known of models and engines to a plan."""
+
+from vendomini.prepare.engine import PACKAGES, EngineFacts, ModelName
+from vendomini.prepare.plan import (
+    GroupPlan,
+    Plan,
+    make_plan,
+    pin_key,
+    plan_as_json,
+    refuse_missing,
+    refuse_unplayable,
+)
+
+__all__ = [
+    "PACKAGES",
+    "EngineFacts",
+    "GroupPlan",
+    "ModelName",
+    "Plan",
+    "make_plan",
+    "pin_key",
+    "plan_as_json",
+    "refuse_missing",
+    "refuse_unplayable",
+]
