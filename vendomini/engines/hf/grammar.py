@@ -1,0 +1,126 @@
+"""Schemas as grammars: which next tokens keep a reply inside its schema. By xgrammar."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from vendomini.errors import EngineError
+
+FORMATS = frozenset(
+    {
+        *("email", "date", "time", "date-time", "duration", "ipv4", "ipv6", "hostname", "uuid"),
+        *("uri", "uri-reference", "uri-template", "json-pointer", "relative-json-pointer"),
+    }
+)
+"""Of strings, as far as xgrammar knows them."""
+
+VALUES = ("enum", "const", "default", "examples")
+"""Keywords whose values are data, not schemas."""
+
+LENGTHS = ("minLength", "maxLength")
+
+
+class Grammars:
+    """Compiles schemas, each text once. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Any, *, vocabulary: int, end_ids: Sequence[int]) -> None:
+        import xgrammar
+
+        self.vocabulary = vocabulary
+        self._info = xgrammar.TokenizerInfo.from_huggingface(
+            tokenizer, vocab_size=vocabulary, stop_token_ids=list(end_ids) or None
+        )
+        self._compiler = xgrammar.GrammarCompiler(self._info, max_threads=4)
+        self._compiled: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._ends = bool(end_ids)
+
+    def compile(self, schema: str) -> Any:
+        """The grammar of a JSON schema's text. Raises `EngineError` if xgrammar cannot do it."""
+        with self._lock:
+            if schema not in self._compiled:
+                ignored = unsupported(msgspec.json.decode(schema))
+                if ignored is not None:
+                    raise EngineError(f"xgrammar cannot keep a reply to {ignored}: {schema}")
+                try:
+                    self._compiled[schema] = self._compiler.compile_json_schema(
+                        schema, any_whitespace=False
+                    )
+                except (RuntimeError, ValueError) as error:
+                    reason = " ".join(str(error).split())
+                    raise EngineError(
+                        f"xgrammar cannot do this schema: {schema} ({reason})"
+                    ) from error
+            return self._compiled[schema]
+
+    def matcher(self, grammar: Any) -> Any:
+        """A reply's place in its grammar, at the beginning."""
+        import xgrammar
+
+        # A model without an end token could not say that it is done.
+        return xgrammar.GrammarMatcher(grammar, terminate_without_stop_token=not self._ends)
+
+
+class GrammarMask:
+    """The places of a batch's rows in their grammars; those of rows without one are None."""
+
+    def __init__(self, matchers: Sequence[Any | None], *, vocabulary: int) -> None:
+        import xgrammar
+
+        self._matchers = list(matchers)
+        self._batch = xgrammar.BatchGrammarMatcher()
+        self._bits = xgrammar.allocate_token_bitmask(len(matchers), vocabulary)
+
+    def apply(self, scores: Any, rows: Sequence[int]) -> None:
+        """Set the scores (rows, vocabulary) of impossible tokens of these rows to -inf."""
+        import xgrammar
+
+        if not rows:
+            return
+        indices = list(rows)
+        self._batch.batch_fill_next_token_bitmask(
+            [self._matchers[row] for row in indices], self._bits, indices
+        )
+        xgrammar.apply_token_bitmask_inplace(
+            scores, self._bits.to(scores.device, non_blocking=True), indices=indices
+        )
+
+    def accept(self, row: int, token: int) -> bool:
+        """Go on by one token; whether the reply is complete."""
+        matcher = self._matchers[row]
+        assert matcher is not None
+        taken = matcher.accept_token(token)
+        assert taken, f"token {token} is outside the grammar it was drawn from"
+        return bool(matcher.is_terminated())
+
+
+def unsupported(schema: Any) -> str | None:
+    """The first keyword of a schema that xgrammar would quietly leave out; None if there is none.
+
+    After vLLM 0.32's list (`backend_xgrammar.has_xgrammar_unsupported_json_features`), a little
+    stricter with the names of properties.
+    """
+    if isinstance(schema, list):
+        return next((found for item in schema if (found := unsupported(item))), None)
+    if not isinstance(schema, dict):
+        return None
+    kinds = schema.get("type")
+    kinds = {kinds} if isinstance(kinds, str) else set(kinds) if isinstance(kinds, list) else set()
+    if kinds & {"integer", "number"} and "multipleOf" in schema:
+        return "`multipleOf`"
+    if "array" in kinds:
+        for word in ("uniqueItems", "contains", "minContains", "maxContains"):
+            if word in schema:
+                return f"`{word}`"
+    if "string" in kinds:
+        if schema.get("format", "email") not in FORMATS:
+            return f"`format` `{schema['format']}`"
+        if ("pattern" in schema or "format" in schema) and any(word in schema for word in LENGTHS):
+            return "a pattern or format together with a length"
+    for word in ("patternProperties", "propertyNames"):
+        if "object" in kinds and word in schema:
+            return f"`{word}`"
+    below = (value for word, value in schema.items() if word not in VALUES)
+    return next((found for value in below if (found := unsupported(value))), None)

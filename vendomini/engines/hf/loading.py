@@ -1,0 +1,266 @@
+"""From a path or hub id to a model that is ready: device, dtype, attention, weights, capacity."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import transformers
+
+from vendomini.engines.hf.decisions import (
+    DTYPE_BYTES,
+    GIB,
+    Capability,
+    decide_attention,
+    decide_device,
+    decide_dtype,
+    decide_quantization,
+    decide_window,
+    kv_bytes_per_token,
+    kv_memory_bytes,
+)
+from vendomini.engines.hf.grammar import Grammars
+from vendomini.engines.hf.reasoning import CLOSE, OPEN
+from vendomini.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line. None: not asked for."""
+
+    model: str
+    served_model_name: str
+    uds: Path
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: str | None = None
+    attn_implementation: str | None = None
+    max_model_len: int | None = None
+    kv_cache_memory_bytes: int | None = None
+    max_num_seqs: int = 256
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model that can answer. `max_model_len` and `kv_tokens` are in tokens."""
+
+    model: Any
+    tokenizer: Any
+    grammars: Grammars
+    device: str
+    dtype: str
+    attention: str
+    end_ids: tuple[int, ...]
+    pad_id: int
+    think_ids: tuple[int, ...]  # of <think> and </think>, if the tokenizer has them as tokens
+    think_end: int | None
+    vocabulary: int  # of the logits, which may be more than the tokenizer's
+    max_model_len: int
+    kv_tokens: int
+
+    def text_of(self, ids: Sequence[int], *, thoughts: bool = False) -> str:
+        """The text of token ids without special tokens; `thoughts` keeps the marks of thoughts.
+
+        A character that is not complete at the end is left out, as vLLM does.
+        """
+        special = set(self.tokenizer.all_special_ids)
+        if thoughts:
+            special -= set(self.think_ids)
+        kept = [token for token in ids if token not in special]
+        return self.decode(kept).rstrip("\ufffd")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special ones included."""
+        text = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+
+def load(options: Options, tell: Callable[[str], None]) -> Loaded:
+    """Load what the options name; `tell` gets a line for each choice that was made.
+
+    Raises `EngineError` where the cause is known, and whatever transformers raises else.
+    """
+    check_checkpoint(options.model)
+    transformers.utils.logging.disable_progress_bar()
+    source = {"pretrained_model_name_or_path": options.model, "revision": options.revision}
+    config = transformers.AutoConfig.from_pretrained(**_given(source))
+    text_config = config.get_text_config()
+
+    gpus_seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = decide_device(options.device, gpus_seen=gpus_seen, gpus_asked=options.gpus)
+    tell(device.line)
+    capability = _capability(max(options.gpus, 1)) if device.choice == "cuda" else None
+    dtype = decide_dtype(
+        options.dtype,
+        checkpoint=_dtype_name(getattr(text_config, "dtype", None)),
+        device=device.choice,
+        capability=capability,
+    )
+    attention = decide_attention(
+        options.attn_implementation,
+        device=device.choice,
+        capability=capability,
+        dtype=dtype.choice,
+        flash_installed=importlib.util.find_spec("flash_attn") is not None,
+    )
+    quantization = decide_quantization(
+        options.quantization,
+        checkpoint=_quantization_of(config),
+        device=device.choice,
+        bitsandbytes_installed=importlib.util.find_spec("bitsandbytes") is not None,
+    )
+    for line in (dtype.line, attention.line):
+        if line:
+            tell(line)
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**_given(source))
+    if len(tokenizer) == 0:
+        raise EngineError(f"`{options.model}` has no tokenizer", hint="name a folder that has one")
+    weights: dict[str, Any] = {
+        **_given(source),
+        "dtype": getattr(torch, dtype.choice),
+        "attn_implementation": attention.choice,
+        "output_loading_info": True,
+    }
+    if device.choice == "cuda":
+        weights["device_map"] = "auto" if options.gpus > 1 else "cuda:0"
+    if quantization is not None:
+        weights["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_8bit=quantization == "bitsandbytes-8bit",
+            load_in_4bit=quantization == "bitsandbytes-4bit",
+            bnb_4bit_compute_dtype=getattr(torch, dtype.choice),
+        )
+    model, found = transformers.AutoModelForCausalLM.from_pretrained(**weights)
+    if found["missing_keys"]:
+        # transformers would go on with random weights in their place.
+        names = sorted(found["missing_keys"])
+        raise EngineError(
+            f"the checkpoint `{options.model}` lacks {len(names)} weights, such as `{names[0]}`",
+            hint="download it again",
+        )
+    outside = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    if device.choice == "cuda" and outside & {"cpu", "disk"}:
+        raise EngineError(
+            f"`{options.model}` in {dtype.choice} does not fit {max(options.gpus, 1)} GPUs",
+            hint="ask for more GPUs, or quantise",
+        )
+    model.eval()
+    end_ids = _end_ids(model, tokenizer)
+    # What a checkpoint suggests (top_k, penalties ...) would change what was asked for.
+    model.generation_config = transformers.GenerationConfig()
+
+    memory_bytes = kv_memory_bytes(
+        options.kv_cache_memory_bytes,
+        device=device.choice,
+        free_bytes=_free_bytes(device.choice, range(max(options.gpus, 1))),
+    )
+    token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
+    kv_tokens = memory_bytes // token_bytes
+    window, line = decide_window(
+        options.max_model_len,
+        models=getattr(text_config, "max_position_embeddings", None),
+        kv_tokens=kv_tokens,
+    )
+    if line:
+        tell(line)
+    tell(f"[*] KV cache: {kv_tokens} tokens, {memory_bytes / GIB:.2f} GiB")
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])
+    think = {name: _token_id(tokenizer, name) for name in (OPEN, CLOSE)}
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, vocabulary=vocabulary, end_ids=end_ids),
+        device=device.choice,
+        dtype=dtype.choice,
+        attention=attention.choice,
+        end_ids=end_ids,
+        pad_id=next((i for i in (tokenizer.pad_token_id, *end_ids) if i is not None), 0),
+        think_ids=tuple(token for token in think.values() if token is not None),
+        think_end=think[CLOSE],
+        vocabulary=vocabulary,
+        max_model_len=window,
+        kv_tokens=kv_tokens,
+    )
+
+
+def check_checkpoint(model: str) -> None:
+    """Raises `EngineError` for a local folder that is not there or lacks a part.
+
+    A hub id, which has at most one slash and is no folder here, is left to transformers.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        if folder.exists():
+            raise EngineError(f"`{model}` is no folder", hint="name the folder of config.json")
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise EngineError(f"there is no folder `{model}`", hint="see `agent.model.name`")
+        return
+    if not (folder / "config.json").is_file():
+        raise EngineError(f"`{model}` has no config.json", hint="name the folder of a model")
+    for index in folder.glob("*.index.json"):
+        try:
+            listed = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
+        except msgspec.DecodeError as error:
+            raise EngineError(f"`{index}` cannot be read: {error}") from error
+        lost = sorted({name for name in listed.values() if not (folder / name).is_file()})
+        if lost:
+            raise EngineError(
+                f"`{model}` is incomplete: {len(lost)} files that `{index.name}` lists are "
+                f"missing, such as `{lost[0]}`",
+                hint="download it again",
+            )
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _capability(gpus: int) -> Capability:
+    """The least of the GPUs that are used."""
+    major, minor = min(torch.cuda.get_device_capability(index) for index in range(gpus))
+    return major, minor
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def _quantization_of(config: Any) -> str | None:
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+    return str(getattr(method, "value", method))
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The generation config's and the tokenizer's: many checkpoints name them only in one."""
+    found: set[int] = set()
+    for ids in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return tuple(sorted(found))
+
+
+def _token_id(tokenizer: Any, text: str) -> int | None:
+    """The id of a text that is one token of the vocabulary; None: it is not."""
+    found = tokenizer.get_vocab().get(text)
+    return None if found is None else int(found)
+
+
+def _free_bytes(device: str, gpus: range) -> int:
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        return sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
