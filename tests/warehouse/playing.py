@@ -83,7 +83,7 @@ def played(
     agent: AskingAgent | SilentAgent | None = None,
     seed: int = 0,
     replication: int = 0,
-    reply: Callable[[ChatRequest], str] = lambda request: "",
+    reply: Callable[[ChatRequest], str | Reply] = lambda request: "",
 ) -> Played:
     """Play one run to its end; `reply` is the engine."""
     steps: list[Step] = []
@@ -98,8 +98,10 @@ def played(
             replies = []
             for request in asked:
                 assert isinstance(request, ChatRequest)
-                choice = Choice(text=reply(request), finish_reason="stop")
-                replies.append(Reply(choices=(choice,)))
+                said = reply(request)
+                if isinstance(said, str):
+                    said = Reply(choices=(Choice(text=said, finish_reason="stop"),))
+                replies.append(said)
             asked = episode.send(tuple(replies))
     except StopIteration as stop:
         return Played(outcome=stop.value, steps=steps, requests=requests)

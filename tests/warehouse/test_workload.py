@@ -25,17 +25,56 @@ def test_it_is_registered_under_its_name_and_version() -> None:
     assert workload.settings_type is WarehouseSettings
 
 
-def test_an_llm_agent_can_be_planned_but_not_played() -> None:
-    chosen = WarehouseSettings()
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("prediction_mode", "required+confidence", "agent.interface.prediction_mode=required"),
+        ("prediction_mode", "required+uncertainty", "agent.interface.prediction_mode=required"),
+        ("prediction_mode", "required+full", "agent.interface.prediction_mode=required"),
+        ("prediction_format", "rich", "agent.interface.prediction_format=structured"),
+    ],
+)
+def test_what_a_model_cannot_be_asked_yet_is_refused_by_name(
+    key: str, value: str, hint: str
+) -> None:
+    chosen = settings({"agent.kind": "llm", f"agent.interface.{key}": value})
     WAREHOUSE.check(chosen)
-    with pytest.raises(ConfigError, match="`llm`") as refused:
+    with pytest.raises(ConfigError, match=f"`agent.interface.{key}`") as refused:
         WAREHOUSE.refuse_unplayable(chosen)
-    assert refused.value.hint == "agent.kind=heuristic"
+    assert hint in refused.value.hint
     assert refused.value.exit_code == 2
     with pytest.raises(ConfigError):
         WAREHOUSE.play(chosen, seed=0, replication=0, record=lambda step: None)
     for kind in ("heuristic", "random", "scripted"):
-        WAREHOUSE.refuse_unplayable(settings({"agent.kind": kind}))
+        WAREHOUSE.refuse_unplayable(settings({"agent.kind": kind, f"agent.interface.{key}": value}))
+
+
+def test_an_llm_agent_plays_in_every_mode_and_format_that_is_not_refused() -> None:
+    for mode in ("required", "optional", "none"):
+        for format in ("minimal", "structured"):
+            keys = {
+                "agent.kind": "llm",
+                "agent.interface.prediction_mode": mode,
+                "agent.interface.prediction_format": format,
+            }
+            WAREHOUSE.refuse_unplayable(settings(keys))
+
+
+def test_a_window_nobody_decided_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"`agent\.model\.context_length` is `auto`") as refused:
+        played(settings({"agent.kind": "llm"}))
+    assert "agent.model.context_length" in refused.value.hint
+
+
+def test_settings_that_do_not_act_yet_are_told() -> None:
+    (note,) = WAREHOUSE.notes(settings({"agent.kind": "llm"}))
+    assert note == (
+        "memory tools, recovery tools and belief questions do not act yet: "
+        "agent.interface.memory_tools=full, agent.interface.beliefs_every=10"
+    )
+    silent = {"agent.interface.memory_tools": "none", "agent.interface.beliefs_every": None}
+    assert WAREHOUSE.notes(settings({"agent.kind": "llm", **silent})) == ()
+    assert WAREHOUSE.notes(settings()) == ()
 
 
 @pytest.mark.parametrize(
@@ -50,6 +89,10 @@ def test_an_llm_agent_can_be_planned_but_not_played() -> None:
         ({"measurement.pe_windows": ()}, "pe_windows"),
         ({"measurement.pe_windows": (10, 10)}, "pe_windows"),
         ({"measurement.pe_windows": (0, 10)}, "pe_windows"),
+        (
+            {"agent.kind": "llm", "agent.model.context_length": 3999},
+            "`agent.model.max_tokens_per_call` `2000`",
+        ),
         ({"measurement.pe_windows": (10, 10**30)}, "pe_windows"),
     ],
 )
@@ -72,6 +115,12 @@ def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
     ("kind", "keys", "inert"),
     [
         ("llm", PHASE1, set()),
+        (
+            "llm",
+            ("agent.interface.memory_tools", "agent.interface.recovery_tools", "engine.dtype"),
+            {"agent.interface.memory_tools", "agent.interface.recovery_tools"},
+        ),
+        ("llm", ("agent.interface.beliefs_every",), {"agent.interface.beliefs_every"}),
         ("scripted", PHASE1, {"agent.interface.prediction_mode"}),
         (
             "scripted",

@@ -8,7 +8,7 @@ from vendomini.workloads.warehouse.cards import Card
 from vendomini.workloads.warehouse.catalogue import cents
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.tools import Result, Tool, offered
-from vendomini.workloads.warehouse.world import World
+from vendomini.workloads.warehouse.world import World, bankrupt_below
 
 ParseStatus: TypeAlias = Literal["ok", "failed"]
 
@@ -30,6 +30,9 @@ class Briefing:
     fee: float  # currency units for each unit of storage and day
     expire_after_days: int
     late_penalty: float  # share of the gross
+    bankrupt_below: int
+    max_failures: int | None  # expired customer orders that end the run; None: they end nothing
+    drifts: bool  # prices change from day to day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,4 +84,7 @@ def briefing(settings: WarehouseSettings, world: World) -> Briefing:
         fee=simulation.storage_fee,
         expire_after_days=settings.demand.expire_after_days,
         late_penalty=settings.demand.late_penalty,
+        bankrupt_below=bankrupt_below(cents(simulation.initial_budget)),
+        max_failures=settings.demand.max_failures,
+        drifts=world.catalogue.drifts,
     )

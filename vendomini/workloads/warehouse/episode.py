@@ -5,9 +5,11 @@ from typing import TypeAlias
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
 from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent, briefing
+from vendomini.workloads.warehouse.card_fields import PLAYED_FORMATS, PLAYED_MODES
 from vendomini.workloads.warehouse.cards import Predictions
 from vendomini.workloads.warehouse.crash import Detector
 from vendomini.workloads.warehouse.heuristic import Heuristic
+from vendomini.workloads.warehouse.llm import Llm
 from vendomini.workloads.warehouse.random_agent import RandomAgent
 from vendomini.workloads.warehouse.records import (
     Action,
@@ -25,27 +27,39 @@ from vendomini.workloads.warehouse.scripted import Scripted
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import TYPES, Shocks
 from vendomini.workloads.warehouse.tools import Called, Result, call
-from vendomini.workloads.warehouse.world import World
+from vendomini.workloads.warehouse.world import World, bankrupt_below
 from vendomini.workloads.workload import RecordStep
 
 PAUSE_STEPS = 100  # between two pauses of an agent that never asks
 UNREADABLE_STEPS = 20  # in a row, that end a run as unusable
-DEBT_LIMIT = 100_000  # cents
-DEBT_SHARE = 0.1  # of the initial budget
+
+PLAYED_INSTEAD = {"prediction_mode": "required", "prediction_format": "structured"}
 
 AnyAgent: TypeAlias = AskingAgent | SilentAgent
 
 
-def unplayable(settings: WarehouseSettings) -> ConfigError:
-    """The error for an agent that can be planned but not played."""
-    return ConfigError(
-        f"`agent.kind` `{settings.agent.kind}` cannot be played by this version",
-        hint="agent.kind=heuristic",
-    )
+def refuse_unplayable(settings: WarehouseSettings) -> None:
+    """Raise `ConfigError` for what can be planned but not played."""
+    interface = settings.agent.interface
+    if settings.agent.kind != "llm":
+        return
+    mode, format = interface.prediction_mode, interface.prediction_format
+    for key, value, played in (
+        ("prediction_mode", mode, PLAYED_MODES),
+        ("prediction_format", format, PLAYED_FORMATS),
+    ):
+        if value not in played:
+            choices = ", ".join(f"`{choice}`" for choice in played)
+            raise ConfigError(
+                f"`agent.interface.{key}` `{value}` cannot be played by this version, only "
+                f"{choices}",
+                hint=f"agent.interface.{key}={PLAYED_INSTEAD[key]}, or agent.kind=heuristic",
+            )
 
 
 def agent_of(settings: WarehouseSettings, world: World, *, seed: int, replication: int) -> AnyAgent:
-    """Whoever plays; raises `ConfigError` for a kind this version cannot play."""
+    """Whoever plays; raises `ConfigError` for what this version cannot play."""
+    refuse_unplayable(settings)
     told = briefing(settings, world)
     match settings.agent.kind:
         case "heuristic":
@@ -55,7 +69,7 @@ def agent_of(settings: WarehouseSettings, world: World, *, seed: int, replicatio
         case "scripted":
             return Scripted(told, settings.agent.model)
         case "llm":
-            raise unplayable(settings)
+            return Llm(told, settings.agent)
 
 
 def play(
@@ -114,7 +128,7 @@ class Game:
         self._max_steps = settings.simulation.max_steps
         self._continue = settings.crash_detector.continue_after_crash
         self._max_failures = settings.demand.max_failures
-        self._bankrupt_below = -max(DEBT_LIMIT, int(DEBT_SHARE * self.world.budget))
+        self._bankrupt_below = bankrupt_below(self.world.budget)
         self._last_result: Result | None = None
         self._competing: CompetingEvent | None = None
         self._calls_failed = 0

@@ -24,6 +24,7 @@ PredictionMode: TypeAlias = Literal[
     "required+full",
     "none",
 ]
+PredictionFormat: TypeAlias = Literal["minimal", "structured", "rich"]
 
 SKUS = (5, 10, 15, 20, 25)
 """SKUs by complexity level 0..4."""
@@ -68,7 +69,7 @@ class InterfaceSettings:
     """How an agent that asks a model is spoken to."""
 
     prediction_mode: PredictionMode = "required"
-    prediction_format: Literal["minimal", "structured", "rich"] = "structured"
+    prediction_format: PredictionFormat = "structured"
     memory_tools: Literal["none", "basic", "full"] = "full"
     recovery_tools: Literal["none", "reset", "audit", "help", "all"] = "none"
     reply_format: Literal["schema", "text"] = "schema"

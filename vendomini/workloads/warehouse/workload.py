@@ -1,12 +1,12 @@
 """The warehouse as a workload: what a phase file may say, and how a run of it is played."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
-from vendomini.workloads.warehouse.episode import play, unplayable
+from vendomini.workloads.warehouse.episode import play, refuse_unplayable
 from vendomini.workloads.warehouse.records import Outcome
 from vendomini.workloads.warehouse.settings import (
     SKUS,
@@ -15,16 +15,23 @@ from vendomini.workloads.warehouse.settings import (
 )
 from vendomini.workloads.workload import Demand, RecordStep
 
-# Estimates for the planner, in tokens. Of a model's agent: rules, tool schemas and card
-# format; then a day's header with the last result and a reply of a call with its card.
-LLM_PREFIX_TOKENS = 1800
-LLM_GROWTH_TOKENS = 300
-LLM_OUTPUT_TOKENS = 180
+# Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
+# system message at complexity 0 .. 4 (945 .. 1005); per step of a policy that reads, quotes,
+# orders and ships over 150 days, the user message (56) and the reply with its structured card
+# (57), and round the two what a chat template adds.
+LLM_PREFIX_TOKENS = 1000
+LLM_GROWTH_TOKENS = 130
+LLM_OUTPUT_TOKENS = 60
 # Of the scripted agent: one message a step, which never grows, and a short reply.
 SCRIPTED_PREFIX_TOKENS = 150
 SCRIPTED_OUTPUT_TOKENS = 64
 
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
+NOT_YET = {
+    "agent.interface.memory_tools": "memory tools",
+    "agent.interface.recovery_tools": "recovery tools",
+    "agent.interface.beliefs_every": "belief questions",
+}
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
 
@@ -56,6 +63,14 @@ class Warehouse:
                 f"`{simulation.storage_capacity}`",
                 hint="lower the initial storage or raise the capacity",
             )
+        model = settings.agent.model
+        window, most = model.context_length, model.max_tokens_per_call
+        if settings.agent.kind == "llm" and isinstance(window, int) and 2 * most > window:
+            raise ConfigError(
+                f"`agent.model.max_tokens_per_call` `{most}` is more than half of "
+                f"`agent.model.context_length` `{window}`: too little is left to ask with",
+                hint=f"lower `agent.model.max_tokens_per_call` to {window // 2} or less",
+            )
         windows = settings.measurement.pe_windows
         increasing = all(short < long for short, long in itertools.pairwise(windows))
         if not (windows and increasing and windows[0] >= 1 and windows[-1] <= LONGEST_WINDOW):
@@ -67,8 +82,7 @@ class Warehouse:
 
     def refuse_unplayable(self, settings: WarehouseSettings) -> None:
         """Raise `ConfigError` for an agent this version can plan but not play."""
-        if settings.agent.kind == "llm":
-            raise unplayable(settings)
+        refuse_unplayable(settings)
 
     def asks(self, settings: WarehouseSettings) -> bool:
         return settings.agent.kind in ("llm", "scripted")
@@ -85,6 +99,8 @@ class Warehouse:
                 key.startswith("agent.interface.") or key == "agent.model.context_length"
             ):
                 reasons[key] = "the `scripted` agent asks in one fixed way"
+            elif kind == "llm" and key in NOT_YET:
+                reasons[key] = f"{NOT_YET[key]} do not act yet"
             if kind == "random" and key == "measurement.pe_windows":
                 reasons[key] = "the `random` agent predicts nothing"
             if (
@@ -97,11 +113,25 @@ class Warehouse:
                 reasons[key] = "`demand.p_customer_order` is set and decides instead"
         return reasons
 
+    def notes(self, settings: WarehouseSettings) -> tuple[str, ...]:
+        """What a reader of a plan should know of settings that are no axis and do not act."""
+        if settings.agent.kind != "llm":
+            return ()
+        interface = settings.agent.interface
+        idle = {
+            "agent.interface.memory_tools": interface.memory_tools,
+            "agent.interface.recovery_tools": interface.recovery_tools,
+            "agent.interface.beliefs_every": interface.beliefs_every,
+        }
+        set_here = [f"{key}={value}" for key, value in idle.items() if value not in ("none", None)]
+        if not set_here:
+            return ()
+        return (f"{_listed(NOT_YET.values())} do not act yet: {', '.join(set_here)}",)
+
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
 
-        A re-asked reply is not counted. A belief question adds a request, but nothing to the
-        conversation.
+        A re-asked reply is not counted.
         """
         if not self.asks(settings):
             return None
@@ -113,9 +143,8 @@ class Warehouse:
                 growth_tokens=0,
                 output_tokens=min(most, SCRIPTED_OUTPUT_TOKENS),
             )
-        every = settings.agent.interface.beliefs_every
         return Demand(
-            requests=steps + (steps // every if every else 0),
+            requests=steps,
             prefix_tokens=LLM_PREFIX_TOKENS,
             growth_tokens=LLM_GROWTH_TOKENS,
             output_tokens=min(most, LLM_OUTPUT_TOKENS),
@@ -127,6 +156,11 @@ class Warehouse:
         """The episode of one run; steps are `records.Step`. Raises as `refuse_unplayable`."""
         self.refuse_unplayable(settings)
         return play(settings, seed=seed, replication=replication, record=record)
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}"
 
 
 WAREHOUSE = Warehouse()

@@ -18,9 +18,16 @@ FEE_OF_RETURNS = 0.1  # of the value of what does not fit
 FEE_OF_CANCELLING = 0.1  # of the order's value
 COST_OF_EXPEDITING = 0.5  # of the order's value
 EXPEDITED_DAYS = 2
+DEBT_LIMIT = 100_000  # cents
+DEBT_SHARE = 0.1  # of the initial budget
 
 MessageFields: TypeAlias = dict[str, Any]
 """One inbox message: plain JSON values, the first of them `type`."""
+
+
+def bankrupt_below(initial_budget: int) -> int:
+    """The budget in cents below which a run ends bankrupt."""
+    return -max(DEBT_LIMIT, int(DEBT_SHARE * initial_budget))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,134 @@
+"""The schema fixes the shape and nothing of the world, and all it lets through can be read."""
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.warehouse.playing import settings
+from vendomini.workloads.warehouse.reading import ReadCall, Reader
+from vendomini.workloads.warehouse.reply_schema import reply_schema
+from vendomini.workloads.warehouse.settings import InterfaceSettings
+from vendomini.workloads.warehouse.tools import offered
+
+MODES = ("required", "optional", "none")
+FORMATS = ("minimal", "structured")
+LONGEST_BYTES = 1200  # of a constrained reply; well within 2,000 tokens even at one a byte
+
+
+def interface(mode: str, format: str) -> InterfaceSettings:
+    keys = {"agent.interface.prediction_mode": mode, "agent.interface.prediction_format": format}
+    return settings(keys).agent.interface
+
+
+def alternatives(mode: str, format: str = "structured", level: int = 1) -> dict[str, Any]:
+    schema = msgspec.json.decode(reply_schema(offered(level), interface(mode, format)))
+    return {reply["properties"]["tool"]["const"]: reply for reply in schema["anyOf"]}
+
+
+def test_there_is_one_alternative_for_each_tool_that_is_offered() -> None:
+    for level in range(5):
+        names = [tool.name for tool in offered(level)]
+        assert list(alternatives("required", level=level)) == names
+    assert "tool_expedite" not in alternatives("required", level=1)
+
+
+def test_each_mode_asks_for_its_card() -> None:
+    for name, reply in alternatives("required").items():
+        assert reply["required"] == ["tool", "args", "prediction"], name
+    for reply in alternatives("optional").values():
+        assert reply["required"] == ["tool", "args"]
+        assert "prediction" in reply["properties"]
+    for reply in alternatives("none").values():
+        assert "prediction" not in reply["properties"]
+
+
+def test_each_format_asks_for_its_fields_of_the_calls_they_belong_to() -> None:
+    def fields(format: str, tool: str) -> list[str]:
+        card = alternatives("required", format, level=2)[tool]["properties"]["prediction"]
+        assert card["required"] == list(card["properties"])
+        return list(card["properties"])
+
+    assert fields("minimal", "tool_wait") == ["expected_success"]
+    assert fields("minimal", "tool_order") == ["expected_success", "expected_cost"]
+    days_end = ["expected_storage_after", "expected_budget_after", "next_tool"]
+    assert fields("structured", "tool_wait") == ["expected_success", *days_end]
+    assert fields("structured", "tool_order") == [
+        "expected_success",
+        "expected_cost",
+        "expected_lead_days",
+        "expected_quantity",
+        *days_end,
+    ]
+    assert fields("structured", "tool_expedite") == [
+        "expected_success",
+        "expected_cost",
+        "expected_lead_days",
+        *days_end,
+    ]
+
+
+def test_no_id_and_no_bound_of_the_world_is_in_it() -> None:
+    schema = reply_schema(offered(4), interface("required", "structured"))
+    for word in ("sku_0", "S1", "ORD", '"minimum":1,', '"maxItems":100', "minItems"):
+        assert word not in schema
+
+
+def walk(matcher: Any, xgrammar: Any, vocabulary: list[str], chance: random.Random) -> str:
+    """A random reply that the grammar lets through, token by token, to its end."""
+    bitmask = xgrammar.allocate_token_bitmask(1, len(vocabulary))
+    said = ""
+    while not matcher.is_terminated():
+        matcher.fill_next_token_bitmask(bitmask)
+        words = bitmask[0].tolist()
+        allowed = [i for i in range(len(vocabulary)) if (words[i // 32] >> (i % 32)) & 1]
+        token = chance.choice(allowed)
+        assert matcher.accept_token(token)
+        said += "" if token == len(vocabulary) - 1 else vocabulary[token]
+        assert len(said.encode()) <= LONGEST_BYTES, said
+    return said
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_reply_a_grammar_lets_through_ends_soon_and_can_be_read(
+    mode: str, format: str
+) -> None:
+    xgrammar = pytest.importorskip("xgrammar", reason="comes with the extra `hf`")
+    asked = interface(mode, format)
+    # Every byte of ASCII, control characters too: what only a strict pattern keeps out.
+    vocabulary = [*map(chr, range(128)), '{"tool": ', "tool_", "ORD1", "99999", "</s>"]
+    tokens = xgrammar.TokenizerInfo(
+        vocabulary, vocab_type=xgrammar.VocabType.RAW, stop_token_ids=[len(vocabulary) - 1]
+    )
+    grammar = xgrammar.GrammarCompiler(tokens).compile_json_schema(
+        reply_schema(offered(2), asked), any_whitespace=False
+    )
+    read, chance, seen = Reader(asked).read, random.Random(0), set()
+    for _ in range(60):
+        said = walk(xgrammar.GrammarMatcher(grammar), xgrammar, vocabulary, chance)
+        call = read(said)
+        if not isinstance(call, ReadCall):
+            assert "placeholder" in call.why, said
+            continue
+        seen.add((call.tool, call.card is not None))
+    with_card = {card for _, card in seen}
+    assert with_card == {"required": {True}, "optional": {True, False}, "none": {False}}[mode]
+    assert len({tool for tool, _ in seen}) > 4
+
+
+def test_a_grammar_lets_a_negative_quantity_and_an_unknown_id_through() -> None:
+    xgrammar = pytest.importorskip("xgrammar", reason="comes with the extra `hf`")
+    schema = reply_schema(offered(2), interface("none", "structured"))
+    vocabulary = [*map(chr, range(128)), "</s>"]
+    tokens = xgrammar.TokenizerInfo(vocabulary, stop_token_ids=[128])
+    grammar = xgrammar.GrammarCompiler(tokens).compile_json_schema(schema, any_whitespace=False)
+    for args in (
+        '{"supplier_id": "S99", "sku": "no such", "quantity": -5}',
+        '{"supplier_id": "", "sku": "", "quantity": 999999999}',
+    ):
+        matcher = xgrammar.GrammarMatcher(grammar)
+        assert matcher.accept_string(f'{{"tool": "tool_order", "args": {args}}}'), args
+    matcher = xgrammar.GrammarMatcher(grammar)
+    assert not matcher.accept_string('{"tool": "tool_fly"')

@@ -1,0 +1,121 @@
+"""The agent whose calls a model makes: one conversation, one user message a step.
+
+A reply that cannot be read is answered by a short message that says what is wrong, at most
+twice; then the day is idle. It stays in the conversation, which only grows: the first
+`KEPT_OF_UNREADABLE` characters of it, so that a model that never ends does not fill its own
+window. A reply that can be read stays exactly as it came, without the reasoning apart from it.
+"""
+
+from vendomini.chat import (
+    TEXT,
+    ChatRequest,
+    Episode,
+    Message,
+    Reply,
+    ReplyFormat,
+    Sampling,
+    ask,
+)
+from vendomini.errors import ConfigError
+from vendomini.workloads.warehouse.agent import Briefing, Decision, Seen
+from vendomini.workloads.warehouse.conversation import Conversation
+from vendomini.workloads.warehouse.ledger import Ledger
+from vendomini.workloads.warehouse.prompt import morning_text, re_ask_text, system_text
+from vendomini.workloads.warehouse.reading import FormatFailure, Reader
+from vendomini.workloads.warehouse.reply_schema import reply_schema
+from vendomini.workloads.warehouse.settings import AgentSettings
+
+MOST_RE_ASKS = 2
+KEPT_OF_UNREADABLE = 600  # characters
+CUT = " [...]"
+RESULT_CHARACTERS_PER_TOKEN = 0.75  # of the window, for one result: a fifth to a quarter of it
+LONGEST_RESULT = 20_000  # characters, however long the window
+
+
+class Llm:
+    """Plays one run."""
+
+    __slots__ = ("_conversation", "_model", "_reader", "_reply_format", "_result_limit")
+
+    def __init__(self, briefing: Briefing, agent: AgentSettings) -> None:
+        """Raises `ConfigError` if the window is not known."""
+        window, interface = agent.model.context_length, agent.interface
+        if not isinstance(window, int):
+            raise ConfigError(
+                f"`agent.model.context_length` is `{window}`, and nothing has decided it",
+                hint="set `agent.model.context_length` to a number of tokens, such as 32000",
+            )
+        self._model = agent.model
+        self._reader = Reader(interface)
+        self._reply_format = TEXT
+        if interface.reply_format == "schema":
+            schema = reply_schema(briefing.tools, interface)
+            self._reply_format = ReplyFormat(kind="schema", json_schema=schema)
+        self._result_limit = min(LONGEST_RESULT, int(RESULT_CHARACTERS_PER_TOKEN * window))
+        self._conversation = Conversation(
+            system=Message(role="system", content=system_text(briefing, interface)),
+            window=window,
+            reply_tokens=agent.model.max_tokens_per_call,
+            ledger=Ledger(expire_after_days=briefing.expire_after_days),
+        )
+
+    def ask(self, seen: Seen) -> Episode[Decision]:
+        """Raises `ConfigError` if the window is too small for a single step."""
+        conversation = self._conversation
+        conversation.begin(
+            seen,
+            morning_text(seen, is_first=conversation.is_empty, result_limit=self._result_limit),
+        )
+        re_asks = 0
+        while True:
+            reply = yield from self._reply()
+            choice = reply.choices[0]
+            said = self._reader.read(choice.text, choice.finish_reason)
+            if not isinstance(said, FormatFailure):
+                conversation.answered(reply, _sendable(choice.text))
+                conversation.called((said.tool, said.arguments))
+                return Decision(
+                    tool=said.tool, arguments=said.arguments, card=said.card, re_asks=re_asks
+                )
+            conversation.answered(reply, _cut(_sendable(choice.text)))
+            if re_asks == MOST_RE_ASKS:
+                return Decision(parse_status="failed", re_asks=re_asks)
+            re_asks += 1
+            conversation.say(re_ask_text(said.why))
+
+    def _reply(self) -> Episode[Reply]:
+        """The reply to the conversation as it is, after truncations if it is too long."""
+        conversation, model = self._conversation, self._model
+        conversation.make_room()
+        while True:
+            reply = yield from ask(
+                ChatRequest(
+                    messages=conversation.messages,
+                    sampling=Sampling(
+                        temperature=model.temperature,
+                        top_p=model.top_p,
+                        max_tokens=model.max_tokens_per_call,
+                    ),
+                    reply_format=self._reply_format,
+                    thinking=model.thinking,
+                )
+            )
+            if reply.choices[0].finish_reason != "context":
+                return reply
+            if not conversation.truncate():
+                raise ConfigError(
+                    "the rules, one day and its reply do not fit the window: "
+                    f"`agent.model.context_length` is `{model.context_length}` tokens, "
+                    f"`agent.model.max_tokens_per_call` `{model.max_tokens_per_call}`",
+                    hint="raise `agent.model.context_length`, or lower "
+                    "`agent.model.max_tokens_per_call`",
+                )
+
+
+def _sendable(text: str) -> str:
+    """The text as it came, unless it holds half characters that no request can carry."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= KEPT_OF_UNREADABLE else text[:KEPT_OF_UNREADABLE] + CUT
