@@ -24,7 +24,7 @@ from vendomini.store.experiment import Experiment
 GROUP_KEYS = {
     "model", "runs", "backend", "dtype", "quantization", "gpu_type", "gpus", "nodes",
     "tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "concurrency", "workers",
-    "gpu_hours", "wall_hours", "reasons", "rejected",
+    "gpu_hours", "wall_hours", "reasons", "rejected", "context_length", "conversation_tokens",
 }  # fmt: skip
 ERROR_TYPES = ("temporal", "quantity", "cost", "storage", "budget", "causal")
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 
 from tests.fakes.slurm import FakeSlurm
+from tests.model_folders import model_folder
 from vendomini.cli.main import main
 from vendomini.store.records import STORE_FORMAT
 
@@ -396,25 +397,152 @@ def test_a_command_that_is_not_complete_shows_how_to_ask_for_help(
     assert everything_in(workplace) == {}
 
 
-# -- what can be planned, but not played ------------------------------------------------------
+# -- models and engines -----------------------------------------------------------------------
 
 
-def test_the_language_model_is_refused_with_what_plays_instead(
-    refusal: Refusal, write: Write
+@pytest.fixture
+def chatty(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A complete model of 8192 tokens and 8 heads; the hub's cache is empty, and no GPU is here."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(workplace.parent / "hub"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return model_folder(workplace.parent / "model")
+
+
+VLLM = ("engine.backend=vllm",)
+ASKED_FOR = {
+    "a window beyond the model's": (
+        ("agent.model.context_length=9000",),
+        "`agent.model.context_length` is `9000`, but the longest context of model",
+        "agent.model.context_length=8192",
+    ),
+    "an engine beyond the model": (
+        ("engine.max_model_len=9000",),
+        "`engine.max_model_len` is `9000`, but the longest context of model",
+        "engine.max_model_len=8192",
+    ),
+    "an engine that holds less than the window": (
+        ("engine.max_model_len=4096",),
+        "`engine.max_model_len` is `4096`, less than `agent.model.context_length`, `8192`",
+        "agent.model.context_length=4096",
+    ),
+    "heads that do not divide": (
+        (*VLLM, "engine.tensor_parallel_size=3"),
+        "`engine.tensor_parallel_size` is `3`, which does not divide the `8` attention heads",
+        "it may be 1, 2, 4, 8",
+    ),
+    "tensor parallelism with transformers": (
+        ("engine.backend=hf", "engine.tensor_parallel_size=2"),
+        "`engine.tensor_parallel_size` is `2`, but does nothing with backend `hf`",
+        "spreads a model's layers over its GPUs by itself",
+    ),
+    "no switch for thinking": (
+        ("agent.model.thinking='on'",),
+        "`agent.model.thinking` is `on`, but the chat template of model",
+        "agent.model.thinking=default",
+    ),
+    "a dtype nobody knows": (
+        ("engine.dtype=bf16",),
+        "`engine.dtype` is `bf16`, which is not among",
+        "did you mean `bfloat16`?",
+    ),
+    "an interpreter that is not there": (
+        ("engine.python=/no/where/python",),
+        "`engine.python` is `/no/where/python`, which is no program",
+        "env/bin/python",
+    ),
+    "a setting of the scripted engine": (
+        (*VLLM, "engine.latency_s=0.5"),
+        "`engine.latency_s` is `0.5`, but does nothing with backend `vllm`",
+        "engine.backend=scripted",
+    ),
+    "a setting of transformers": (
+        (*VLLM, "engine.attn_implementation=sdpa"),
+        "`engine.attn_implementation` is `sdpa`, but does nothing with backend `vllm`",
+        "engine.backend=hf",
+    ),
+    "an address that is not used": (
+        ("engine.backend=hf", "engine.base_url=http://host/v1"),
+        "`engine.base_url` is `http://host/v1`, but does nothing with backend `hf`",
+        "engine.backend=openai",
+    ),
+    "no address": (
+        ("engine.backend=openai",),
+        "`engine.base_url` does not say where the server is",
+        "engine.base_url=http://",
+    ),
+    "a GPU that is not there": (
+        ("engine.device=cuda",),
+        "`engine.device` is `cuda`, but this machine has no GPU",
+        "engine.device=auto",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED_FOR)
+def test_what_a_model_or_an_engine_cannot_do_is_refused_before_it_is_loaded(
+    refusal: Refusal, write: Write, chatty: Path, name: str
 ) -> None:
-    message, hint = refusal("run", "--config", write(GOOD), "agent.kind=llm")
-    assert message == "`agent.kind` `llm` cannot be played by this version"
-    assert hint == "agent.kind=heuristic"
+    overrides, said, instead = ASKED_FOR[name]
+    asked = ("agent.kind=llm", f"agent.model.name={chatty}", *overrides)
+    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    assert said in message
+    assert instead in hint
 
 
-@pytest.mark.parametrize("backend", ["vllm", "hf", "openai"])
-def test_an_engine_that_cannot_be_opened_is_refused(
-    refusal: Refusal, write: Write, backend: str
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda folder: folder.rename(f"{folder}2"), "there is no such folder"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    "half a config": (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+    "half the weights": (
+        lambda folder: os.truncate(folder / "model.safetensors", 150),
+        "its header says",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
+    "no template": (
+        lambda folder: (folder / "chat_template.jinja").unlink(),
+        "has no chat template",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_model_that_is_not_complete_is_refused(
+    refusal: Refusal, write: Write, chatty: Path, command: str, name: str
 ) -> None:
-    arguments = ["agent.kind=scripted", f"engine.backend={backend}"]
-    message, hint = refusal("run", "--config", write(GOOD), *arguments)
-    assert f"`engine.backend` `{backend}`" in message
-    assert "agent.kind=heuristic" in hint
+    breaks, said = BROKEN[name]
+    breaks(chatty)
+    asked = ("agent.kind=llm", "engine.backend=hf", f"agent.model.name={chatty}")
+    message, _ = refusal(command, "--config", write(GOOD), *asked)
+    assert said in message
+    assert str(chatty) in message
+
+
+def test_an_engine_that_is_not_installed_is_refused_with_how_to_install_it(
+    refusal: Refusal, write: Write, chatty: Path
+) -> None:
+    bare = chatty.parent / "bare"
+    bare.write_text("#!/bin/sh\n")
+    bare.chmod(0o755)
+    asked = ("agent.kind=llm", f"agent.model.name={chatty}", f"engine.python={bare}")
+    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    assert message == (
+        f"`engine.backend` is `auto`, but neither vLLM nor transformers is in `{bare}`"
+    )
+    assert 'pip install "vendomini[hf]"' in hint
+    message, hint = refusal("run", "--config", write(GOOD), *asked, "engine.backend=vllm")
+    assert message == f"backend `vllm` needs `vllm`, which `{bare}` does not have"
+    assert "engine.python=PATH" in hint
+
+
+def test_a_window_that_cannot_be_known_here_must_be_given(
+    refusal: Refusal, write: Write, chatty: Path
+) -> None:
+    asked = ("agent.kind=llm", "agent.model.name=org/elsewhere", "engine.backend=hf")
+    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    assert message.startswith("`agent.model.context_length` is `auto`, but")
+    assert "agent.model.context_length=8192" in hint
 
 
 # -- profiles and Slurm -----------------------------------------------------------------------

@@ -417,6 +417,27 @@ def run_of(load: Load, text: str, *overrides: str) -> Run:
     return run
 
 
+def test_the_shared_window_is_that_of_runs_with_a_language_model_alone(load: Load) -> None:
+    axes = "grid: {agent: {kind: [llm, random], model: {context_length: [auto, 100]}}}"
+    phase = load(f"experiment: {{workload: toy}}\n{axes}")
+    key = "agent.model.context_length"
+    assert [setting(run.settings, key) for run in expand(phase, window=4096)] == [
+        4096,
+        100,
+        "auto",
+        100,
+    ]
+    plain, shared = ([run.id for run in expand(phase, window=w)] for w in (None, 4096))
+    assert [before == now for before, now in zip(plain, shared, strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    with pytest.raises(ConfigError, match="two cells of the grid are the same run"):
+        expand(phase, window=100)
+
+
 def test_an_id_is_16_hexadecimal_digits_and_does_not_change_with_time(load: Load) -> None:
     # Of results on disk: a change here orphans every run that was ever played.
     assert run_of(load, SMALL).id == "a913f30d39eb2948"

@@ -109,7 +109,7 @@ def test_values_that_are_impossible_together_are_refused() -> None:
 def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
     asked = ("agent.kind=scripted", "engine.backend=vllm")
     runs = expand(load_phase(SMALL, asked, workload_named=workload_named))
-    with pytest.raises(ConfigError, match="`engine.backend` `vllm`") as caught:
+    with pytest.raises(ConfigError, match=r"`engine.backend` `vllm`") as caught:
         refuse_unplayable(plan_of(*asked), runs, WAREHOUSE, playable=frozenset({"scripted"}))
     assert "`scripted`" in caught.value.hint
     assert caught.value.exit_code == 2
@@ -117,7 +117,7 @@ def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
 
 def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
     phase = load_phase(SMALL, ("engine.backend=vllm",), workload_named=workload_named)
-    with pytest.raises(ConfigError, match="`agent.model.context_length` is `auto`") as caught:
+    with pytest.raises(ConfigError, match=r"`agent.model.context_length` is `auto`") as caught:
         refuse_unplayable(plan_of(), expand(phase), WAREHOUSE, playable=PLAYABLE)
     assert "agent.model.context_length=8192" in caught.value.hint
     refuse_unplayable(plan_of(), expand(phase, window=8192), WAREHOUSE, playable=PLAYABLE)

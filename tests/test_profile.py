@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vendomini.cluster import ClusterFacts, Gpus, Node, Partition, rule_for
+from vendomini.cluster import ClusterFacts, Engines, Gpus, Node, Partition, rule_for
 from vendomini.errors import ConfigError
 from vendomini.profile import check_against, default_profile, load_profile, partition_of
 
@@ -83,6 +83,18 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     engineless = profile.engineless
     assert (engineless.gpus, engineless.cpus, engineless.memory_gb) == (0, 1, 4.0)
     assert engineless.minutes == 60
+
+
+def test_a_site_names_the_environments_of_its_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "engines:\n  vllm: {container: docker://vllm}\n  hf: {python: env/bin/python}\n"
+    engines = load_profile(write(tmp_path, text)).engines
+    assert (engines.vllm.container, engines.vllm.python) == ("docker://vllm", None)
+    assert engines.hf.python == str(tmp_path / "env" / "bin" / "python")
+    assert load_profile(write(tmp_path, RULE)).engines == Engines()
+    assert "did you mean `engines.vllm`?" in mistake(tmp_path, "engines:\n  vlm: {}\n")
 
 
 def test_without_a_file_the_profile_names_nothing() -> None:

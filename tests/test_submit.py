@@ -23,7 +23,13 @@ from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.profile import load_profile
 from vendomini.store.experiment import Experiment
-from vendomini.submit import Submitted, groups_that_fit, new_submission, submit_slurm
+from vendomini.submit import (
+    Submitted,
+    groups_that_fit,
+    new_submission,
+    submit_local,
+    submit_slurm,
+)
 from vendomini.worker.entry import work
 from vendomini.worker.job import read_job
 
@@ -358,6 +364,28 @@ def test_workers_run_in_the_profiles_python(fake_slurm: FakeSlurm, tmp_path: Pat
     run(request)
     assert len(completed(fake_slurm, request)) == RUNS
     assert (tmp_path / "used").read_text().split() == ["used"] * 2
+
+
+def test_each_local_worker_sees_gpus_of_its_own_and_others_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A GPU may have a name instead of a number, as parts of one do.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
+    prepared = prepare(replace(request_for(tmp_path), cluster=False, profile=None))
+    (group,) = prepared.plan.groups
+    assert group.spec is not None
+    experiment = Experiment(tmp_path / "gpus")
+    experiment.extend(prepared.text, prepared.every_run)
+    seen = []
+    for gpus in (2, 0):
+        asked = replace(group, spec=replace(group.spec, gpus=gpus), workers=2)
+        plan = replace(prepared.plan, groups=(asked,))
+        ((_, handles),) = submit_local(experiment, plan, submission=f"{gpus}", only=None)
+        for handle in handles:
+            wait_until(handle.done)
+        records = [each for each in experiment.workers().values() if each.submission == f"{gpus}"]
+        seen.append(sorted(str(record.gpus) for record in records))
+    assert seen == [["GPU-a,GPU-b", "GPU-c,GPU-d"], ["None", "None"]]
 
 
 # -- when Slurm does not -------------------------------------------------------------------

@@ -5,6 +5,7 @@ All of it is looked at only for a phase whose runs will ask a model, and nothing
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -104,7 +105,10 @@ def look_at_engines(
     `restarted` groups start anew: what served them says nothing. Raises `ConfigError` for an
     interpreter or a container that cannot be used.
     """
-    python = sys.executable if profile is None else profile.python or sys.executable
+    python = sys.executable
+    if profile is not None and profile.python is not None:
+        words = shlex.split(profile.python)  # it may be a command, and is quoted like one
+        python = words[0] if len(words) == 1 else profile.python
     if not _needs_model(phase):
         return EngineFacts(python=python, models=models.known)
     if profile is None:
