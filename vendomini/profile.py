@@ -65,7 +65,7 @@ class _File:
     heartbeat_s: float = field(default=30, metadata={"gt": 0})
     dead_after_s: float = field(default=180, metadata={"gt": 0})
     python: str | None = None
-    engines: Engines = Engines()
+    engines: Engines = field(default_factory=Engines)
     resources: tuple[_Rule, ...] = ()
     engineless: _Demand = _Demand(workers=4)
 
