@@ -5,6 +5,7 @@ What the bytes mean is known to `engines.protocol`.
 
 import asyncio
 import errno
+import io
 import random
 import time
 from collections.abc import Mapping
@@ -181,9 +182,11 @@ class Client:
                 raise EngineError(f"the client of {self.where} was closed")
             has_answered = False
             session = self._session or self._open()
+            # aiohttp sends bytes of more than a MiB at one go, and warns of that.
+            data = io.BytesIO(body) if body is not None and len(body) > 1 << 20 else body
             try:
                 async with session.request(
-                    method, url, data=body, timeout=timeout, allow_redirects=False
+                    method, url, data=data, timeout=timeout, allow_redirects=False
                 ) as response:
                     has_answered = True
                     content = await response.read()

@@ -46,9 +46,9 @@ def chat_body(request: ChatRequest, *, model: str, dialect: Dialect) -> bytes:
     body["messages"] = request.messages
     wanted = request.sampling.top_logprobs
     if wanted:
-        # vLLM counts the drawn token as one of the k, whether it is among the likeliest or not.
-        # One more makes room for it; `_top` then takes the likeliest.
-        more = 1 if dialect == "vllm" and wanted < MOST_ALTERNATIVES else 0
+        # vLLM, and `hf` like it, counts the drawn token as one of the k, whether it is among the
+        # likeliest or not. One more makes room for it; `_top` then takes the likeliest.
+        more = 1 if dialect != "openai" and wanted < MOST_ALTERNATIVES else 0
         body["logprobs"] = True
         body["top_logprobs"] = wanted + more
     if request.thinking != "default":

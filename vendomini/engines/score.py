@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vendomini.chat import Choice, Reply, ScoreRequest
-from vendomini.engines.client import Client
+from vendomini.engines.client import Client, Refused
 from vendomini.engines.protocol import (
     Usage,
     context_reply,
@@ -171,9 +171,14 @@ class Scorer:
         bodies = one_token_bodies(prompt, parts, model=self._model)
         if bodies is None:
             return None
-        answers = await _all([self._client.post(_PATH, body) for body in bodies])
         found: dict[int, float] = {}
         usages = []
+        try:
+            answers = await _all([self._client.post(_PATH, body) for body in bodies])
+        except Refused as refused:
+            if "return_tokens_as_token_ids" not in refused.message:
+                raise
+            answers = []
         for raw in answers:
             logprobs, usage = token_logprobs(raw)
             found |= logprobs

@@ -21,7 +21,7 @@ from vendomini.chat import (
     Request,
     ScoreRequest,
 )
-from vendomini.engines.client import Client, Refused, ServerGone
+from vendomini.engines.client import Backoff, Client, Refused, ServerGone
 from vendomini.engines.metrics import Counters, parse_metrics
 from vendomini.engines.protocol import (
     Dialect,
@@ -257,8 +257,11 @@ class OpenAIEngine:
     as one.
     """
 
-    def __init__(self, spec: EngineSpec, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: EngineSpec, said: Callable[[str], None], *, backoff: Backoff | None = None
+    ) -> None:
         self._spec = spec
+        self._backoff = backoff
         self._say = said
         self._client: Client | None = None
         self._served: Served | None = None
@@ -291,6 +294,7 @@ class OpenAIEngine:
             base_url=spec.base_url,
             key=os.environ[variable].strip() if variable else None,
             request_timeout_s=spec.request_timeout_s,
+            backoff=self._backoff,
             key_from=f"the key is the environment variable {variable}"
             if variable
             else f"no key is set: put it into the environment variable {KEY_VARIABLES[0]}",

@@ -51,8 +51,8 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _PROMPT_TOKENS = re.compile(
-    r"contains (?:at least )?(\d+) (?:input )?tokens|\((\d+) in the messages"
-    r"|resulted in (\d+) tokens|input length \((\d+)\)",
+    r"prompt has (\d+)|contains (?:at least )?(\d+) (?:input )?tokens"
+    r"|\((\d+) in the messages|resulted in (\d+) tokens|input length \((\d+)\)",
     re.IGNORECASE,
 )
 _NO_SYSTEM = re.compile(r"system (role|message)|conversation roles must alternate", re.IGNORECASE)

@@ -1,0 +1,192 @@
+"""Any compatible server, as an engine by its address."""
+
+import asyncio
+import socket as sockets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines_client.fake import (
+    HANGS,
+    HTML,
+    MODELS,
+    RESETS,
+    FakeServer,
+    Said,
+    Script,
+    letters,
+    refuses,
+    says,
+)
+from vendomini.chat import (
+    Capacity,
+    ChatRequest,
+    Engine,
+    EngineSpec,
+    Message,
+    ScoreRequest,
+    missing_feature,
+)
+from vendomini.engines.client import Backoff, ServerGone
+from vendomini.engines.served import OpenAIEngine
+from vendomini.errors import EngineDead, EngineError
+
+CHAT = ChatRequest(messages=(Message(role="user", content="hi"),), seed=1)
+QUICK = Backoff(tries=2, first_s=0.001, most_s=0.001)
+METRICS = Said(
+    body=b"vllm:num_requests_running 2.0\nvllm:num_requests_waiting 1.0\n"
+    b'vllm:cache_config_info{kv_cache_size_tokens="5000"} 1.0\n'
+)
+
+
+def openai(socket: Path, *, model: str = "m", **fields: Any) -> OpenAIEngine:
+    fields = {"base_url": f"unix:{socket}", "request_timeout_s": 5.0, **fields}
+    spec = EngineSpec(backend="openai", model=model, **fields)
+    return OpenAIEngine(spec, print, backoff=QUICK)
+
+
+def start(tmp_path: Path, script: dict[str, Script], **fields: Any) -> tuple[Any, FakeServer]:
+    """The engine, started and stopped again, or the error that its start gave."""
+
+    async def play() -> tuple[Any, FakeServer]:
+        async with FakeServer(tmp_path / "s.sock", script) as server:
+            engine = openai(server.socket, **fields)
+            try:
+                await engine.start()
+                return engine, server
+            except EngineError as error:
+                return error, server
+            finally:
+                await engine.stop()
+                await engine.stop()
+
+    return asyncio.run(play())
+
+
+def test_the_key_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "second")
+    _, server = start(tmp_path, {"/v1/models": MODELS})
+    assert server.headers[0]["Authorization"] == "Bearer second"
+    monkeypatch.setenv("VENDOMINI_API_KEY", "first\n")
+    (tmp_path / "s.sock").unlink(missing_ok=True)
+    _, server = start(tmp_path, {"/v1/models": MODELS})
+    assert server.headers[0]["Authorization"] == "Bearer first"
+
+
+def test_a_compatible_server_is_what_it_is(tmp_path: Path) -> None:
+    engine, _ = start(tmp_path, {"/v1/models": MODELS})
+    checked: Engine = engine
+    assert checked.features.kinds == {"chat", "completion"}
+    assert missing_feature(ScoreRequest(prompt="a", continuations=("b",)), checked.features)
+    assert checked.capacity == Capacity(max_model_len=1000)
+
+
+def test_a_vllm_elsewhere_is_used_as_one(tmp_path: Path) -> None:
+    models = says({"data": [{"id": "m", "owned_by": "vllm"}]})
+    script: dict[str, Script] = {"/v1/models": models, "/tokenize": letters, "/metrics": METRICS}
+    engine, _ = start(tmp_path, script)
+    assert "score" in engine.features.kinds
+    assert engine.capacity.kv_cache_tokens == 5000
+
+
+def test_a_vllm_behind_a_door_that_passes_only_openais_paths_is_a_compatible_server(
+    tmp_path: Path,
+) -> None:
+    models = says({"data": [{"id": "m", "owned_by": "vllm"}]})
+    engine, _ = start(tmp_path, {"/v1/models": models})
+    assert engine.features.kinds == {"chat", "completion"}
+
+
+def test_a_model_that_is_not_served_is_named_with_the_nearest_first(tmp_path: Path) -> None:
+    models = says({"data": [{"id": "mistral-7b"}, {"id": "llama-3-8b"}, {"id": "qwen"}]})
+    error, _ = start(tmp_path, {"/v1/models": models}, model="meta/llama-3-8b")
+    assert isinstance(error, EngineError)
+    assert "does not serve `meta/llama-3-8b`" in str(error)
+    assert error.hint.index("llama-3-8b") < error.hint.index("mistral-7b")
+
+
+@pytest.mark.parametrize(
+    ("models", "words", "hint"),
+    [
+        (HTML, "HTML", "engine.base_url"),
+        (says({"error": "Unauthorized"}, 401), "refuses the key", "VENDOMINI_API_KEY"),
+        (says({"data": []}), "serves no model", ""),
+        (says({"ok": 1}), "not what the protocol says", ""),
+        (refuses("nothing here", 404), "nothing here", "engine.base_url"),
+        (RESETS, "broke the connection off", ""),
+    ],
+)
+def test_a_start_fails_with_one_clear_error(
+    tmp_path: Path, models: Said, words: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VENDOMINI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    error, _ = start(tmp_path, {"/v1/models": models})
+    assert isinstance(error, EngineError)
+    assert words in str(error)
+    assert hint in error.hint
+
+
+def test_a_start_ends_at_its_deadline(tmp_path: Path) -> None:
+    error, _ = start(tmp_path, {"/v1/models": HANGS}, start_timeout_s=0.2)
+    assert isinstance(error, EngineError)
+    assert "no answer within 0.2 s" in str(error)
+
+
+def refused_port() -> str:
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "words"),
+    [
+        (None, "`engine.base_url` is not set"),
+        ("localhost:8000", "is no address"),
+        ("http://no-such-host.invalid/v1", "no such host as `no-such-host.invalid`"),
+        ("refused", "connection refused"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_at_the_start(base_url: str | None, words: str) -> None:
+    async def play() -> None:
+        where = refused_port() if base_url == "refused" else base_url
+        engine = OpenAIEngine(EngineSpec(backend="openai", model="m", base_url=where), print)
+        with pytest.raises(EngineError, match=words):
+            await engine.start()
+        await engine.stop()
+
+    asyncio.run(play())
+
+
+def test_a_remote_server_that_is_gone_for_good_is_an_engine_that_died(tmp_path: Path) -> None:
+
+    async def play() -> None:
+        server = FakeServer(tmp_path / "s.sock", {"/v1/models": MODELS})
+        async with server:
+            engine = openai(server.socket)
+            await engine.start()
+            death = asyncio.ensure_future(engine.died())
+        with pytest.raises(EngineDead, match=r"s\.sock"):
+            await engine.answer(CHAT)
+        assert isinstance(await death, EngineDead)
+        await engine.stop()
+
+    asyncio.run(play())
+
+
+def test_a_request_that_breaks_a_remote_server_is_not_its_death(tmp_path: Path) -> None:
+
+    async def play() -> None:
+        script: dict[str, Script] = {"/v1/models": MODELS, "/v1/chat/completions": RESETS}
+        async with FakeServer(tmp_path / "s.sock", script) as server:
+            engine = openai(server.socket)
+            await engine.start()
+            with pytest.raises(ServerGone):
+                await engine.answer(CHAT)
+            await engine.stop()
+
+    asyncio.run(play())

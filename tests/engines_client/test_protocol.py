@@ -1,0 +1,347 @@
+"""Requests to bodies and answers to replies, without a server."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.engines_client.fake import chats, says
+from vendomini.chat import (
+    ChatRequest,
+    CompletionRequest,
+    Message,
+    ReplyFormat,
+    Sampling,
+)
+from vendomini.engines.protocol import (
+    Dialect,
+    chat_body,
+    chat_reply,
+    completion_body,
+    completion_reply,
+    split_reasoning,
+)
+from vendomini.engines.score import one_token_bodies, prompt_body, prompt_score, scored
+from vendomini.engines.template import folded
+from vendomini.engines.words import beginning, complaint_in, is_too_long, prompt_tokens_in
+from vendomini.errors import EngineError
+
+SYSTEM = Message(role="system", content="be short")
+USER = Message(role="user", content="hi")
+ASSISTANT = Message(role="assistant", content="yes?")
+SCHEMA = ReplyFormat(kind="schema", json_schema='{"type":"object"}')
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest(**{"messages": (SYSTEM, USER), "seed": 5, **fields})
+
+
+def body_of(request: ChatRequest, dialect: Dialect = "hf") -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(chat_body(request, model="m", dialect=dialect))
+    return body
+
+
+def reply_of(raw: bytes, request: ChatRequest, *, window: int | None = None) -> Any:
+    return chat_reply(raw, request, dialect="vllm", window=window, seconds=0.5)
+
+
+def test_a_plain_chat_says_only_what_is_asked() -> None:
+    assert body_of(chat(sampling=Sampling(max_tokens=9))) == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "be short"}, {"role": "user", "content": "hi"}],
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": 9,
+        "seed": 5,
+    }
+
+
+def test_a_full_chat_names_everything() -> None:
+    sampling = Sampling(temperature=0.5, top_p=0.9, n=3, stop=("a", "b"), top_logprobs=4)
+    body = body_of(chat(sampling=sampling, reply_format=SCHEMA, thinking="off"), "openai")
+    assert body["n"] == 3
+    assert body["stop"] == ["a", "b"]
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 4)
+    assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    assert body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "schema": {"type": "object"}, "strict": True},
+    }
+
+
+def test_a_models_own_sampling_defaults_reach_no_reply_of_vllm() -> None:
+    body = body_of(chat(), "vllm")
+    assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (0, 0.0, 1.0)
+    assert not {"top_k", "min_p", "repetition_penalty"} & set(body_of(chat(), "openai"))
+
+
+def test_greedy_choices_are_drawn_once_and_given_n_times() -> None:
+    request = chat(sampling=Sampling(temperature=0.0, n=3))
+    assert "n" not in body_of(request)
+    reply = reply_of(chats("yes").body, request)
+    assert [choice.text for choice in reply.choices] == ["yes"] * 3
+    assert reply.tokens_out == 3
+
+
+def test_a_completion_counts_its_alternatives_by_logprobs() -> None:
+    request = CompletionRequest(prompt="a b", sampling=Sampling(top_logprobs=3))
+    body = json.loads(completion_body(request, model="m", dialect="vllm"))
+    assert (body["prompt"], body["logprobs"]) == ("a b", 3)
+    assert "top_logprobs" not in body
+
+
+def test_a_reply_has_its_choices_in_order_and_its_tokens() -> None:
+    raw = says(
+        {
+            "choices": [
+                {"index": 1, "message": {"content": "b"}, "finish_reason": "length"},
+                {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"},
+            ],
+            "usage": {
+                "prompt_tokens": 10,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 8},
+            },
+        }
+    ).body
+    reply = reply_of(raw, chat(sampling=Sampling(n=2, max_tokens=2)))
+    assert [(each.text, each.finish_reason) for each in reply.choices] == [
+        ("a", "stop"),
+        ("b", "length"),
+    ]
+    assert (reply.tokens_in, reply.tokens_out, reply.tokens_cached) == (10, 4, 8)
+    assert (reply.seconds, reply.seed_support) == (0.5, "best_effort")
+
+
+def test_cached_tokens_that_are_not_told_are_none() -> None:
+    raw = chats("a", prompt_tokens_details=None).body
+    assert reply_of(raw, chat()).tokens_cached == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("an answer", (None, "an answer")),
+        ("<think>hm</think>an answer", ("hm", "an answer")),
+        ("\n<think>\nhm\n</think>\n\nan answer", ("hm", "an answer")),
+        ("hm</think>an answer", ("hm", "an answer")),
+        ("<think>never ends", ("never ends", "")),
+        ("a</think>b</think>c", ("a", "b</think>c")),
+        ("I said <think> aloud", (None, "I said <think> aloud")),
+        ("", (None, "")),
+    ],
+)
+def test_reasoning_is_split_from_the_answer(text: str, apart: tuple[str | None, str]) -> None:
+    assert split_reasoning(text) == apart
+    choice = reply_of(chats(text).body, chat()).choices[0]
+    assert (choice.reasoning, choice.text) == apart
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_reasoning_that_the_server_splits_is_taken_as_it_is(name: str) -> None:
+    message = {"content": "\nan answer", name: "hm\n"}
+    choices = [{"message": message, "finish_reason": "stop"}]
+    raw = says({"choices": choices, "usage": {"prompt_tokens": 1}}).body
+    choice = reply_of(raw, chat()).choices[0]
+    assert (choice.reasoning, choice.text) == ("hm", "an answer")
+
+
+def test_a_reply_that_ended_while_it_thought_is_an_empty_answer() -> None:
+    choice = reply_of(chats("<think>hm").body, chat(reply_format=SCHEMA)).choices[0]
+    assert (choice.reasoning, choice.text) == ("hm", "")
+
+
+def test_alternatives_are_the_likeliest_k_wherever_the_drawn_token_stands() -> None:
+    request = chat(sampling=Sampling(top_logprobs=2))
+    assert body_of(request, "vllm")["top_logprobs"] == 3
+    drawn_first = [("z", -9.0), ("a", -0.1), ("b", -0.2)]
+    token = {
+        "token": "z",
+        "logprob": -9.0,
+        "top_logprobs": [{"token": text, "logprob": value} for text, value in drawn_first],
+    }
+    raw = chats("z", logprobs={"content": [token]}).body
+    (logprob,) = reply_of(raw, request).choices[0].logprobs
+    assert (logprob.token, logprob.logprob) == ("z", -9.0)
+    assert logprob.top == (("a", -0.1), ("b", -0.2))
+
+
+def test_a_completions_logprobs_are_the_same_thing() -> None:
+    request = CompletionRequest(prompt="p", sampling=Sampling(top_logprobs=2))
+    logprobs = {
+        "tokens": ["z"],
+        "token_logprobs": [-9.0],
+        "top_logprobs": [{"z": -9.0, "b": -0.2, "a": -0.1}],
+    }
+    choices = [{"text": "z", "finish_reason": "stop", "logprobs": logprobs}]
+    raw = says({"choices": choices, "usage": {"prompt_tokens": 1}}).body
+    reply = completion_reply(raw, request, dialect="vllm", window=None, seconds=0.0)
+    assert reply.choices[0].logprobs is not None
+    assert reply.choices[0].logprobs[0].top == (("a", -0.1), ("b", -0.2))
+
+
+@pytest.mark.parametrize(
+    ("raw", "sampling", "words"),
+    [
+        (chats("a").body, Sampling(n=2), "does not give several choices"),
+        (chats("a").body, Sampling(top_logprobs=1), "does not give log-probabilities"),
+        (
+            chats("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]}).body,
+            Sampling(top_logprobs=1),
+            "does not give alternatives",
+        ),
+        (chats().body, Sampling(), "does not give several choices: asked for 1, it gives 0"),
+        (
+            says({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).body,
+            Sampling(),
+            "does not give token counts",
+        ),
+        (chats("a", finish="content_filter").body, Sampling(), "ended a reply by `content_filter`"),
+        (says({"error": {"message": "overloaded"}}).body, Sampling(), "overloaded"),
+        (says({"ok": 1}).body, Sampling(), "not what the protocol says"),
+        (b"fine!", Sampling(), "no JSON: fine!"),
+        (b"\xff\xfe", Sampling(), "no JSON"),
+        (b"", Sampling(), "no JSON: nothing"),
+    ],
+)
+def test_what_an_answer_lacks_is_named(raw: bytes, sampling: Sampling, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        reply_of(raw, chat(sampling=sampling))
+
+
+def test_an_ended_reply_under_a_schema_that_is_no_json_is_the_servers_fault() -> None:
+    with pytest.raises(EngineError, match="does not constrain its replies"):
+        reply_of(chats("Sure! {}").body, chat(reply_format=SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "sampling"),
+    [
+        ('{"a": 1}', "stop", Sampling()),
+        ('{"a": ', "length", Sampling()),  # cut off: the agent's business
+        ('{"a": ', "stop", Sampling(stop=("}",))),  # so it was asked for
+    ],
+)
+def test_other_replies_under_a_schema_are_replies(
+    text: str, finish: str, sampling: Sampling
+) -> None:
+    request = chat(reply_format=SCHEMA, sampling=sampling)
+    assert reply_of(chats(text, finish=finish).body, request).text == text
+
+
+def test_a_reply_that_was_shortened_to_fit_the_window_is_a_prompt_too_long() -> None:
+    """vLLM shortens without a word; the hf server refuses."""
+    request = chat(sampling=Sampling(max_tokens=100))
+    raw = chats("a", prompt_tokens=901).body
+    reply = reply_of(raw, request, window=1000)
+    assert (reply.choices[0].finish_reason, reply.text, reply.tokens_in) == ("context", "", 901)
+    fits = chats("a", prompt_tokens=900).body
+    assert reply_of(fits, request, window=1000).choices[0].finish_reason == "stop"
+
+
+VLLM = "This model's maximum context length is 1024 tokens. However, your prompt contains "
+
+
+@pytest.mark.parametrize(
+    ("refusal", "tokens"),
+    [
+        (VLLM + "at least 1025 input tokens, which exceeds this limit", 1025),
+        (VLLM + "83628 characters (which is the upper bound for 1024 input tokens).", 0),
+        ("max_tokens=5000 cannot be greater than max_model_len=1024.", 0),
+        ("Input length (1030) exceeds model's maximum context length (1024).", 1030),
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 9000 "
+            "tokens (8000 in the messages, 1000 in the completion).",
+            8000,
+        ),
+        ("Your messages resulted in 9000 tokens. (context_length_exceeded)", 9000),
+        (
+            "This model's maximum context length is 64 tokens, but the prompt has 70 and 8 new "
+            "ones were asked for (context_length)",
+            70,
+        ),
+    ],
+)
+def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: int) -> None:
+    assert is_too_long(refusal)
+    assert prompt_tokens_in(refusal) == tokens
+
+
+def test_another_refusal_is_not_a_prompt_too_long() -> None:
+    assert not is_too_long("`top_logprobs` must be a positive value or -1.")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"error": {"message": "no", "code": "context_length_exceeded"}}', "no (context_"),
+        (b'{"error": "Unauthorized"}', "Unauthorized"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"object": "error", "message": "old vLLM"}', "old vLLM"),
+        (b'{"detail": [{"loc": 1}]}', '{"detail"'),
+        (b"[]", "[]"),
+        (b"<html>\n  busy </html>", "<html> busy </html>"),
+        (b"", "nothing"),
+    ],
+)
+def test_a_complaint_is_found_in_every_kind_of_error(content: bytes, words: str) -> None:
+    assert complaint_in(content).startswith(words)
+
+
+def test_a_long_page_is_shown_by_its_beginning() -> None:
+    assert len(beginning(b"word " * 1000)) == 120
+
+
+def test_system_messages_lead_the_next_user_message() -> None:
+    assert [message.content for message in folded((SYSTEM, USER, ASSISTANT, USER))] == [
+        "be short\n\nhi",
+        "yes?",
+        "hi",
+    ]
+    late = folded((USER, ASSISTANT, SYSTEM, USER))
+    assert [message.content for message in late] == ["hi", "yes?", "be short\n\nhi"]
+    assert folded((SYSTEM,)) == (Message(role="user", content="be short"),)
+    assert folded((USER, ASSISTANT)) == (USER, ASSISTANT)
+
+
+def test_one_completion_tells_continuations_of_one_token() -> None:
+    prompt = (1, 2)
+    parts = [scored(prompt, (1, 2, token)) for token in (7, 8, 7)]
+    bodies = one_token_bodies(prompt, parts, model="m")
+    assert bodies is not None
+    (body,) = (json.loads(each) for each in bodies)
+    assert (body["prompt"], body["max_tokens"]) == ([1, 2], 1)
+    assert body["logprob_token_ids"] == [7, 8]
+
+
+def test_more_tokens_than_vllm_takes_at_once_are_told_in_parts() -> None:
+    parts = [scored((1,), (1, 2000 + place)) for place in range(300)]
+    bodies = one_token_bodies((1,), parts, model="m")
+    assert bodies is not None
+    asked = [json.loads(each)["logprob_token_ids"] for each in bodies]
+    assert max(map(len, asked)) <= 128
+    assert [token for part in asked for token in part] == [2000 + place for place in range(300)]
+
+
+@pytest.mark.parametrize("whole", [(1, 2, 3, 4), (1, 9), (1, 2), (1, 9, 9)])
+def test_other_continuations_are_not_told_by_one_token(whole: tuple[int, ...]) -> None:
+    assert one_token_bodies((1, 2), [scored((1, 2), whole)], model="m") is None
+
+
+def test_a_token_over_the_boundary_is_scored_from_the_first_that_differs() -> None:
+    part = scored((1, 2, 3), (1, 2, 9, 4))
+    assert json.loads(prompt_body(part, model="m"))["prompt"] == [1, 2, 9, 4]
+    told = [None, {"2": {"logprob": -1}}, {"9": {"logprob": -2}}, {"4": {"logprob": -4}}]
+    raw = says({"choices": [{"prompt_logprobs": told}], "usage": {"prompt_tokens": 4}}).body
+    assert prompt_score(raw, part)[0] == -6
+
+
+def test_the_first_token_of_all_has_no_score() -> None:
+    with pytest.raises(EngineError, match="needs a token before"):
+        scored((), (5,))
+
+
+def test_a_server_without_prompt_logprobs_is_named() -> None:
+    raw = says({"choices": [{"text": "x"}], "usage": {"prompt_tokens": 4}}).body
+    with pytest.raises(EngineError, match="does not give scores"):
+        prompt_score(raw, scored((1,), (1, 2)))
