@@ -25,6 +25,9 @@ CPU_KV_CACHE_BYTES = 1 << 30
 CPU_BLOCK_TOKENS = 32
 """vLLM's smallest on a CPU. Its default of 128 finds no shared prefix shorter than that."""
 
+CPU_BATCH_TOKENS = 8192
+"""Tokens computed in one step at most, where the window is no longer than that."""
+
 MOST_SEQUENCES = 256
 """Running at once where nobody says; more wait in the engine's queue."""
 
@@ -79,6 +82,7 @@ def _vllm(spec: EngineSpec, device: KnownDevice, socket: Path, key: str) -> Comm
         "--kv-cache-memory-bytes": kv_cache,
         "--block-size": spec.block_size or (CPU_BLOCK_TOKENS if on_cpu else None),
         "--max-num-seqs": spec.concurrency or MOST_SEQUENCES,
+        "--max-num-batched-tokens": _cpu_batch_tokens(spec) if on_cpu else None,
         # Sampling is the phase's: not what the model's own generation_config.json suggests.
         "--generation-config": "vllm",
         "--reasoning-parser": reasoning_parser(spec) if spec.thinking else None,
@@ -101,6 +105,9 @@ def _vllm(spec: EngineSpec, device: KnownDevice, socket: Path, key: str) -> Comm
     if spec.enforce_eager or on_cpu:
         flags.append("--enforce-eager")
     if on_cpu:
+        # vLLM 0.32 dies of the first seeded request whose prompt it splits on a CPU ("CPU
+        # Generator does not use offset"): none is split.
+        flags.append("--no-enable-chunked-prefill")
         # Compiling its sampling operations makes the first request wait for many seconds.
         environment["TORCH_COMPILE_DISABLE"] = "1"
         ranks = spec.tensor_parallel_size * spec.pipeline_parallel_size
@@ -108,6 +115,11 @@ def _vllm(spec: EngineSpec, device: KnownDevice, socket: Path, key: str) -> Comm
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(rank) for rank in range(ranks))
     argv = (_python(spec), "-m", "vllm.entrypoints.openai.api_server", *_written(options), *flags)
     return Command(argv=argv, environment=environment)
+
+
+def _cpu_batch_tokens(spec: EngineSpec) -> int | None:
+    """Enough for the longest prompt in one piece; None: vLLM knows the model's window itself."""
+    return None if spec.max_model_len is None else max(spec.max_model_len, CPU_BATCH_TOKENS)
 
 
 def reasoning_parser(spec: EngineSpec) -> str:
