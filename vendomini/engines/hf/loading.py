@@ -58,6 +58,7 @@ class Loaded:
     attention: str
     end_ids: tuple[int, ...]
     pad_id: int
+    special_ids: frozenset[int]  # that are no text
     think_ids: tuple[int, ...]  # of <think> and </think>, if the tokenizer has them as tokens
     think_end: int | None
     vocabulary: int  # of the logits, which may be more than the tokenizer's
@@ -69,10 +70,8 @@ class Loaded:
 
         A character that is not complete at the end is left out, as vLLM does.
         """
-        special = set(self.tokenizer.all_special_ids)
-        if thoughts:
-            special -= set(self.think_ids)
-        kept = [token for token in ids if token not in special]
+        marks = self.think_ids if thoughts else ()
+        kept = [token for token in ids if token not in self.special_ids or token in marks]
         return self.decode(kept).rstrip("\ufffd")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -183,6 +182,16 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
         attention=attention.choice,
         end_ids=end_ids,
         pad_id=next((i for i in (tokenizer.pad_token_id, *end_ids) if i is not None), 0),
+        special_ids=frozenset(
+            [
+                *tokenizer.all_special_ids,
+                *(
+                    token
+                    for token, added in tokenizer.added_tokens_decoder.items()
+                    if added.special
+                ),
+            ]
+        ),
         think_ids=tuple(token for token in think.values() if token is not None),
         think_end=think[CLOSE],
         vocabulary=vocabulary,

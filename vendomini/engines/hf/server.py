@@ -224,6 +224,8 @@ class Server:
                 f"{len(prompt)} and {wanted} new ones were asked for",
                 param="context_length",
             )
+        if not prompt:
+            raise Refused("the prompt is empty", param="prompt")
         self._check_ids(asked.logprob_token_ids)
         stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop
         return [

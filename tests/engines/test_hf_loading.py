@@ -1,0 +1,238 @@
+"""Models that load or do not, templates, thoughts before a schema, and long prompts in pieces."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.tiny_models import tiny_model
+
+torch = pytest.importorskip("torch", reason="the hf engine's packages are not installed")
+pytest.importorskip("transformers", reason="the hf engine's packages are not installed")
+pytest.importorskip("xgrammar", reason="the hf engine's packages are not installed")
+
+from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
+
+from vendomini.engines.hf import generation  # noqa: E402
+from vendomini.engines.hf.__main__ import root_cause  # noqa: E402
+from vendomini.engines.hf.batching import Batcher  # noqa: E402
+from vendomini.engines.hf.generation import Generation, run_halving  # noqa: E402
+from vendomini.engines.hf.grammar import GrammarMask  # noqa: E402
+from vendomini.engines.hf.loading import Loaded, Options, load  # noqa: E402
+from vendomini.engines.hf.sampling import Row, Sampler  # noqa: E402
+from vendomini.engines.hf.server import Server  # noqa: E402
+from vendomini.errors import EngineError  # noqa: E402
+
+
+def loaded(folder: Path, **options: Any) -> Loaded:
+    asked = Options(
+        model=str(folder), served_model_name="m", uds=Path("s"), device="cpu", **options
+    )
+    return load(asked, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return loaded(tiny_model(tmp_path_factory.mktemp("m") / "llama"))
+
+
+@pytest.fixture
+def folder(llama: Loaded, tmp_path: Path) -> Path:
+    """A copy of the model, to be damaged."""
+    return Path(shutil.copytree(llama.model.config.name_or_path, tmp_path / "copy"))
+
+
+def chat(model: Loaded, **body: Any) -> tuple[int, Any]:
+    """Status and body of one chat with a server in this process."""
+
+    async def main() -> tuple[int, Any]:
+        work = Generation(model)
+        batcher = Batcher(
+            run_batch=lambda rows, told: run_halving(rows, work.run, told_halved=told),
+            max_rows=8,
+            kv_tokens=model.kv_tokens,
+        )
+        server = Server(model, batcher, name="m", key="k")
+        working = asyncio.create_task(batcher.work())
+        headers = {"Authorization": "Bearer k"}
+        async with TestClient(TestServer(server.application()), headers=headers) as client:
+            reply = await client.post("/v1/chat/completions", json={"model": "m", **body})
+            found = reply.status, await reply.json()
+        working.cancel()
+        return found
+
+    return asyncio.run(main())
+
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def test_a_template_that_objects_is_a_400_with_its_words(llama: Loaded, tmp_path: Path) -> None:
+    model = loaded(tiny_model(tmp_path / "nosys", template="no system"))
+    status, body = chat(model, messages=[{"role": "system", "content": "be"}, *HELLO], max_tokens=1)
+    assert status == 400
+    assert "System role not supported" in body["error"]["message"]
+    assert chat(model, messages=HELLO, max_tokens=1)[0] == 200
+
+
+def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
+    model = loaded(tiny_model(tmp_path / "bare", template="none"))
+    status, body = chat(model, messages=HELLO, max_tokens=1)
+    assert status == 400
+    assert "no chat template" in body["error"]["message"]
+
+
+def test_a_reply_cut_inside_thoughts_that_the_prompt_opened_has_no_content(tmp_path: Path) -> None:
+    model = loaded(tiny_model(tmp_path / "thinker", template="plain"))
+    model.tokenizer.chat_template += "{{ '<think>\\n' }}"
+    status, body = chat(model, messages=HELLO, max_tokens=5, seed=1, ignore_eos=True)
+    assert status == 200
+    message = body["choices"][0]["message"]
+    assert message["content"] == ""
+    assert message["reasoning"]
+
+
+def test_a_schema_holds_only_after_the_thoughts(llama: Loaded) -> None:
+    assert llama.think_end is not None
+    free = next(i for i in range(20, llama.vocabulary) if llama.decode([i]).isalpha())
+    schema = msgspec.json.encode({"enum": ["yes"]}).decode()
+    grammar = llama.grammars.compile(schema)
+    rows = [
+        Row(
+            prompt=[1],
+            max_tokens=40,
+            temperature=0.0,
+            top_p=1.0,
+            grammar=grammar,
+            think_end=think_end,
+        )
+        for think_end in (llama.think_end, None)
+    ]
+    sampler = Sampler(
+        rows,
+        end_ids=llama.end_ids,
+        pad_id=llama.pad_id,
+        device="cpu",
+        text_of=llama.text_of,
+        mask=GrammarMask(
+            [llama.grammars.matcher(grammar) for _ in rows], vocabulary=llama.vocabulary
+        ),
+        halted=lambda: False,
+    )
+    for wanted in (free, llama.think_end, *[free] * 38):
+        scores = torch.zeros(2, llama.vocabulary)
+        scores[:, wanted] = 9.0
+        sampler.draw(scores)
+    thinking, at_once = sampler.tokens()
+    assert thinking[:2] == [free, llama.think_end]
+    assert llama.text_of(thinking[2:]) == llama.text_of(at_once) == '"yes"'
+    assert thinking[-1] == at_once[-1] == llama.end_ids[0]
+
+
+def test_draws_follow_their_distribution_and_top_p_keeps_the_likeliest(llama: Loaded) -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    scores = torch.full((1, llama.vocabulary), -torch.inf)
+    scores[0, 10:14] = probabilities.log()
+    rows = [
+        Row(prompt=[1], max_tokens=1, temperature=1.0, top_p=top_p, seed=seed)
+        for top_p in (1.0, 0.75)
+        for seed in range(2000)
+    ]
+    sampler = Sampler(
+        rows,
+        end_ids=llama.end_ids,
+        pad_id=llama.pad_id,
+        device="cpu",
+        text_of=llama.text_of,
+        mask=None,
+        halted=lambda: False,
+    )
+    drawn = sampler.draw(scores.repeat(len(rows), 1))
+    shares = torch.bincount(drawn[:2000] - 10, minlength=4) / 2000
+    assert torch.allclose(shares, probabilities, atol=0.04)
+    narrow = torch.bincount(drawn[2000:] - 10, minlength=4) / 2000
+    assert torch.allclose(narrow, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.04)
+
+
+def test_prompts_scored_in_pieces_equal_prompts_scored_at_once(
+    llama: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Row(
+            prompt=[(7 * k + length) % 300 + 20 for k in range(length)],
+            max_tokens=2,
+            temperature=0.0,
+            top_p=1.0,
+            prompt_logprobs=2,
+        )
+        for length in (40, 17, 1)
+    ]
+    whole = Generation(llama).run(rows)
+    monkeypatch.setattr(
+        generation, "SCORING_BYTES", 8 * generation.BYTES_PER_SCORE * 3 * llama.vocabulary
+    )
+    pieces = Generation(llama).run(rows)
+    for one, other in zip(whole, pieces, strict=True):
+        assert one.tokens == other.tokens
+        assert one.prompt_scores is not None
+        assert other.prompt_scores is not None
+        assert [s.logprob for s in one.prompt_scores] == pytest.approx(
+            [s.logprob for s in other.prompt_scores], abs=1e-4
+        )
+    assert [len(each.prompt_scores or ()) for each in pieces] == [39, 16, 0]
+
+
+def test_a_window_larger_than_the_kv_cache_is_refused_before_serving(folder: Path) -> None:
+    with pytest.raises(EngineError, match="less than one sequence of max_model_len 1000"):
+        loaded(folder, max_model_len=1000, kv_cache_memory_bytes=1 << 19)
+    assert loaded(folder, kv_cache_memory_bytes=1 << 19).max_model_len == 512
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("no folder", "there is no folder"),
+        ("no config", "no config.json"),
+        ("no weights", "model.safetensors"),
+        ("a shard lost", "model-2.safetensors"),
+        ("a tensor lost", "lacks 1 weights, such as `lm_head.weight`"),
+        ("no tokenizer", "tokenizer"),
+        ("an unknown architecture", "martian"),
+        ("a broken config", "config.json"),
+    ],
+)
+def test_a_damaged_model_is_one_line_that_names_the_cause(
+    folder: Path, damage: str, words: str
+) -> None:
+    weights = folder / "model.safetensors"
+    match damage:
+        case "no folder":
+            shutil.rmtree(folder)
+        case "no config":
+            (folder / "config.json").unlink()
+        case "no weights":
+            weights.unlink()
+        case "a shard lost":
+            index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+            (folder / "model.safetensors.index.json").write_bytes(msgspec.json.encode(index))
+        case "a tensor lost":
+            from safetensors.torch import load_file, save_file
+
+            tensors = load_file(weights)
+            del tensors["lm_head.weight"]
+            save_file(tensors, weights, metadata={"format": "pt"})
+        case "no tokenizer":
+            for file in folder.glob("*token*"):
+                file.unlink()
+        case "an unknown architecture":
+            (folder / "config.json").write_text('{"model_type": "martian"}')
+        case "a broken config":
+            (folder / "config.json").write_text("{")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - some are transformers' own
+        loaded(folder)
+    line = root_cause(caught.value)
+    assert words in line
+    assert "\n" not in line
