@@ -76,9 +76,8 @@ def phase(folder: Path, model: Path | str, *, episodes: int, steps: int) -> list
 def bench_model(folder: Path) -> Path:
     """About 20 million parameters, with a tokenizer that knows the warehouse's words."""
     (run, *_) = phase(folder, "none/yet", episodes=4, steps=12)
-    episode = WAREHOUSE.play(
-        settings_of(run.settings, WAREHOUSE.settings_type), seed=0, replication=0, record=lambda step: None
-    )
+    settings = settings_of(run.settings, WAREHOUSE.settings_type)
+    episode = WAREHOUSE.play(settings, seed=0, replication=0, record=lambda step: None)
     texts: list[str] = []
     asked = next(episode)
     try:
@@ -92,7 +91,7 @@ def bench_model(folder: Path) -> Path:
     return tiny_model(
         folder / "model",
         hidden_size=384,
-        layers=9,
+        layers=12,
         heads=12,
         key_value_heads=4,
         intermediate_size=1024,

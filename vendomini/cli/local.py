@@ -22,6 +22,7 @@ from vendomini.phase import Run
 from vendomini.prepare import Plan
 from vendomini.status import count, states, workers
 from vendomini.store.experiment import Experiment
+from vendomini.store.records import WorkerRecord
 from vendomini.submit import submit_local
 
 LOOK_EVERY_S = 1.0
@@ -87,14 +88,21 @@ def _watch(
     with _progress() as progress:
         # What earlier commands have played says nothing of the speed of this one.
         done = len(ids & experiment.finished())
-        task = progress.add_task("", total=len(ids), completed=done, rate="-")
+        task = progress.add_task("", total=len(ids), completed=done, rate="-", doing="playing")
         started = time.monotonic()
         while True:
             ours_end = all(handle.done() for handle in handles)
             done = len(ids & experiment.finished())
             seconds = max(time.monotonic() - started, 0.001)
-            steps = _steps(experiment, submission, older)
-            progress.update(task, completed=done, rate=f"{steps / seconds:,.0f}")
+            records = _records(experiment, submission, older)
+            steps = sum(each.steps for each in records)
+            loading = [each.doing for each in records if each.doing and each.state == "starting"]
+            progress.update(
+                task,
+                completed=done,
+                rate=f"{steps / seconds:,.0f}",
+                doing="playing" if steps or not loading else _short(loading[0]),
+            )
             if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
                 return
             # Files are looked at every second: a listing of thousands is no small thing.
@@ -105,18 +113,24 @@ def _watch(
                     break
 
 
-def _steps(experiment: Experiment, submission: str, older: Collection[str]) -> int:
-    """How many steps the workers of a submission have played; `older` files are not theirs."""
+def _records(experiment: Experiment, submission: str, older: Collection[str]) -> list[WorkerRecord]:
+    """What the workers of a submission say of themselves; `older` files are not theirs."""
     names = set(experiment.disk.names(experiment.path("workers"))).difference(older)
     records = (experiment.worker(name.removesuffix(".json")) for name in names)
-    return sum(each.steps for each in records if each and each.submission == submission)
+    return [each for each in records if each and each.submission == submission]
+
+
+def _short(text: str) -> str:
+    """What an engine says while it starts, in the width a bar leaves it."""
+    text = text.removeprefix("[*] ")
+    return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
 
 
 def _progress() -> Progress:
     """Runs done, steps a second, time left; without the steps where the terminal is narrow."""
     rate = TextColumn("{task.fields[rate]} steps/s,")
     return Progress(
-        TextColumn("playing"),
+        TextColumn("{task.fields[doing]}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("runs,"),
