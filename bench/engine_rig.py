@@ -76,7 +76,7 @@ def phase(folder: Path, model: Path | str, *, episodes: int, steps: int) -> list
 def bench_model(folder: Path) -> Path:
     """About 20 million parameters, with a tokenizer that knows the warehouse's words."""
     (run, *_) = phase(folder, "none/yet", episodes=4, steps=12)
-    settings = settings_of(run.settings, WAREHOUSE.settings_type)
+    settings: Any = settings_of(run.settings, WAREHOUSE.settings_type)
     episode = WAREHOUSE.play(settings, seed=0, replication=0, record=lambda step: None)
     texts: list[str] = []
     asked = next(episode)

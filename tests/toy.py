@@ -57,6 +57,9 @@ class Toy:
     def inert(self, settings: ToySettings, keys: tuple[str, ...]) -> Mapping[str, str]:
         return {}
 
+    def notes(self, settings: ToySettings) -> tuple[str, ...]:
+        return ()
+
     def demand(self, settings: ToySettings) -> Demand | None:
         return None
 

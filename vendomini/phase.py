@@ -52,6 +52,7 @@ class EngineSettings:
     enable_prefix_caching: bool = True
     enforce_eager: bool = False  # vllm: no graphs and no compilation
     attn_implementation: str | None = None  # hf: sdpa, flash_attention_2, eager
+    reasoning_parser: str | None = None  # vllm, for thinking; None: by the model's name
     python: str | None = None  # interpreter of the engine's own environment
     container: str | None = None  # image the engine runs in, by apptainer
     base_url: str | None = None  # openai: such as http://127.0.0.1:8000/v1

@@ -50,16 +50,20 @@ class Command:
     environment: Mapping[str, str]
 
 
-def engine_command(spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str) -> Command:
+def engine_command(
+    spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str, is_cached: bool = False
+) -> Command:
     """How to start the server of a `vllm` or `hf` spec, which will listen on `socket`.
 
-    Raises `EngineError` if a container is asked for and nothing here can run one.
+    `is_cached`: all of a hub's model is on this machine, so the hub need not be asked for it;
+    nodes of a cluster often cannot. Raises `EngineError` if a container is asked for and nothing
+    here can run one.
     """
     command = _vllm(spec, device, socket, key) if spec.backend == "vllm" else _hf(spec, device, key)
     argv = (*command.argv, "--uds", str(socket))
     # Sockets and files that servers leave in a temporary folder go with ours.
     environment = {**command.environment, "TMPDIR": str(socket.parent)}
-    if is_local(spec.model):
+    if is_cached or is_local(spec.model):
         environment["HF_HUB_OFFLINE"] = "1"
     if spec.container is not None:
         argv = (*_container(spec, device, socket), *argv)

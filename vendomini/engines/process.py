@@ -11,7 +11,8 @@ from vendomini.engines.child import Child, new_folder
 from vendomini.engines.client import Client, ServerGone
 from vendomini.engines.commands import KnownDevice, engine_command
 from vendomini.engines.served import Served
-from vendomini.errors import EngineDead, EngineError
+from vendomini.errors import ConfigError, EngineDead, EngineError
+from vendomini.models import find_folder, read_model
 
 DEATH_S = 5.0
 """How long a broken connection, or an engine's own failure, waits for its process's end to
@@ -35,6 +36,15 @@ def gpu_is_here(environ: Mapping[str, str]) -> bool:
     if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles"):
         return False
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
+def _is_cached(model: str, revision: str | None) -> bool:
+    """Whether all of a model is on this machine."""
+    try:
+        folder = find_folder(model, revision)
+        return folder is not None and read_model(folder) is not None
+    except ConfigError:
+        return False
 
 
 class ProcessEngine:
@@ -80,7 +90,13 @@ class ProcessEngine:
         self._child = Child(folder=folder, log=self._log, said=self._say)
         try:
             await self._child.start(
-                engine_command(spec, device=self._device, socket=socket, key=key)
+                engine_command(
+                    spec,
+                    device=self._device,
+                    socket=socket,
+                    key=key,
+                    is_cached=_is_cached(spec.model, spec.revision),
+                )
             )
             self._client = Client(uds=socket, key=key, request_timeout_s=spec.request_timeout_s)
             await self._child.wait_until(self._is_ready, timeout_s=spec.start_timeout_s)

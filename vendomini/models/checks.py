@@ -36,6 +36,7 @@ ACTS: Mapping[Real, frozenset[str]] = {
         "block_size",
         "enable_prefix_caching",
         "enforce_eager",
+        "reasoning_parser",
     },
 }
 """Which settings of `engine` act, by backend."""

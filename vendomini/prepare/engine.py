@@ -243,6 +243,7 @@ def real_spec(
         enable_prefix_caching=engine.enable_prefix_caching,
         enforce_eager=engine.enforce_eager,
         attn_implementation=engine.attn_implementation,
+        reasoning_parser=engine.reasoning_parser,
         thinking="on" in _thinking(members),
         python=environment.python,
         container=environment.container,

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from vendomini.chat import EngineSpec
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.errors import ConfigError, PlanError
 from vendomini.identity import is_local
 from vendomini.models.checks import check_all_act
-from vendomini.phase import ENGINELESS, EngineSettings, Run, group_key, setting, settings_of
+from vendomini.phase import ENGINELESS, EngineSettings, Run, group_key, settings_of
 from vendomini.prepare.engine import (
     PACKAGES,
     EngineFacts,
@@ -122,7 +124,11 @@ def make_plan(
         for group in groups
         if group.spec is not None and group.spec.backend != "scripted"
     )
-    heard = [*_inert_notes(by_key, typed, workload), *_download_notes(groups, facts)]
+    heard = [
+        *_inert_notes(by_key, typed, workload),
+        *dict.fromkeys(note for settings in typed.values() for note in workload.notes(settings)),
+        *_download_notes(groups, facts),
+    ]
     return Plan(name=name, phase=phase, runs=len(runs), groups=groups, notes=(*notes, *heard))
 
 
@@ -130,14 +136,15 @@ def refuse_unplayable(
     plan: Plan, runs: Sequence[Run], workload: Workload, *, playable: frozenset[str]
 ) -> None:
     """Raise `ConfigError` if the plan has a run that can be planned but not played."""
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[bytes, str]] = set()
     for run in runs:
-        # Few settings decide; thousands of runs share a few combinations of them.
-        kind, backend = str(setting(run.settings, "agent.kind")), run.settings["engine"]["backend"]
-        window = str(run.settings["agent"]["model"].get("context_length"))
-        if (what := (kind, str(backend), window)) in seen:
+        # Agent and engine decide; thousands of runs share a few combinations of them.
+        agent = run.settings["agent"]
+        what = (msgspec.json.encode(agent), str(run.settings["engine"]["backend"]))
+        if what in seen:
             continue
         seen.add(what)
+        kind, window = str(agent["kind"]), str(agent["model"].get("context_length"))
         workload.refuse_unplayable(settings_of(run.settings, workload.settings_type))
         if kind == "llm" and window == "auto":
             raise ConfigError(

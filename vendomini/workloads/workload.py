@@ -53,6 +53,10 @@ class Workload(Protocol):
         """Of the grid's dotted keys those that cannot act on these runs, each with the reason."""
         ...
 
+    def notes(self, settings: Any) -> tuple[str, ...]:
+        """What a reader of a plan should know of these settings beside `inert`'s axes."""
+        ...
+
     def demand(self, settings: Any) -> Demand | None:
         """None for a run that never asks."""
         ...
