@@ -86,6 +86,7 @@ class Completion(Asked, kw_only=True, forbid_unknown_fields=True):
     logprobs: Logprobs | None = None
     prompt_logprobs: Logprobs | None = None
     add_special_tokens: bool = True
+    return_tokens_as_token_ids: bool = False
 
 
 class Tokenize(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -165,9 +166,15 @@ def chat_logprobs(
     }
 
 
-def completion_logprobs(entries: Sequence[TokenScores], text_of: TokenText) -> dict[str, Any]:
-    """As in a completion's reply."""
-    tokens = [_token_text(scores.token, text_of) for scores in entries]
+def completion_logprobs(
+    entries: Sequence[TokenScores], text_of: TokenText, *, by_id: bool = False
+) -> dict[str, Any]:
+    """As in a completion's reply. `by_id`: tokens are named by their ids, which all differ."""
+
+    def name(token: int) -> str:
+        return f"token_id:{token}" if by_id else _token_text(token, text_of)
+
+    tokens = [name(scores.token) for scores in entries]
     offsets, reached = [], 0
     for token in tokens:
         offsets.append(reached)
@@ -176,10 +183,7 @@ def completion_logprobs(entries: Sequence[TokenScores], text_of: TokenText) -> d
         "tokens": tokens,
         "token_logprobs": [max(scores.logprob, LEAST_LOGPROB) for scores in entries],
         "top_logprobs": [
-            {
-                _token_text(token, text_of): max(logprob, LEAST_LOGPROB)
-                for token, logprob in _with_own(scores)
-            }
+            {name(token): max(logprob, LEAST_LOGPROB) for token, logprob in _with_own(scores)}
             for scores in entries
         ],
         "text_offset": offsets,

@@ -184,7 +184,9 @@ class Server:
                 "finish_reason": "stop" if each.stopped else "length",
                 "logprobs": None
                 if each.logprobs is None
-                else protocol.completion_logprobs(each.logprobs, decode),
+                else protocol.completion_logprobs(
+                    each.logprobs, decode, by_id=asked.return_tokens_as_token_ids
+                ),
                 "prompt_logprobs": None
                 if each.prompt_scores is None
                 else protocol.prompt_logprobs(each.prompt_scores, decode),
