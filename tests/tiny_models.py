@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3"]
-Template: TypeAlias = Literal["plain", "no system", "reasoning", "none"]
+Template: TypeAlias = Literal["plain", "no system", "reasoning", "reasoning, no system", "none"]
 
 ROLES = "<|system|>", "<|user|>", "<|assistant|>"
 END = "<|end|>"
@@ -20,12 +20,9 @@ PLAIN = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"""
 
 # As Gemma's: a conversation that begins with a system message is an error.
-NO_SYSTEM = (
-    """{%- if messages[0]['role'] == 'system' -%}
+REFUSE_SYSTEM = """{%- if messages[0]['role'] == 'system' -%}
 {{ raise_exception('System role not supported') }}
 {%- endif -%}"""
-    + PLAIN
-)
 
 # As Qwen3's: what an assistant thought in earlier turns is left out, and thinking can be
 # switched off by an empty thought.
@@ -44,8 +41,9 @@ REASONING = """{%- for message in messages -%}
 
 TEMPLATES: dict[Template, str | None] = {
     "plain": PLAIN,
-    "no system": NO_SYSTEM,
+    "no system": REFUSE_SYSTEM + PLAIN,
     "reasoning": REASONING,
+    "reasoning, no system": REFUSE_SYSTEM + REASONING,
     "none": None,
 }
 

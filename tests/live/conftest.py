@@ -14,11 +14,11 @@ class Models:
         self._folder = folder
 
     def get(self, template: Template = "plain") -> Path:
-        folder = self._folder / template.replace(" ", "-")
+        folder = self._folder / template.replace(" ", "-").replace(",", "")
         if folder.exists():
             return folder
         match template:
-            case "reasoning":
+            case "reasoning" | "reasoning, no system":
                 return tiny_model(folder, "qwen3", template=template)
             case "no system":
                 return tiny_model(folder, "qwen2", template=template)
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def live(
     request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
-    """Each engine with a model whose template knows thoughts."""
-    spec = spec_for(request.param, models.get("reasoning"))
+    """Each engine with a model whose template knows thoughts, and no system role."""
+    spec = spec_for(request.param, models.get("reasoning, no system"))
     with Live(spec, tmp_path_factory.mktemp(f"live-{request.param}")) as opened:
         yield opened

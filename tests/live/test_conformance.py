@@ -159,6 +159,27 @@ def test_scores_are_sums_of_log_probabilities_in_the_order_asked(live: Live) -> 
     assert [choice.score for choice in again.choices] == pytest.approx(scores, abs=1e-3)
 
 
+def test_a_label_of_one_token_scores_alike_alone_and_among_longer_ones(live: Live) -> None:
+    prompt = "The quick brown fox orders"
+    short = live.ask(ScoreRequest(prompt=prompt, continuations=("!", "?")))
+    mixed = live.ask(ScoreRequest(prompt=prompt, continuations=("!", "?", " twelve boxes !?")))
+    if live.spec.backend == "scripted":
+        return  # its scores are drawn by the name of the whole request
+    assert [choice.score for choice in short.choices] == pytest.approx(
+        [choice.score for choice in mixed.choices[:2]], abs=1e-3
+    )
+
+
+def test_without_a_system_role_its_text_leads_the_first_user_message(live: Live) -> None:
+    if live.spec.backend == "scripted":
+        assert live.ask(chat()).text  # it has no template, and takes every role
+        return
+    folded = "You run a warehouse.\n\nOrder twelve boxes."
+    by_hand = ChatRequest(messages=(Message(role="user", content=folded),), sampling=GREEDY, seed=7)
+    assert live.ask(chat()).text == live.ask(by_hand).text
+    assert live.ask(chat()).tokens_in == live.ask(by_hand).tokens_in
+
+
 def test_a_prompt_that_is_too_long_is_a_reply_of_its_own_kind(models: Any, live: Live) -> None:
     long = chat("word " * (4 * MAX_MODEL_LEN), sampling=replace(GREEDY, n=2))
     reply = live.ask(long)
