@@ -23,9 +23,9 @@ from tests.harness import (
 )
 from tests.test_store import FullDisk
 from tests.toy import failing, toy_experiment, toy_runs
-from vendomini.chat import Reply, Request, kind_of
+from vendomini.chat import Reply, Request, kind_of, request_hash
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.errors import EngineError
+from vendomini.errors import ConfigError, EngineError
 from vendomini.phase import ENGINELESS
 from vendomini.store.disk import Disk
 from vendomini.store.experiment import Experiment
@@ -388,3 +388,23 @@ def test_a_job_file_says_what_a_worker_needs(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path)
     job = job_for(experiment)
     assert read_job(write_job(tmp_path, job)) == job
+
+
+def test_an_episode_that_finds_its_settings_impossible_fails_alone_and_is_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    experiment = toy_experiment(tmp_path, 3)
+    asked: list[str] = []
+
+    def script(request: Request) -> Reply:
+        asked.append(request_hash(request))
+        if len(asked) == 1:
+            raise ConfigError("the window is too small", hint="raise it")
+        return echo(request)
+
+    ended = play(experiment, ScriptedEngine(script))
+    assert (ended.runs, ended.failed, ended.problem) == (2, 1, None)
+    ((error,),) = experiment.errors({run.id for run in experiment.runs()}).values()
+    assert error.kind == "bug"
+    assert error.message == "ConfigError: the window is too small"
+    assert error.trace == ""

@@ -10,7 +10,6 @@ import msgspec
 
 from vendomini.chat import Engine
 from vendomini.errors import (
-    ConfigError,
     EngineDead,
     EngineError,
     ReplayError,
@@ -95,9 +94,8 @@ class Player:
         return self.tally.ended_steps + sum(each.count for each in list(self._writers.values()))
 
     async def play(self, run: Run, attempt: int) -> None:
-        """Raises `StoreError` when the disk fails, `ConfigError` when another engine is pinned and
-        `EngineDead` when there is none any more: then no run can go on. Every other error is this
-        run's alone."""
+        """Raises `StoreError` when the disk fails or another engine is pinned, and `EngineDead`
+        when there is none any more: then no run can go on. Every other error is this run's."""
         started = time.monotonic()
         self._pace.begin(run.id)
         writer = self._writers[run.id] = StepWriter(self._logs.steps, run.id)
@@ -129,7 +127,7 @@ class Player:
             self.tally.engine_failures += 1
             self.tally.engine_problem = str(error)
             await self._fail(run, attempt, "engine", error)
-        except (StoreError, ConfigError):
+        except StoreError:
             raise
         except Exception as error:
             # Per episode: one broken run must not take the others down with it.
@@ -200,7 +198,7 @@ class Player:
             wanted = Pin(backend=spec.backend, dtype=spec.dtype, quantization=spec.quantization)
             pinned = await asyncio.to_thread(self._experiment.pin, self._job.pin_key, wanted)
             if pinned != wanted:
-                raise ConfigError(
+                raise StoreError(
                     f"the replies of group `{self._job.group}` come from {describe(pinned)}, "
                     f"not from {describe(wanted)}",
                     hint="run with the engine settings of the first replies, or give "
