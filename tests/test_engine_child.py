@@ -95,6 +95,24 @@ def test_a_stopped_engine_leaves_no_process_and_no_folder(tmp_path: Path) -> Non
     assert not started.folder.exists()
 
 
+def test_an_engine_ends_in_order_though_it_was_started_with_ctrl_c_blocked_and_then_stopped(
+    tmp_path: Path,
+) -> None:
+    async def live() -> None:
+        started = Started(tmp_path)
+        await started.child.start(program(tmp_path, SERVER))
+        await started.child.wait_until(there(tmp_path / "ready"), timeout_s=20)
+        os.kill(pids(tmp_path)[0], signal.SIGSTOP)
+        await started.child.stop()
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        asyncio.run(live())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    assert (tmp_path / "ended in order").exists()
+
+
 @pytest.mark.parametrize("victim", ["worker", "guard"])
 def test_a_killed_worker_or_guard_takes_its_engine_along(tmp_path: Path, victim: str) -> None:
     command = program(tmp_path, SERVER)

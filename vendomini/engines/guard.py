@@ -51,8 +51,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def prepare_child() -> None:
-        # SIGINT is how it is stopped, whatever this process was started with.
+        # SIGINT is how it is stopped, whatever this process was started with: a local worker is
+        # started while Ctrl-C is blocked, and inherits the block.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     worker_is_gone, is_gone = os.pipe()
@@ -84,6 +86,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     """Ask all of its processes to end in order, and give them time."""
     for process in _descendants(os.getpid()):
         _send(process, signal.SIGINT)
+        _send(process, signal.SIGCONT)  # one that was stopped would not hear it
     try:
         child.wait(STOP_S)
     except subprocess.TimeoutExpired:
