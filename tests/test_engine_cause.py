@@ -31,7 +31,8 @@ api_server.py: error: unrecognized arguments: --uds
 """
 ABSENT = "/usr/bin/python3: Error while finding module specification for \
 'vllm.entrypoints.openai.api_server' (ModuleNotFoundError: No module named 'vllm')\n"
-OWN = "Loading weights\n[!] there is no tokenizer in /models/m\nValueError: a consequence\n"
+REQUEST = "[!] a request failed: RuntimeError: out of memory\n"
+OWN = REQUEST + "Loading weights\n[!] there is no tokenizer in /models/m\nValueError: a consequence\n"
 CUDA = "(EngineCore pid=7) torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n"
 
 
@@ -58,6 +59,7 @@ def test_the_first_error_that_is_no_consequence_is_the_cause(
 
 def test_a_log_without_an_error_names_no_cause() -> None:
     assert root_cause("INFO 11-21 06:41:22 [x.py:1] An error rate of 0 is fine\n") is None
+    assert root_cause(REQUEST) is None
     assert hint_for("something unheard of") == ""
 
 

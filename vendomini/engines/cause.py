@@ -7,7 +7,8 @@ _MARK = re.compile(
     r"^(?:\(\w+[^)]*\)\s?)?(?:(?:ERROR|CRITICAL|WARNING|INFO|DEBUG)\s+[\d: -]+\[[^\]]*\]\s?)?"
 )
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Interrupt|Exit))\b:?\s*(.*)$")
-_OWN = re.compile(r"^\[!\]\s*(.*)$")
+# One request's failure is its asker's to tell: the server has lived on.
+_OWN = re.compile(r"^\[!\]\s*(?!a request failed: )(.*)$")
 _NO_MODULE = re.compile(r"No module named '?(?P<module>[\w.]+)'?")
 _USAGE = re.compile(r"^[\w.]+\.py: error: (.*)$")
 _ONLY_A_CONSEQUENCE = (
