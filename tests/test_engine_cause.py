@@ -32,7 +32,9 @@ api_server.py: error: unrecognized arguments: --uds
 ABSENT = "/usr/bin/python3: Error while finding module specification for \
 'vllm.entrypoints.openai.api_server' (ModuleNotFoundError: No module named 'vllm')\n"
 REQUEST = "[!] a request failed: RuntimeError: out of memory\n"
-OWN = REQUEST + "Loading weights\n[!] there is no tokenizer in /models/m\nValueError: a consequence\n"
+OWN = (
+    f"{REQUEST}Loading weights\n[!] there is no tokenizer in /models/m\nValueError: a consequence\n"
+)
 CUDA = "(EngineCore pid=7) torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n"
 
 

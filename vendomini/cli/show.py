@@ -25,6 +25,7 @@ from vendomini.prepare import GroupPlan, Plan
 from vendomini.slurm import Ending, QueuedJob
 from vendomini.status import Status
 from vendomini.store.experiment import Experiment, Extension
+from vendomini.store.records import WorkerRecord
 from vendomini.submit import Submitted
 
 if TYPE_CHECKING:
@@ -114,14 +115,7 @@ def status(status: Status, slurm: SlurmWords) -> None:
     for worker in status.workers:
         record = worker.record
         if worker.is_alive:
-            where = record.slurm.node if record.slurm else record.process.host
-            job = f", job {record.slurm.job}" if record.slurm else f", process {record.process.pid}"
-            OUT.print(
-                f"worker {record.incarnation} on {where}{job}: {record.state}, "
-                f"{record.runs} runs done, {record.live} live, {record.steps} steps",
-                markup=False,
-                soft_wrap=True,
-            )
+            OUT.print(_of_living(record), markup=False, soft_wrap=True)
         elif record.problem:
             OUT.print(
                 f"worker {record.incarnation} ended: {record.problem}", markup=False, soft_wrap=True
@@ -181,6 +175,29 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _of_living(record: WorkerRecord) -> str:
+    """Where a worker is, what it does, and what serves it once that is known."""
+    where = record.slurm.node if record.slurm else record.process.host
+    job = f"job {record.slurm.job}" if record.slurm else f"process {record.process.pid}"
+    said = (
+        f"worker {record.incarnation} on {where}, {job}: {record.state}, "
+        f"{record.runs} runs done, {record.live} live, {record.steps} steps"
+    )
+    if record.state == "starting" and record.doing:
+        said += "; " + record.doing.removeprefix("[*] ")
+    facts = record.engine_facts
+    if record.engine is not None and facts:
+        backend = str(record.engine["backend"])
+        said += f"; {backend}"
+        if version := facts.get(backend):
+            said += f" {version}"
+        if device := facts.get("device"):
+            said += f" on {device}"
+        if tokens := facts.get("kv_cache_tokens"):
+            said += f", KV cache of {int(tokens):,} tokens"
+    return said
 
 
 def _print_table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:

@@ -8,7 +8,7 @@ _MARK = re.compile(
 )
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Interrupt|Exit))\b:?\s*(.*)$")
 # One request's failure is its asker's to tell: the server has lived on.
-_OWN = re.compile(r"^\[!\]\s*(?!a request failed: )(.*)$")
+_OWN = re.compile(r"^\[!\](?! a request failed: )\s*(.*)$")
 _NO_MODULE = re.compile(r"No module named '?(?P<module>[\w.]+)'?")
 _USAGE = re.compile(r"^[\w.]+\.py: error: (.*)$")
 _ONLY_A_CONSEQUENCE = (
