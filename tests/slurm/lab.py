@@ -53,14 +53,16 @@ class Lab:
         """`vendomini run --cluster`, as a user would type it."""
         return [*COMMAND, "run", *self.words, "--cluster", "--profile", str(self.profile)]
 
-    def submit(self) -> list[str]:
-        """`vendomini run --cluster`; the ids of the jobs."""
+    def submit(self, **environment: str) -> list[str]:
+        """`vendomini run --cluster`; the ids of the jobs, which inherit the environment."""
         machines = self.folder / "machines"
         machines.mkdir(exist_ok=True)
         (machines / "sitecustomize.py").write_text(OTHER_MACHINES)
-        done = self.cluster.run(self.command, extra_env={"PYTHONPATH": str(machines)})
+        environment["PYTHONPATH"] = str(machines)
+        done = self.cluster.run(self.command, extra_env=environment)
         assert done.stdout == f"{self.experiment.folder}\n"
-        return re.findall(r"\d+", done.stderr.partition("Slurm job ")[2].partition("\n")[0])
+        listed = re.findall(r"Slurm job (.*)", done.stderr)
+        return [job for jobs in listed for job in jobs.split(", ")]
 
     def sbatch(self, *options: str, start: str = "exec") -> str:
         """The same command inside a script of the user's own; the job's id."""
