@@ -36,6 +36,11 @@ OWN = (
     f"{REQUEST}Loading weights\n[!] there is no tokenizer in /models/m\nValueError: a consequence\n"
 )
 CUDA = "(EngineCore pid=7) torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n"
+TOO_LONG = """\
+(APIServer pid=1)   Value error, User-specified max_model_len (99999) is greater than the derived \
+max_model_len (max_position_embeddings=2048 or model_max_length=None in model's config.json).
+"""
+OWN_WITH_HINT = "[!] the KV cache holds 4 tokens; lower `engine.max_model_len`, or free memory\n"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,12 @@ def test_the_first_error_that_is_no_consequence_is_the_cause(
     assert found.startswith(cause)
     assert "\n" not in found
     assert hint in hint_for(found)
+
+
+def test_a_model_with_too_short_a_window_is_told_apart_from_other_words_about_it() -> None:
+    assert "what the model allows" in hint_for(TOO_LONG)
+    # The engine of ours has said itself what to do.
+    assert hint_for(root_cause(OWN_WITH_HINT) or "") == ""
 
 
 def test_a_log_without_an_error_names_no_cause() -> None:

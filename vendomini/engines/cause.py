@@ -31,7 +31,10 @@ HINTS = (
         "attention heads",
         "choose an `engine.tensor_parallel_size` that divides the number of attention heads",
     ),
-    ("max_model_len", "lower `engine.max_model_len` to what the model allows"),
+    (
+        "greater than the derived max_model_len",
+        "lower `engine.max_model_len` to what the model allows",
+    ),
     (
         "No module named",
         "install it there, or name the engine's own environment with `engine.python`",
