@@ -557,11 +557,22 @@ def test_a_local_model_is_named_by_its_content_not_its_path(
         assert setting(near.settings, "agent.model.name") == str(folder)
 
 
-def test_a_weight_index_stands_for_the_weights(tmp_path: Path) -> None:
-    index = {"config__json": "{}", "model__safetensors__index__json": "a"}
-    one = model_folder(tmp_path / "1", **index, **{"model-1__safetensors": "x"})
-    same = model_folder(tmp_path / "2", **index)
-    other = model_folder(tmp_path / "3", config__json="{}", model__safetensors__index__json="b")
+@pytest.mark.parametrize(
+    "changed",
+    ["config__json", "model__safetensors__index__json", "chat_template__jinja", "a__safetensors"],
+)
+def test_another_fine_tune_of_the_same_shape_is_another_model(tmp_path: Path, changed: str) -> None:
+    files = {
+        "config__json": "{}",
+        "model__safetensors__index__json": "index",
+        "chat_template__jinja": "template",
+        "a__safetensors": "x" * 200_000,
+    }
+    one = model_folder(tmp_path / "1", **files)
+    same = model_folder(tmp_path / "2", **files)
+    # As long as before: neither the size nor the shape tells.
+    tuned = {**files, changed: "y" * len(files[changed])}
+    other = model_folder(tmp_path / "3", **tuned)
     assert model_identity(str(one), None) == model_identity(str(same), None)
     assert model_identity(str(one), None) != model_identity(str(other), None)
 

@@ -91,6 +91,22 @@ def test_vllm_on_a_cpu_leaves_memory_to_others_and_finds_short_prefixes() -> Non
     assert value(words(VLLM, "cuda"), "--block-size") is None
 
 
+@pytest.mark.parametrize("spec", [VLLM, HF], ids=["vllm", "hf"])
+def test_an_engine_on_cpus_uses_those_of_its_job(spec: EngineSpec) -> None:
+    for device, threads in (("cpu", "4"), ("cuda", None)):
+        command = engine_command(spec, device=device, socket=SOCKET, key="k", cpus="4")
+        assert command.environment.get("OMP_NUM_THREADS") == threads
+    outside = engine_command(spec, device="cpu", socket=SOCKET, key="k")
+    assert "OMP_NUM_THREADS" not in outside.environment
+
+
+@pytest.mark.parametrize("spec", [VLLM, HF], ids=["vllm", "hf"])
+def test_the_hub_is_left_alone_for_a_model_that_is_here(spec: EngineSpec) -> None:
+    for is_cached, offline in ((True, "1"), (False, None)):
+        command = engine_command(spec, device="cpu", socket=SOCKET, key="k", is_cached=is_cached)
+        assert command.environment.get("HF_HUB_OFFLINE") == offline
+
+
 def test_an_engine_runs_in_its_own_interpreter(tmp_path: Path) -> None:
     assert words(replace(VLLM, python="/opt/vllm/bin/python"))[0] == "/opt/vllm/bin/python"
 

@@ -16,6 +16,11 @@ from vendomini.errors import ConfigError
 ID_DIGITS = 16
 """64 bits: among 100,000 runs, two share an id with a probability below 1e-9."""
 
+DEFINING = ("model.safetensors.index.json", "tokenizer_config.json", "chat_template.jinja")
+"""Small files of a model that decide what it is asked and answers."""
+
+SAMPLE_BYTES = 1 << 16
+
 # The standard library's JSON: its spelling of numbers is older than any id will get.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -60,9 +65,10 @@ def absolute(name: str) -> str:
 def model_identity(name: str, revision: str | None) -> dict[str, Any]:
     """What stands for a model in a run's id.
 
-    For a hub id the name and revision as written; for a local folder a hash of its config.json
-    and of its weight index (without one: the names and sizes of its weight files), so that a
-    moved folder is still the same model and a changed one is not. Raises `ConfigError` if the
+    For a hub id the name and revision as written; for a local folder a hash of its config.json,
+    weight index and chat template, and of its weight files' names, sizes and a sample from the
+    middle of each, so that a moved folder is still the same model and another fine-tune of the
+    same architecture is not. Raises `ConfigError` if the
     name is empty, or the folder or its config.json is missing.
     """
     if not name.strip():
@@ -83,13 +89,12 @@ def _folder_hash(folder: Path) -> str:
                 hint="give a hub id such as `org/name`, or a folder that holds a config.json",
             )
         digest.update((folder / "config.json").read_bytes())
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            digest.update(b"\0index\0" + index.read_bytes())
-        else:
-            weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-            sizes = [[file.name, file.stat().st_size] for file in weights]
-            digest.update(b"\0files\0" + json.dumps(sizes).encode())
+        for name in DEFINING:
+            if (file := folder / name).is_file():
+                digest.update(f"\0{name}\0".encode() + file.read_bytes())
+        for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+            size = file.stat().st_size
+            digest.update(f"\0{file.name}\0{size}\0".encode() + _middle(file, size))
     except FileNotFoundError as error:
         raise ConfigError(
             f"`agent.model.name` is `{folder}`, which lacks `{Path(error.filename).name}`",
@@ -101,3 +106,10 @@ def _folder_hash(folder: Path) -> str:
             hint="check the permissions of the folder and its files",
         ) from None
     return digest.hexdigest()
+
+
+def _middle(file: Path, size: int) -> bytes:
+    """A sample of a weight file: reading hundreds of gigabytes would take longer than a run."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, (size - SAMPLE_BYTES) // 2))
+        return opened.read(SAMPLE_BYTES)

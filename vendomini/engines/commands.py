@@ -51,18 +51,27 @@ class Command:
 
 
 def engine_command(
-    spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str, is_cached: bool = False
+    spec: EngineSpec,
+    *,
+    device: KnownDevice,
+    socket: Path,
+    key: str,
+    is_cached: bool = False,
+    cpus: str | None = None,
 ) -> Command:
     """How to start the server of a `vllm` or `hf` spec, which will listen on `socket`.
 
     `is_cached`: all of a hub's model is on this machine, so the hub need not be asked for it;
-    nodes of a cluster often cannot. Raises `EngineError` if a container is asked for and nothing
+    nodes of a cluster often cannot. `cpus`: how many the job was given; None: outside one. Raises `EngineError` if a container is asked for and nothing
     here can run one.
     """
     command = _vllm(spec, device, socket, key) if spec.backend == "vllm" else _hf(spec, device, key)
     argv = (*command.argv, "--uds", str(socket))
     # Sockets and files that servers leave in a temporary folder go with ours.
     environment = {**command.environment, "TMPDIR": str(socket.parent)}
+    if device == "cpu" and cpus is not None:
+        # Where a site does not bind jobs to their CPUs, torch would take the whole node.
+        environment["OMP_NUM_THREADS"] = cpus
     if is_cached or is_local(spec.model):
         environment["HF_HUB_OFFLINE"] = "1"
     if spec.container is not None:

@@ -96,6 +96,7 @@ class ProcessEngine:
                     socket=socket,
                     key=key,
                     is_cached=_is_cached(spec.model, spec.revision),
+                    cpus=os.environ.get("SLURM_CPUS_PER_TASK"),
                 )
             )
             self._client = Client(uds=socket, key=key, request_timeout_s=spec.request_timeout_s)

@@ -90,8 +90,8 @@ class Served:
         )
         self._facts["model"] = served.id
         self._facts["dialect"] = self._dialect
-        if self._dialect == "vllm" and (version := await self._version()):
-            self._facts["vllm"] = version
+        if self._dialect != "openai" and (version := await self._version()):
+            self._facts[self._dialect] = version
         for name in ("max_model_len", "kv_cache_tokens"):
             if (tokens := getattr(self.capacity, name)) is not None:
                 self._facts[name] = str(tokens)

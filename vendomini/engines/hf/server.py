@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jinja2
 import msgspec
+import transformers
 from aiohttp import web
 
 from vendomini.engines.hf import protocol
@@ -50,6 +51,7 @@ class Server:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/version", self._version)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_post("/v1/chat/completions", self._chat)
@@ -85,6 +87,9 @@ class Server:
             "max_model_len": self.loaded.max_model_len,
         }
         return _json({"object": "list", "data": [model]})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return _json({"version": f"transformers {transformers.__version__}"})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         counters, loaded = self.batcher.counters, self.loaded
