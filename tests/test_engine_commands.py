@@ -93,7 +93,8 @@ def test_vllm_on_a_cpu_leaves_memory_to_others_and_finds_short_prefixes() -> Non
 
 @pytest.mark.parametrize("spec", [VLLM, HF], ids=["vllm", "hf"])
 def test_an_engine_on_cpus_uses_those_of_its_job(spec: EngineSpec) -> None:
-    for device, threads in (("cpu", "4"), ("cuda", None)):
+    devices: list[tuple[KnownDevice, str | None]] = [("cpu", "4"), ("cuda", None)]
+    for device, threads in devices:
         command = engine_command(spec, device=device, socket=SOCKET, key="k", cpus="4")
         assert command.environment.get("OMP_NUM_THREADS") == threads
     outside = engine_command(spec, device="cpu", socket=SOCKET, key="k")

@@ -62,8 +62,8 @@ def engine_command(
     """How to start the server of a `vllm` or `hf` spec, which will listen on `socket`.
 
     `is_cached`: all of a hub's model is on this machine, so the hub need not be asked for it;
-    nodes of a cluster often cannot. `cpus`: how many the job was given; None: outside one. Raises `EngineError` if a container is asked for and nothing
-    here can run one.
+    nodes of a cluster often cannot. `cpus`: how many the job was given; None: outside one.
+    Raises `EngineError` if a container is asked for and nothing here can run one.
     """
     command = _vllm(spec, device, socket, key) if spec.backend == "vllm" else _hf(spec, device, key)
     argv = (*command.argv, "--uds", str(socket))
