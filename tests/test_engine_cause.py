@@ -42,6 +42,18 @@ max_model_len (max_position_embeddings=2048 or model_max_length=None in model's 
 """
 OWN_WITH_HINT = "[!] the KV cache holds 4 tokens; lower `engine.max_model_len`, or free memory\n"
 
+KILLED_CORE = """\
+(APIServer pid=7) WARNING 11-21 07:53:03 [core_client.py:817] [shutdown] MPClient: engine core \
+exited unexpectedly; starting cleanup
+(APIServer pid=7) ERROR 11-21 07:53:03 [async_llm.py:906] vllm.v1.engine.exceptions.\
+EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+KILLED_WORKER = """\
+(EngineCore pid=8) ERROR 11-21 07:53:45 [multiproc_executor.py:315] Worker proc VllmWorker-1 \
+died unexpectedly (exit code: -9), shutting down executor.
+(EngineCore pid=8) ERROR 11-21 07:53:45 [core.py:1512] RuntimeError: cancelled
+"""
+
 
 @pytest.mark.parametrize(
     ("log", "cause", "hint"),
@@ -51,6 +63,8 @@ OWN_WITH_HINT = "[!] the KV cache holds 4 tokens; lower `engine.max_model_len`, 
         (USAGE, "unrecognized arguments: --uds", ""),
         (ABSENT, "No module named 'vllm'", "install"),
         (OWN, "there is no tokenizer in /models/m", ""),
+        (KILLED_CORE, "its process EngineCore was killed, perhaps for want of memory", ""),
+        (KILLED_WORKER, "its process VllmWorker-1 was killed, perhaps for want of memory", ""),
         (CUDA, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.", "GPUs"),
     ],
 )

@@ -1,6 +1,7 @@
 """Why an engine ended, read from its log, and what its log says of how a start goes on: pure."""
 
 import re
+import signal
 
 # vLLM marks the lines of its processes: `(EngineCore pid=123) ERROR 11-21 06:41:22 [core.py:12] `.
 _MARK = re.compile(
@@ -10,6 +11,11 @@ _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Interrupt|Exit
 # One request's failure is its asker's to tell: the server has lived on.
 _OWN = re.compile(r"^\[!\](?! a request failed: )\s*(.*)$")
 _NO_MODULE = re.compile(r"No module named '?(?P<module>[\w.]+)'?")
+# Of a process of its own that was killed, vLLM tells nothing more.
+_LOST = re.compile(
+    r"Worker proc (?P<name>\S+) died unexpectedly \(exit code: (?P<code>-?\d+)\)"
+    r"|engine core exited unexpectedly"
+)
 _USAGE = re.compile(r"^[\w.]+\.py: error: (.*)$")
 _ONLY_A_CONSEQUENCE = (
     "Engine core initialization failed",
@@ -68,11 +74,21 @@ def root_cause(log: str) -> str | None:
         usage = _USAGE.match(line)
         if usage:
             return _said(usage[1], lines[number + 1 :])
+        lost = _LOST.search(line)
+        if lost:
+            return _ended(lost["name"] or "EngineCore", int(lost["code"] or -signal.SIGKILL))
         raised = _RAISED.match(line)
         if raised is None or any(words in line for words in _ONLY_A_CONSEQUENCE):
             continue
         return f"{raised[1]}: {_said(raised[2], lines[number + 1 :])}".rstrip(": ")
     return None
+
+
+def _ended(process: str, code: int) -> str:
+    """`code` is a process's exit code, negative for a signal."""
+    if code == -signal.SIGKILL:
+        return f"its process {process} was killed, perhaps for want of memory"
+    return f"its process {process} ended unexpectedly (exit code {code})"
 
 
 def _said(message: str, following: list[str]) -> str:
