@@ -125,7 +125,7 @@ class Player:
             raise
         except EngineError as error:
             self.tally.engine_failures += 1
-            self.tally.engine_problem = str(error)
+            self.tally.engine_problem = f"{error} ({error.hint})" if error.hint else str(error)
             await self._fail(run, attempt, "engine", error)
         except StoreError:
             raise
