@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.engines import Live, spec_for
+from tests.live.engines import ROOT, Live, spec_for
 from tests.tiny_models import Template, tiny_model
+
+WAREHOUSE = ROOT / "vendomini" / "workloads" / "warehouse" / "prompt.py"
+"""With words the agent is told, a tokenizer makes few tokens of them."""
 
 
 class Models:
@@ -24,6 +27,19 @@ class Models:
                 return tiny_model(folder, "qwen2", template=template)
             case _:
                 return tiny_model(folder, "llama", template=template)
+
+    def warehouse(self) -> Path:
+        """One whose window holds the warehouse's prompt and some conversation."""
+        folder = self._folder / "warehouse"
+        if folder.exists():
+            return folder
+        return tiny_model(
+            folder,
+            "llama",
+            vocabulary=2048,
+            max_position_embeddings=8192,
+            text=WAREHOUSE.read_text(),
+        )
 
 
 @pytest.fixture(scope="session")
