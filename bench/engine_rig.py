@@ -57,11 +57,13 @@ def phase(folder: Path, model: Path | str, *, episodes: int, steps: int) -> list
                 "inherit": str(ROOT / "configs" / "base.yaml"),
                 "experiment": {"name": "bench", "replications": episodes // 4, "seed": 0},
                 "agent": {
+                    # Short replies: a random model draws every token it may.
+                    "interface": {"prediction_format": "minimal"},
                     "kind": "llm",
                     "model": {
                         "name": str(model),
                         "context_length": WINDOW,
-                        "max_tokens_per_call": 256,
+                        "max_tokens_per_call": 128,
                         "temperature": 0.7,
                     },
                 },

@@ -213,7 +213,8 @@ def _differences(one: Reply, other: Reply) -> list[float]:
 
 
 async def _started(wanted: Any, folder: Path) -> tuple[ProcessEngine, float]:
-    engine = ProcessEngine(wanted, log=folder / "engine.log", said=_say)
+    log = folder / f"engine{len(list(folder.glob('engine*.log')))}.log"
+    engine = ProcessEngine(wanted, log=log, said=_say)
     began = time.perf_counter()
     await engine.start()
     return engine, time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,7 @@ def test_a_killed_worker_or_guard_takes_its_engine_along(tmp_path: Path, victim:
     finally:
         worker.kill()
         worker.wait()
+        shutil.rmtree((tmp_path / "folder").read_text(), ignore_errors=True)
         for pid in pids(tmp_path):
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,10 @@
 """A worker and an engine that loads slowly, holds little, and dies."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from tests.harness import job_for, make_worker, outcomes, play, undisturbed
 from tests.toy import toy_experiment
@@ -66,6 +69,26 @@ def test_an_engine_that_is_told_to_leave_with_its_worker_is_no_failure(tmp_path:
     assert not any(experiment.errors().values())
     assert play(experiment).exit_status == 0
     assert outcomes(experiment) == undisturbed(tmp_path)
+
+
+class Mute(ScriptedEngine):
+    """A model without a chat template."""
+
+    features = replace(ScriptedEngine.features, kinds=frozenset({"completion", "score"}))
+    facts: ClassVar[Mapping[str, str]] = {"chat": "the model has no chat template"}
+
+
+def test_what_an_engine_cannot_do_is_refused_by_name_and_fails_no_run(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 4)
+    ended = play(experiment, Mute(echo))
+    assert ended.exit_status == 3
+    assert ended.problem is not None
+    assert (
+        "the engine cannot do requests of kind `chat`: the model has no chat template"
+        in ended.problem
+    )
+    assert not any(experiment.errors().values())
+    assert play(experiment).exit_status == 0
 
 
 class Crowded(ScriptedEngine):

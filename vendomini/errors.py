@@ -5,7 +5,8 @@ VendoMiniError
 ├── PlanError         no hardware in the cluster fits the request
 ├── SubmitError       Slurm refused the job
 ├── EngineError       the model could not be loaded or stopped answering
-│   └── EngineDead    the engine's process has ended: nothing will be answered any more
+│   ├── EngineDead    the engine's process has ended: nothing will be answered any more
+│   └── EngineLacks   a run needs what its engine cannot do
 └── StoreError        an experiment's folder is missing, locked or inconsistent
     └── ReplayError   a run, started again, asked something else than it had asked before
 """
@@ -45,6 +46,10 @@ class EngineError(VendoMiniError):
 
 class EngineDead(EngineError):
     """An engine has ended by itself: it answers this request no more, and no other."""
+
+
+class EngineLacks(EngineError):
+    """A run needs what its engine cannot do: so do the others of its group, and every time."""
 
 
 class StoreError(VendoMiniError):

@@ -11,12 +11,13 @@ from vendomini.chat import (
     Episode,
     Reply,
     Request,
+    kind_of,
     missing_feature,
     request_hash,
     request_seed,
     seeded,
 )
-from vendomini.errors import EngineError, ReplayError
+from vendomini.errors import EngineError, EngineLacks, ReplayError
 from vendomini.phase import Run
 from vendomini.store.logs import Appender, Logged
 from vendomini.store.records import ReplyEntry
@@ -58,8 +59,8 @@ class Answers:
     async def to(self, requests: tuple[Request, ...]) -> tuple[Reply, ...]:
         """The replies, in the order of the requests.
 
-        Raises `ReplayError` if a request differs from the logged one, `EngineError` if the
-        engine cannot answer.
+        Raises `ReplayError` if a request differs from the logged one, `EngineLacks` if the engine
+        cannot do what is asked, `EngineError` if it does not answer.
         """
         if len(requests) == 1:
             reply = await self._answer(requests[0], 0)
@@ -131,8 +132,10 @@ class Answers:
             )
         missing = missing_feature(request, self._engine.features)
         if missing is not None:
-            raise EngineError(
-                f"the engine cannot do {missing}", hint="choose another `engine.backend`"
+            why = self._engine.facts.get(kind_of(request))
+            raise EngineLacks(
+                f"the engine cannot do {missing}" + (f": {why}" if why else ""),
+                hint="choose another model or another `engine.backend`",
             )
         await self._before_asking()
         return await self._engine.answer(request)

@@ -12,6 +12,7 @@ from vendomini.chat import Engine
 from vendomini.errors import (
     EngineDead,
     EngineError,
+    EngineLacks,
     ReplayError,
     StoreError,
     VendoMiniError,
@@ -94,8 +95,9 @@ class Player:
         return self.tally.ended_steps + sum(each.count for each in list(self._writers.values()))
 
     async def play(self, run: Run, attempt: int) -> None:
-        """Raises `StoreError` when the disk fails or another engine is pinned, and `EngineDead`
-        when there is none any more: then no run can go on. Every other error is this run's."""
+        """Raises `StoreError` when the disk fails or another engine is pinned, `EngineLacks` when
+        the engine cannot do what runs need and `EngineDead` when there is none any more: then no
+        run can go on. Every other error is this run's."""
         started = time.monotonic()
         self._pace.begin(run.id)
         writer = self._writers[run.id] = StepWriter(self._logs.steps, run.id)
@@ -121,7 +123,7 @@ class Player:
             outcome = encode(await drive(episode, answers))
         except ReplayError as error:
             await self._fail(run, attempt, "replay", error)
-        except EngineDead:
+        except (EngineDead, EngineLacks):
             raise
         except EngineError as error:
             self.tally.engine_failures += 1

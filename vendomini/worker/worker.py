@@ -24,6 +24,8 @@ from vendomini.workloads.workload import Workload
 
 POLL_S = 1.0
 SIGNALS_APART_S = 0.5
+"""Whoever ends a whole job step signals worker and engine, in any order: an engine that has gone
+is no failure if the worker is told to leave as well."""
 ENGINE_FAILURES_IN_A_ROW = 8
 """With no finished run in between: then the engine is taken for broken and the worker leaves."""
 
@@ -191,9 +193,11 @@ class Worker:
             opening = asyncio.create_task(engine.start())
             while not opening.done() and self._drain.reason is None:
                 await self._look_up({opening}, at_most=POLL_S)
+            if self._drain.reason is None and opening.exception() is not None:
+                await asyncio.sleep(SIGNALS_APART_S)
             if self._drain.reason is not None:
                 opening.cancel()
-                await asyncio.wait({opening})
+                await asyncio.gather(opening, return_exceptions=True)
                 return False
             opening.result()
             most = most_live(
@@ -242,7 +246,6 @@ class Worker:
     async def _leave_without_engine(self, death: EngineDead) -> None:
         """Its runs go back. It is no failure when both were told to leave."""
         if self._drain.reason is None:
-            # Whoever ends a whole job step signals both, in any order.
             await asyncio.sleep(SIGNALS_APART_S)
         if self._drain.reason is None:
             hint = f" ({death.hint})" if death.hint else ""
