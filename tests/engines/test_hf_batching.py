@@ -5,13 +5,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="the hf engine's packages are not installed")
-pytest.importorskip("transformers", reason="the hf engine's packages are not installed")
-
-from vendomini.engines.hf.batching import Batcher, choose_batch  # noqa: E402
-from vendomini.engines.hf.generation import Drawn, run_halving  # noqa: E402
-from vendomini.engines.hf.sampling import Row  # noqa: E402
+from vendomini.engines.hf.batching import Batcher, choose_batch
+from vendomini.engines.hf.generation import Drawn, run_halving
+from vendomini.engines.hf.sampling import Row
 
 
 def row(length: int, *, max_tokens: int = 10, scored: bool = False) -> Row:
@@ -163,8 +161,10 @@ def test_other_errors_are_not_tried_again() -> None:
 
     def run(rows: Sequence[Row]) -> list[Drawn]:
         calls.append(len(rows))
-        raise ValueError("no")
+        raise RuntimeError("no") if len(calls) == 1 else ValueError("a bug")
 
     outcomes = run_halving([row(1), row(2)], run, told_halved=lambda: None)
     assert [str(outcome) for outcome in outcomes] == ["no", "no"]
-    assert calls == [2]
+    with pytest.raises(ValueError, match="a bug"):
+        run_halving([row(1), row(2)], run, told_halved=lambda: None)
+    assert calls == [2, 2]

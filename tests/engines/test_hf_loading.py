@@ -7,24 +7,19 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
+from aiohttp.test_utils import TestClient, TestServer
 
 from tests.tiny_models import tiny_model
-
-torch = pytest.importorskip("torch", reason="the hf engine's packages are not installed")
-pytest.importorskip("transformers", reason="the hf engine's packages are not installed")
-pytest.importorskip("xgrammar", reason="the hf engine's packages are not installed")
-
-from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
-
-from vendomini.engines.hf import generation  # noqa: E402
-from vendomini.engines.hf.__main__ import root_cause  # noqa: E402
-from vendomini.engines.hf.batching import Batcher  # noqa: E402
-from vendomini.engines.hf.generation import Generation, run_halving  # noqa: E402
-from vendomini.engines.hf.grammar import GrammarMask  # noqa: E402
-from vendomini.engines.hf.loading import Loaded, Options, load  # noqa: E402
-from vendomini.engines.hf.sampling import Row, Sampler  # noqa: E402
-from vendomini.engines.hf.server import Server  # noqa: E402
-from vendomini.errors import EngineError  # noqa: E402
+from vendomini.engines.hf import generation
+from vendomini.engines.hf.__main__ import root_cause
+from vendomini.engines.hf.batching import Batcher
+from vendomini.engines.hf.generation import Generation, run_halving
+from vendomini.engines.hf.grammar import GrammarMask
+from vendomini.engines.hf.loading import Loaded, Options, load
+from vendomini.engines.hf.sampling import Row, Sampler
+from vendomini.engines.hf.server import Server
+from vendomini.errors import EngineError
 
 
 def loaded(folder: Path, **options: Any) -> Loaded:

@@ -9,13 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
+import transformers
 
 from tests.engines.hf_serving import Ask, Serving, serve, value_of
 from tests.tiny_models import tiny_model
-
-torch = pytest.importorskip("torch", reason="the hf engine's packages are not installed")
-transformers = pytest.importorskip("transformers", reason="the hf engine's packages are missing")
-pytest.importorskip("xgrammar", reason="the hf engine's packages are not installed")
 
 WINDOW_TOKENS = 1024
 

@@ -68,7 +68,6 @@ def test_each_kind_is_answered_with_its_counts(live: Live, request_: Request) ->
     assert missing_feature(request_, live.engine.features) is None
     reply = live.ask(request_)
     assert reply.tokens_in > 0
-    assert reply.seconds >= 0
     assert reply.seed_support == live.engine.features.seed_support
     for choice in reply.choices:
         assert choice.text

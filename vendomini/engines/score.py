@@ -9,11 +9,9 @@ prompt in the server's prefix cache; of continuations of several tokens it is re
 prompt (`prompt_logprobs`), which computes the whole prompt once each.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,6 +25,7 @@ from vendomini.engines.protocol import (
     lacks,
     tokenize_body,
 )
+from vendomini.engines.together import all_or_none
 from vendomini.errors import EngineError
 
 MOST_IDS = 128
@@ -145,7 +144,7 @@ class Scorer:
         by `time.perf_counter`.
         """
         texts = [request.prompt, *(request.prompt + each for each in request.continuations)]
-        prompt, *wholes = await _all([self._tokens(text) for text in texts])
+        prompt, *wholes = await all_or_none([self._tokens(text) for text in texts])
         longest = max(map(len, wholes), default=0)
         if window is not None and longest + 1 > window:  # one new token is always drawn
             seconds = time.perf_counter() - started
@@ -174,7 +173,7 @@ class Scorer:
         found: dict[int, float] = {}
         usages = []
         try:
-            answers = await _all([self._client.post(_PATH, body) for body in bodies])
+            answers = await all_or_none([self._client.post(_PATH, body) for body in bodies])
         except Refused as refused:
             if "return_tokens_as_token_ids" not in refused.message:
                 raise
@@ -194,7 +193,7 @@ class Scorer:
         # What adds no token is certain, and is not asked.
         asked = [place for place, part in enumerate(parts) if part.count]
         bodies = [prompt_body(parts[place], model=self._model) for place in asked]
-        answers = await _all([self._client.post(_PATH, body) for body in bodies])
+        answers = await all_or_none([self._client.post(_PATH, body) for body in bodies])
         scores = [0.0] * len(parts)
         usages = []
         for place, raw in zip(asked, answers, strict=True):
@@ -205,20 +204,6 @@ class Scorer:
     async def _tokens(self, text: str) -> tuple[int, ...]:
         body = tokenize_body(text, model=self._model)
         return decode_tokens(await self._client.post("/tokenize", body))
-
-
-T = TypeVar("T")
-
-
-async def _all(asked: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, in order; when one fails, the others are not waited for."""
-    tasks = [asyncio.ensure_future(each) for each in asked]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
 
 
 class _Logprobs(msgspec.Struct):

@@ -17,6 +17,7 @@ from vendomini.chat import (
     request_seed,
     seeded,
 )
+from vendomini.engines.together import all_or_none
 from vendomini.errors import EngineError, EngineLacks, ReplayError
 from vendomini.phase import Run
 from vendomini.store.logs import Appender, Logged
@@ -66,16 +67,9 @@ class Answers:
             reply = await self._answer(requests[0], 0)
             self._ask += 1
             return (reply,)
-        asked = [
-            asyncio.ensure_future(self._answer(request, position))
-            for position, request in enumerate(requests)
-        ]
-        try:
-            replies = await asyncio.gather(*asked)
-        except BaseException:
-            for future in asked:
-                future.cancel()
-            raise
+        replies = await all_or_none(
+            self._answer(request, position) for position, request in enumerate(requests)
+        )
         self._ask += 1
         return tuple(replies)
 

@@ -186,10 +186,13 @@ def run_halving(
     *,
     told_halved: Callable[[], None],
 ) -> list[Drawn | Exception]:
-    """Each row's outcome or error. A batch that does not fit memory is halved, down to one row."""
+    """Each row's outcome or error. A batch that does not fit memory is halved, down to one row.
+
+    What is no error of torch's is raised.
+    """
     try:
         return list(run(rows))
-    except Exception as error:
+    except (RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
         if not is_out_of_memory(error) or len(rows) == 1:
             return [error] * len(rows)
     # Outside of the handler: the error's traceback holds the tensors that did not fit.
