@@ -114,7 +114,7 @@ def test_no_more_runs_play_than_the_kv_cache_holds_conversations(tmp_path: Path)
     engine = Crowded()
     ended = play(experiment, engine, conversation_tokens=40, concurrency=64)
     assert (ended.runs, ended.exit_status) == (12, 0)
-    assert engine.most == 2 * 2  # two runs, and one step of a toy asks two things at once
+    assert engine.most <= 2 * 2  # two runs, and one step of a toy asks two things at once
 
 
 class Slow(ScriptedEngine):
