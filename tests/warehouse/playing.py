@@ -8,7 +8,7 @@ import msgspec
 
 from vendomini.chat import ChatRequest, Choice, Episode, Reply, Request
 from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent
-from vendomini.workloads.warehouse.cards import Card
+from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.episode import play
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.settings import WarehouseSettings

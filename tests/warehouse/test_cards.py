@@ -7,7 +7,8 @@ import pytest
 
 from tests.warehouse.playing import WAIT, Call, Policy, listed, played, settings
 from vendomini.workloads.warehouse.agent import Decision
-from vendomini.workloads.warehouse.cards import ERROR_TYPES, Card, Predictions, Track, relative
+from vendomini.workloads.warehouse.card import Card
+from vendomini.workloads.warehouse.cards import ERROR_TYPES, Predictions, Track, relative
 from vendomini.workloads.warehouse.tools import call
 from vendomini.workloads.warehouse.world import Delivered, World
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from vendomini.chat import Episode
-from vendomini.workloads.warehouse.cards import Card
+from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.catalogue import cents
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.tools import Result, Tool, offered

@@ -27,10 +27,11 @@ before the first and a = 0.3 (fast), 0.1 (medium), 0.01 (slow).
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.tools import Called
 from vendomini.workloads.warehouse.world import Delivered, Paid
 
@@ -50,24 +51,19 @@ DECIMALS = 6  # of errors and averages in the log; sums are over unrounded value
 COSTLY_AT_ONCE = ("tool_cancel_order", "tool_expedite")
 
 
-# Bounds keep every error finite; nothing in the world comes near them.
-Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """One resolved prediction with both of its sides, for an agent that audits itself.
 
-
-class Card(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an agent expects of one call, in the `structured` format; None: not predicted.
-
-    Money in currency units, days from the call to the delivery, units; `*_after` at the
-    day's end. `next_tool` is the tool it means to call on the next day.
+    `expected` and `actual` are in the unit of the error's type; of a causal error they say
+    success, or the budget where that was predicted.
     """
 
-    expected_success: bool | None = None
-    expected_cost: Amount | None = None
-    expected_lead_days: Amount | None = None
-    expected_quantity: Amount | None = None
-    expected_storage_after: Amount | None = None
-    expected_budget_after: Amount | None = None
-    next_tool: str | None = None
+    of: int
+    type: ErrorType
+    expected: float | bool
+    actual: float | bool
+    error: float
 
 
 class Resolved(msgspec.Struct, frozen=True, gc=False):
@@ -169,9 +165,19 @@ class _Bound:
 class Predictions:
     """Binds cards to calls and resolves them; one per run."""
 
-    __slots__ = ("_at_day_end", "_delivered", "_forward", "_paid", "_today", "_windows", "tracks")
+    __slots__ = (
+        "_at_day_end",
+        "_audit",
+        "_delivered",
+        "_forward",
+        "_paid",
+        "_today",
+        "_windows",
+        "tracks",
+    )
 
-    def __init__(self, windows: tuple[int, ...]) -> None:
+    def __init__(self, windows: tuple[int, ...], *, audited: int = 0) -> None:
+        """The newest `audited` resolved predictions are kept with both sides."""
         self.tracks: dict[ErrorType, Track] = {name: Track(windows[-1]) for name in ERROR_TYPES}
         self._windows = windows
         self._delivered: dict[str, _Bound] = {}  # by order: waits for its delivery
@@ -179,6 +185,12 @@ class Predictions:
         self._forward: dict[str, _Bound] = {}  # by order: predicted when it was expedited
         self._at_day_end: tuple[int, Card, bool] | None = None
         self._today: list[Resolved] = []
+        self._audit: deque[Audited] | None = deque(maxlen=audited) if audited else None
+
+    @property
+    def audit(self) -> tuple[Audited, ...]:
+        """The newest resolved predictions, oldest first."""
+        return tuple(self._audit or ())
 
     def happened(self, event: Delivered | Paid) -> None:
         """A delivery or a payment resolves what was predicted of its order."""
@@ -186,14 +198,14 @@ class Predictions:
         if isinstance(event, Paid):
             bound = self._paid.pop(order.id, None)
             if bound is not None and bound.cost is not None:
-                self._resolve("cost", bound.step, relative(bound.cost, event.amount / 100))
+                self._compare("cost", bound.step, bound.cost, event.amount / 100)
             return
         bound = self._delivered.pop(order.id, None)
         timed = self._forward.pop(order.id, bound)
         if timed is not None and timed.lead is not None:
-            self._resolve("temporal", timed.step, relative(timed.lead, event.day - timed.day))
+            self._compare("temporal", timed.step, timed.lead, event.day - timed.day)
         if bound is not None and bound.quantity is not None:
-            self._resolve("quantity", bound.step, relative(bound.quantity, event.accepted))
+            self._compare("quantity", bound.step, bound.quantity, event.accepted)
 
     def made(self, card: Card, called: Called, *, step: int, day: int) -> None:
         """Bind the card of a call to what it is about."""
@@ -205,14 +217,17 @@ class Predictions:
             tracks["causal"].predicted += 1
         elif card.expected_success is not None:
             tracks["causal"].predicted += 1
-            self._resolve("causal", step, float(card.expected_success != called.succeeded))
+            wrong = card.expected_success != called.succeeded
+            self._resolve(
+                "causal", step, card.expected_success, called.succeeded, error=float(wrong)
+            )
         self._at_day_end = (step, card, called.succeeded)
         if called.tool == "tool_order":
             self._order_made(card, called, step=step, day=day)
         elif called.tool in COSTLY_AT_ONCE:
             if card.expected_cost is not None:
                 tracks["cost"].predicted += 1
-                self._resolve("cost", step, relative(card.expected_cost, called.paid / 100))
+                self._compare("cost", step, card.expected_cost, called.paid / 100)
             if called.tool == "tool_expedite":
                 self._expedite_made(card, called, step=step, day=day)
 
@@ -222,15 +237,15 @@ class Predictions:
             step, card, succeeded = self._at_day_end
             self._at_day_end = None
             if card.expected_storage_after is not None:
-                self._resolve("storage", step, relative(card.expected_storage_after, storage))
+                self._compare("storage", step, card.expected_storage_after, storage)
             if card.expected_budget_after is not None:
                 expected, actual = card.expected_budget_after, budget / 100
-                self._resolve("budget", step, relative(expected, actual))
+                self._compare("budget", step, expected, actual)
                 larger = max(abs(expected), abs(actual))
                 wrong = abs(expected - actual) > CAUSAL_TOLERANCE * larger
                 if card.expected_success is not None and card.expected_success != succeeded:
                     wrong = True
-                self._resolve("causal", step, float(wrong))
+                self._resolve("causal", step, expected, actual, error=float(wrong))
         today, self._today = self._today, []
         return today
 
@@ -260,9 +275,19 @@ class Predictions:
                 step=step, day=day, lead=lead, quantity=None, cost=None
             )
 
-    def _resolve(self, type: ErrorType, of: int, error: float) -> None:
+    def _compare(self, type: ErrorType, of: int, expected: float, actual: float) -> None:
+        self._resolve(type, of, expected, actual, error=relative(expected, actual))
+
+    def _resolve(
+        self, type: ErrorType, of: int, expected: float, actual: float, *, error: float
+    ) -> None:
         self.tracks[type].add(error)
-        self._today.append(Resolved(type, of, round(error, DECIMALS)))
+        rounded = round(error, DECIMALS)
+        self._today.append(Resolved(type, of, rounded))
+        if self._audit is not None:
+            self._audit.append(
+                Audited(of=of, type=type, expected=expected, actual=actual, error=rounded)
+            )
 
 
 def relative(predicted: float, actual: float) -> float:

@@ -17,8 +17,8 @@ from typing import Any
 
 from vendomini.chat import FinishReason
 from vendomini.workloads.warehouse.arguments import shown
+from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.card_fields import CardField, card_fields
-from vendomini.workloads.warehouse.cards import Card
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 
 PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from vendomini.workloads.warehouse.agent import ParseStatus
-from vendomini.workloads.warehouse.cards import Card, ErrorSummary, ErrorType, Resolved
+from vendomini.workloads.warehouse.card import Card
+from vendomini.workloads.warehouse.cards import ErrorSummary, ErrorType, Resolved
 from vendomini.workloads.warehouse.crash import Crash, Onset, Sign
 from vendomini.workloads.warehouse.shocks import Applied, ShockType
 from vendomini.workloads.warehouse.tools import Result

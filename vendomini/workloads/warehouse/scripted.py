@@ -16,7 +16,7 @@ import msgspec
 from vendomini.chat import ChatRequest, Episode, Message, Sampling, ask
 from vendomini.phase import ModelSettings
 from vendomini.workloads.warehouse.agent import Briefing, Decision, Seen
-from vendomini.workloads.warehouse.cards import Card
+from vendomini.workloads.warehouse.card import Card
 
 SHOWN_RESULT = 1000  # characters of the last result in a request
 QUANTITIES = 10
