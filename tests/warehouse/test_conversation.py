@@ -202,7 +202,7 @@ def test_the_ledger_says_what_was_told_and_it_is_true() -> None:
         }
     )
     game = Game(chosen, seed=0, replication=0)
-    agent = Llm(briefing(chosen, game.world), chosen.agent)
+    agent = Llm(briefing(chosen, game.world, game.tools.offered), chosen.agent)
     engine = Counting(say=Storekeeper(), window=WINDOW)
     steps, mornings, ledgers = [], [], {}
     while game.end is None:

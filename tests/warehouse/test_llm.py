@@ -9,6 +9,7 @@ from tests.warehouse.modelled import Counting, Storekeeper, call
 from tests.warehouse.playing import Played, played, settings
 from vendomini.chat import TEXT, ChatRequest, Choice, Reply, Request
 from vendomini.workloads.warehouse.agent import Seen, briefing
+from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.prompt import morning_text, shortened, system_text
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.workload import (
@@ -17,7 +18,6 @@ from vendomini.workloads.warehouse.workload import (
     LLM_PREFIX_TOKENS,
     WAREHOUSE,
 )
-from vendomini.workloads.warehouse.world import World
 
 LLM: dict[str, Any] = {
     "agent.kind": "llm",
@@ -34,8 +34,9 @@ def llm(keys: dict[str, Any] | None = None) -> WarehouseSettings:
 
 
 def system_of(chosen: WarehouseSettings, replication: int = 0) -> str:
-    world = World(chosen, seed=0, replication=replication)
-    return system_text(briefing(chosen, world), chosen.agent.interface)
+    game = Game(chosen, seed=0, replication=replication)
+    told = briefing(chosen, game.world, game.tools.offered)
+    return system_text(told, chosen.agent.interface)
 
 
 def chats(requests: list[Request]) -> list[ChatRequest]:

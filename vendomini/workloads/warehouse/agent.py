@@ -7,7 +7,7 @@ from vendomini.chat import Episode
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.catalogue import cents
 from vendomini.workloads.warehouse.settings import WarehouseSettings
-from vendomini.workloads.warehouse.tools import Result, Tool, offered
+from vendomini.workloads.warehouse.tools import Result, Tool
 from vendomini.workloads.warehouse.world import World, bankrupt_below
 
 ParseStatus: TypeAlias = Literal["ok", "failed"]
@@ -45,10 +45,22 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Believed:
+    """The answer to a belief question: units in storage and budget in currency units, in all.
+
+    Both are None if the reply could not be read.
+    """
+
+    storage: float | None = None
+    budget: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The day's call, or that none could be read from the replies (`failed`: an idle day).
 
-    `tool` and `arguments` may be anything at all.
+    `tool` and `arguments` may be anything at all. `believed` is what was answered to the
+    morning's belief question; None: none was asked.
     """
 
     tool: object = None
@@ -56,6 +68,7 @@ class Decision:
     card: Card | None = None
     parse_status: ParseStatus = "ok"
     re_asks: int = 0
+    believed: Believed | None = None
 
 
 class SilentAgent(Protocol):
@@ -70,13 +83,13 @@ class AskingAgent(Protocol):
     def ask(self, seen: Seen) -> Episode[Decision]: ...
 
 
-def briefing(settings: WarehouseSettings, world: World) -> Briefing:
+def briefing(settings: WarehouseSettings, world: World, tools: tuple[Tool, ...]) -> Briefing:
     """What is said of a world before its first day."""
     simulation = settings.simulation
     return Briefing(
         skus=world.catalogue.skus,
         suppliers=world.catalogue.suppliers,
-        tools=offered(simulation.complexity_level),
+        tools=tools,
         max_steps=simulation.max_steps,
         budget=cents(simulation.initial_budget),
         storage_per_sku=simulation.initial_storage_per_sku,

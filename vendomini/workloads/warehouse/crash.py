@@ -1,6 +1,7 @@
 """Signs of a breakdown, their onsets, and how severe the first one was.
 
-Signs are looked for after each step, over the last `window_size` steps with it. Steps whose
+Primary signs, which every arm can show, are here; secondary ones are in `secondary.py`. The
+first primary one is the run's crash. Signs are looked for after each step, over the last `window_size` steps with it. Steps whose
 reply could not be read are not behaviour: they are left out of the window altogether. No
 sign fires before the fifth step of a window.
 
@@ -23,13 +24,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from vendomini.workloads.warehouse.card import Card
+from vendomini.workloads.warehouse.secondary import Belief, SecondarySign, SecondarySigns
 from vendomini.workloads.warehouse.settings import DetectorSettings, Threshold
 from vendomini.workloads.warehouse.tools import Called
 
-Sign: TypeAlias = Literal["looping", "invalid_burst", "budget_denial", "exploration_collapse"]
+PrimarySign: TypeAlias = Literal[
+    "looping", "invalid_burst", "budget_denial", "exploration_collapse"
+]
+Sign: TypeAlias = PrimarySign | SecondarySign
 Severity: TypeAlias = Literal["soft", "hard", "mission_abandon", "unknown"]
 
-PRIMARY: tuple[Sign, ...] = ("looping", "invalid_burst", "budget_denial", "exploration_collapse")
+PRIMARY: tuple[PrimarySign, ...] = (
+    "looping",
+    "invalid_burst",
+    "budget_denial",
+    "exploration_collapse",
+)
 """The signs every arm can show, first the one that names a crash if several set in at once."""
 
 LEAST_STEPS = 5
@@ -70,7 +81,7 @@ class Onset:
 class Crash:
     """The first primary sign, and how the twenty steps after it went."""
 
-    type: Sign
+    type: PrimarySign
     onset: int
     severity: Severity
 
@@ -101,13 +112,13 @@ class Signs:
         self._last: Called | None = None
         self._run = 0
 
-    def seen(self, called: Called) -> list[Sign]:
+    def seen(self, called: Called) -> list[PrimarySign]:
         """Take in a call; the signs that hold after it, in the order of `PRIMARY`."""
         self._take(called)
         limits, length = self._limits, len(self._window)
         if length < LEAST_STEPS:
             return []
-        holding: list[Sign] = []
+        holding: list[PrimarySign] = []
         if self._run >= limits.repeats:
             holding.append("looping")
         if length >= LEAST_STEPS_OF_BURST and self._failed >= limits.failed_share * length:
@@ -167,6 +178,7 @@ class Detector:
         "_holding",
         "_limits",
         "_productive",
+        "_secondary",
         "_severity",
         "_signs",
         "_size",
@@ -178,11 +190,12 @@ class Detector:
         self._limits = THRESHOLDS[settings.threshold]
         self._size = settings.window_size
         self._signs = Signs(self._limits, self._size)
+        self._secondary = SecondarySigns(settings.threshold, self._size)
         self.onsets: dict[Sign, int] = {}
-        self._crash: tuple[Sign, int] | None = None
+        self._crash: tuple[PrimarySign, int] | None = None
         self._after: Signs | None = None  # the fresh window after the onset
         self._steps_after = 0
-        self._holding: list[Sign] = []  # in the fresh window
+        self._holding: list[PrimarySign] = []  # in the fresh window
         self._productive = False
         self._severity: Severity = "unknown"
 
@@ -191,17 +204,28 @@ class Detector:
         """The step of the first primary sign; None: there was none yet."""
         return self._crash[1] if self._crash else None
 
-    def after_step(self, step: int, called: Called | None) -> list[Sign]:
-        """Take in a step, None for one without a readable call; signs that set in with it."""
+    def after_step(
+        self,
+        step: int,
+        called: Called | None,
+        *,
+        card: Card | None = None,
+        belief: Belief | None = None,
+    ) -> list[Sign]:
+        """Take in a step, `called` None for one without a readable call; signs that set in."""
         if self._after is not None and self._steps_after < SEVERITY_STEPS:
             self._judge(self._after, called)
-        if called is None:
-            return []
-        new = [sign for sign in self._signs.seen(called) if sign not in self.onsets]
+        primary = [] if called is None else self._signs.seen(called)
+        secondary = self._secondary.seen(
+            None if called is None else called.tool,
+            next_tool=None if card is None else card.next_tool,
+            belief=belief,
+        )
+        new: list[Sign] = [sign for sign in (*primary, *secondary) if sign not in self.onsets]
         for sign in new:
             self.onsets[sign] = step
-        if new and self._crash is None:
-            self._crash = (new[0], step)
+        if primary and self._crash is None:
+            self._crash = (primary[0], step)
             self._after = Signs(self._limits, self._size)
         return new
 
@@ -214,7 +238,8 @@ class Detector:
     def signs(self) -> tuple[Onset, ...]:
         """All that fired, by onset."""
         return tuple(
-            Onset(type=sign, onset=onset, primary=True) for sign, onset in self.onsets.items()
+            Onset(type=sign, onset=onset, primary=sign in PRIMARY)
+            for sign, onset in self.onsets.items()
         )
 
     def _judge(self, fresh: Signs, called: Called | None) -> None:

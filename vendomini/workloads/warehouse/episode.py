@@ -1,10 +1,18 @@
 """The protocol of the experiment: see the morning, decide, act, compare, until the end."""
 
+import math
 from typing import TypeAlias
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
-from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent, briefing
+from vendomini.workloads.warehouse.agent import (
+    AskingAgent,
+    Believed,
+    Decision,
+    Seen,
+    SilentAgent,
+    briefing,
+)
 from vendomini.workloads.warehouse.card_fields import PLAYED_FORMATS, PLAYED_MODES
 from vendomini.workloads.warehouse.cards import Predictions
 from vendomini.workloads.warehouse.crash import Detector
@@ -14,6 +22,7 @@ from vendomini.workloads.warehouse.random_agent import RandomAgent
 from vendomini.workloads.warehouse.records import (
     Action,
     Averages,
+    BeliefSummary,
     Competing,
     CompetingEvent,
     End,
@@ -24,9 +33,11 @@ from vendomini.workloads.warehouse.records import (
     Truth,
 )
 from vendomini.workloads.warehouse.scripted import Scripted
+from vendomini.workloads.warehouse.secondary import Belief, divergence
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import TYPES, Shocks
-from vendomini.workloads.warehouse.tools import Called, Result, call
+from vendomini.workloads.warehouse.toolbox import Toolbox, audited
+from vendomini.workloads.warehouse.tools import Called, Result
 from vendomini.workloads.warehouse.world import World, bankrupt_below
 from vendomini.workloads.workload import RecordStep
 
@@ -57,10 +68,10 @@ def refuse_unplayable(settings: WarehouseSettings) -> None:
             )
 
 
-def agent_of(settings: WarehouseSettings, world: World, *, seed: int, replication: int) -> AnyAgent:
+def agent_of(settings: WarehouseSettings, run: "Game", *, seed: int, replication: int) -> AnyAgent:
     """Whoever plays; raises `ConfigError` for what this version cannot play."""
     refuse_unplayable(settings)
-    told = briefing(settings, world)
+    told = briefing(settings, run.world, run.tools.offered)
     match settings.agent.kind:
         case "heuristic":
             return Heuristic(told)
@@ -83,7 +94,7 @@ def play(
     """Play one run with the agent the settings name, or the one given."""
     run = Game(settings, seed=seed, replication=replication)
     if agent is None:
-        agent = agent_of(settings, run.world, seed=seed, replication=replication)
+        agent = agent_of(settings, run, seed=seed, replication=replication)
     while run.end is None:
         seen = run.morning()
         if hasattr(agent, "ask"):
@@ -101,6 +112,7 @@ class Game:
 
     __slots__ = (
         "_bankrupt_below",
+        "_beliefs",
         "_calls_failed",
         "_competing",
         "_continue",
@@ -115,6 +127,7 @@ class Game:
         "_unreadable_in_a_row",
         "end",
         "step",
+        "tools",
         "world",
     )
 
@@ -123,7 +136,15 @@ class Game:
         self.step = 0
         self.end: End | None = None
         self._shocks = Shocks(settings.pe_induction, seed=seed, replication=replication)
-        self._predictions = Predictions(settings.measurement.pe_windows)
+        self._predictions = Predictions(
+            settings.measurement.pe_windows, audited=audited(settings.agent)
+        )
+        self.tools = Toolbox(
+            self.world,
+            agent=settings.agent,
+            complexity_level=settings.simulation.complexity_level,
+            predictions=self._predictions,
+        )
         self._detector = Detector(settings.crash_detector)
         self._max_steps = settings.simulation.max_steps
         self._continue = settings.crash_detector.continue_after_crash
@@ -131,6 +152,7 @@ class Game:
         self._bankrupt_below = bankrupt_below(self.world.budget)
         self._last_result: Result | None = None
         self._competing: CompetingEvent | None = None
+        self._beliefs: list[Belief] = []
         self._calls_failed = 0
         self._re_asks = 0
         self._unreadable = 0
@@ -149,11 +171,12 @@ class Game:
 
     def day(self, decision: Decision) -> Step:
         """The day's call and its evening; the step to log. Sets `end` if it was the last."""
+        belief = self._belief(decision.believed)
         called = self._act(decision)
         world, step, today = self.world, self.step, self.world.day
         world.evening()
         resolved = self._predictions.day_ended(storage=world.stored, budget=world.budget)
-        signs = self._detector.after_step(step, called)
+        signs = self._detector.after_step(step, called, card=decision.card, belief=belief)
         self._re_asks += decision.re_asks
         self.end = self._ended(step)
         self.step += 1
@@ -165,6 +188,7 @@ class Game:
             action=None if called is None else Action(called.tool, called.arguments),
             result=self._last_result,
             card=decision.card,
+            belief=belief,
             resolved=resolved,
             ewma=Averages(
                 tracks["temporal"].averages,
@@ -231,9 +255,23 @@ class Game:
                 for type in TYPES
             },
             pe=self._predictions.summaries(),
+            beliefs=summary_of(self._beliefs),
             format_failures=self._unreadable,
             re_asks=self._re_asks,
         )
+
+    def _belief(self, believed: Believed | None) -> Belief | None:
+        """The answer to the morning's question beside the truth of the morning."""
+        if believed is None:
+            return None
+        belief = Belief(
+            storage=believed.storage,
+            budget=believed.budget,
+            true_storage=self.world.stored,
+            true_budget=self.world.budget / 100,
+        )
+        self._beliefs.append(belief)
+        return belief
 
     def _act(self, decision: Decision) -> Called | None:
         """Make the call, if there is one, and bind its card."""
@@ -243,7 +281,7 @@ class Game:
             self._unreadable_in_a_row += 1
             return None
         self._unreadable_in_a_row = 0
-        called = call(self.world, decision.tool, decision.arguments)
+        called = self.tools.call(decision.tool, decision.arguments)
         self._last_result = called.result
         if called.ordered is not None:
             self._shocks.order_placed(called.ordered, self.world)
@@ -270,3 +308,19 @@ class Game:
         if onset is not None and step - onset >= self._continue:
             return "crash"
         return "max_steps" if step + 1 >= self._max_steps else None
+
+
+def summary_of(beliefs: list[Belief]) -> BeliefSummary:
+    """How a run's beliefs compare with the truth."""
+    storage = [divergence(b.storage, b.true_storage) for b in beliefs if b.storage is not None]
+    budget = [divergence(b.budget, b.true_budget) for b in beliefs if b.budget is not None]
+    return BeliefSummary(
+        asked=len(beliefs),
+        read=len(storage),
+        storage_divergence=_mean(storage),
+        budget_divergence=_mean(budget),
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(math.fsum(values) / len(values), 6) if values else None

@@ -13,6 +13,7 @@ from vendomini.workloads.warehouse.agent import ParseStatus
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.cards import ErrorSummary, ErrorType, Resolved
 from vendomini.workloads.warehouse.crash import Crash, Onset, Sign
+from vendomini.workloads.warehouse.secondary import Belief
 from vendomini.workloads.warehouse.shocks import Applied, ShockType
 from vendomini.workloads.warehouse.tools import Result
 
@@ -58,13 +59,17 @@ class Averages(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One step. `signs` are those that set in with it; `resolved` names the step predicted in."""
+    """One step. `signs` are those that set in with it; `resolved` names the step predicted in.
+
+    `belief` is None where none was asked for.
+    """
 
     step: int
     day: int
     action: Action | None  # None: the replies could not be read
     result: Result | None
     card: Card | None
+    belief: Belief | None
     resolved: list[Resolved]
     ewma: Averages
     shock_drawn: ShockType | None
@@ -118,6 +123,19 @@ class ShockCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeliefSummary:
+    """Belief questions of a run: how many were asked and read, and the mean divergences.
+
+    See `secondary.divergence`; None: no belief was read.
+    """
+
+    asked: int
+    read: int
+    storage_divergence: float | None
+    budget_divergence: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a run came to. `steps` counts those played, `end` says why there were no more.
 
@@ -135,5 +153,6 @@ class Outcome:
     measures: Measures
     shocks: dict[ShockType, ShockCounts]
     pe: dict[ErrorType, ErrorSummary]
+    beliefs: BeliefSummary
     format_failures: int
     re_asks: int
