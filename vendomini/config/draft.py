@@ -1,12 +1,14 @@
 """Composes a phase file, what it inherits and the command line's overrides; checks no value."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vendomini.config.predecessor import acting_now, leaves, translate, translate_setting
 from vendomini.errors import ConfigError
+from vendomini.phase import ExperimentSettings
 from vendomini.schema import shown
 from vendomini.yamlfile import Document, load_yaml, parse_value
 
@@ -23,10 +25,11 @@ class Draft:
     """A phase while it is composed: the parts of its file, and where each key was written.
 
     `grid`, `fixed` and `steps_by_level` have dotted keys. `overridden` are the settings that the
-    command line set.
+    command line set. `takes_old_words`: whether the predecessor's keys are understood.
     """
 
     path: Path
+    takes_old_words: bool
     sections: Tree = field(default_factory=dict)
     grid: Tree = field(default_factory=dict)
     fixed: Tree = field(default_factory=dict)
@@ -70,12 +73,21 @@ class Draft:
 def compose(path: Path, overrides: Sequence[str]) -> Draft:
     """The parts of a phase file, of all it inherits, and of the overrides, in this order.
 
+    What the predecessor's files say is translated, each file for itself, with a note.
     Raises `ConfigError` for a file that cannot be read, an `inherit` that leads nowhere or round
     in a circle, a part that is no mapping, and an override that is not ``KEY=VALUE``.
     """
-    draft = Draft(path=path)
-    for document in _inherited(path):
-        _add_document(draft, document)
+    documents = _inherited(path)
+    draft = Draft(path=path, takes_old_words=_is_warehouse(documents, overrides))
+    for document in documents:
+        if draft.takes_old_words:
+            translation = translate(document, parts=(FIXED, GRID))
+            draft.notes += translation.notes
+            _add_document(draft, translation.document)
+        else:
+            _add_document(draft, document)
+    if draft.notes and (note := acting_now(documents)):
+        draft.notes.append(note)
     for override in overrides:
         _add_override(draft, override)
     return draft
@@ -109,6 +121,20 @@ def _inherited(path: Path) -> list[Document]:
     return documents
 
 
+def _is_warehouse(documents: Sequence[Document], overrides: Sequence[str]) -> bool:
+    """Whether the phase is of the one workload that the predecessor had."""
+    usual = name = ExperimentSettings().workload
+    for document in documents:
+        written = document.data.get("experiment")
+        if isinstance(written, Mapping):
+            name = written.get("workload") or name
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key.strip() == "experiment.workload":
+            name = text.strip()
+    return name == usual
+
+
 def _add_document(draft: Draft, document: Document) -> None:
     draft.places.update({key: document.place(key) for key in document.lines})
     for name, value in document.data.items():
@@ -126,7 +152,7 @@ def _add_document(draft: Draft, document: Document) -> None:
 def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:
     """A part's values by dotted key, whether its keys were written dotted or nested."""
     found: Tree = {}
-    for key, value in _leaves(nested, ""):
+    for key, value in leaves(nested):
         if key in found:
             raise ConfigError(
                 f"{document.place(f'{part}.{key}')}: `{part}` has `{key}` twice, once nested",
@@ -134,14 +160,6 @@ def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:
             )
         found[key] = value
     return found
-
-
-def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
@@ -178,7 +196,7 @@ def _add_override(draft: Draft, override: str) -> None:
     elif inner:
         _override_part(draft, part, inner, value, where)
     elif isinstance(value, Mapping):
-        for name, item in _leaves(value, ""):
+        for name, item in leaves(value):
             _override_part(draft, part, name, item, where)
     elif value is None:
         draft.part(part).clear()
@@ -191,9 +209,13 @@ def _add_override(draft: Draft, override: str) -> None:
 def _override(draft: Draft, key: str, value: Any, where: str) -> None:
     """Set a setting or a section's settings, so that neither grid nor `fixed` hides it."""
     if isinstance(value, Mapping):
-        for name, item in _leaves(value, f"{key}."):
+        for name, item in leaves(value, f"{key}."):
             _override(draft, name, item, where)
         return
+    today, value = _todays(draft, key, value, where, is_axis=False)
+    if today is None:
+        return
+    key = today
     if (axis := draft.grid.pop(key, None)) is not None:
         several = f"of {len(axis)} values " if isinstance(axis, list) else ""
         draft.notes.append(f"{where} replaces the axis {several}by one value")
@@ -207,8 +229,22 @@ def _override_part(draft: Draft, part: str, key: str, value: Any, where: str) ->
         _override(draft, key, value, where)
         return
     if part == GRID:
+        today, value = _todays(draft, key, value, where, is_axis=True)
+        assert today is not None  # an axis that never acted is refused
+        key = today
         draft.fixed.pop(key, None)
     draft.part(part)[key] = value
     full = f"{part}.{key}"
     draft.places = {k: p for k, p in draft.places.items() if not k.startswith(f"{full}[")}
     draft.places[full] = where
+
+
+def _todays(
+    draft: Draft, key: str, value: Any, where: str, *, is_axis: bool
+) -> tuple[str | None, Any]:
+    """An override's key and value in today's words; no key: it never acted."""
+    if not draft.takes_old_words:
+        return key, value
+    today, value, notes = translate_setting(key, value, where, is_axis=is_axis)
+    draft.notes += notes
+    return today, value
