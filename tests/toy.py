@@ -10,7 +10,7 @@ from vendomini.chat import ChatRequest, Episode, Message, Sampling, ScoreRequest
 from vendomini.errors import EngineError
 from vendomini.phase import ModelSettings, Run
 from vendomini.store.experiment import Experiment
-from vendomini.workloads.workload import Demand, RecordStep
+from vendomini.workloads.workload import Demand, RecordStep, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,11 @@ class Toy:
 
     def demand(self, settings: ToySettings) -> Demand | None:
         return None
+
+    def trial(self, settings: ToySettings, *, seed: int, replication: int = 0) -> Trial:
+        """What a toy says of its game: `steps` in the world, `breaks` in the checks."""
+        game = settings.game
+        return Trial(world=f"{game.steps:x}", prompt="", checks=f"{game.breaks:x}")
 
     def play(
         self, settings: ToySettings, *, seed: int, replication: int, record: RecordStep

@@ -10,6 +10,7 @@ from vendomini.prepare.plan import (
     refuse_missing,
     refuse_unplayable,
 )
+from vendomini.prepare.selftest import SelfTest, idle_notes, refuse_idle, self_test, tried_axes
 
 __all__ = [
     "PACKAGES",
@@ -17,9 +18,14 @@ __all__ = [
     "GroupPlan",
     "ModelName",
     "Plan",
+    "SelfTest",
+    "idle_notes",
     "make_plan",
     "pin_key",
     "plan_as_json",
+    "refuse_idle",
     "refuse_missing",
     "refuse_unplayable",
+    "self_test",
+    "tried_axes",
 ]

@@ -20,6 +20,20 @@ class Demand:
     output_tokens: int  # drawn by each request
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a short trial of a run showed, as digests in hexadecimal: of two runs that differ in
+    one setting, each digest that differs is a part of the experiment that the setting acts on.
+
+    `world` is what happened, `prompt` what a model was asked, `checks` what was made of it:
+    what counts as a failure, an error, a sign, an end.
+    """
+
+    world: str
+    prompt: str
+    checks: str
+
+
 class Workload(Protocol):
     """Something that can be played, one run at a time, as an episode.
 
@@ -59,6 +73,14 @@ class Workload(Protocol):
 
     def demand(self, settings: Any) -> Demand | None:
         """None for a run that never asks."""
+        ...
+
+    def trial(self, settings: Any, *, seed: int, replication: int = 0) -> Trial:
+        """What a short trial of such a run shows, with no engine: the same for equal settings.
+
+        What `agent.model` says is left out. What can happen in such a run should happen in its
+        trial: what is rare may come often there.
+        """
         ...
 
     def play(

@@ -13,7 +13,8 @@ from vendomini.workloads.warehouse.settings import (
     WarehouseSettings,
     orders_a_day,
 )
-from vendomini.workloads.workload import Demand, RecordStep
+from vendomini.workloads.warehouse.trial import trial
+from vendomini.workloads.workload import Demand, RecordStep, Trial
 
 # Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
 # system message at complexity 0 .. 4 (945 .. 1005); per step of a policy that reads, quotes,
@@ -149,6 +150,11 @@ class Warehouse:
             growth_tokens=LLM_GROWTH_TOKENS,
             output_tokens=min(most, LLM_OUTPUT_TOKENS),
         )
+
+    def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:
+        """See `trial.py`. Raises as `refuse_unplayable`."""
+        self.refuse_unplayable(settings)
+        return trial(settings, seed=seed, replication=replication)
 
     def play(
         self, settings: WarehouseSettings, *, seed: int, replication: int, record: RecordStep

@@ -1,0 +1,326 @@
+"""Arms that do nothing: each axis of a grid is tried before anything is played.
+
+Two values of an axis are *told apart* by a context, which is one combination of the other
+axes' values, if short trials of the two runs (`Workload.trial`) differ in the world, the prompt
+or the checks. Values that no context tells apart are the same arm under two names: whoever
+compares them measures noise.
+
+A false refusal is worse than a missed one. So an axis is only refused when all contexts were
+tried; what cannot be played yet counts as told apart; and numbers that are alike are let pass
+where the end of the setting's range acts, for then they are only too close, or too large, for
+a short trial: a limit of 1000 steps, a dose of 0.001 beside one of 0.002.
+
+The order of axes and values in the file decides nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from vendomini.errors import ConfigError
+from vendomini.phase import Run, Scalar, settings_of
+from vendomini.schema import find_setting, shown
+from vendomini.workloads.workload import Trial, Workload
+
+Component: TypeAlias = Literal["world", "prompt", "checks"]
+Arm: TypeAlias = Mapping[str, Scalar]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+KIND = "agent.kind"
+NOT_TRIED = ("agent.model.", "engine.", KIND)
+"""Axes, or beginnings of axes, that are compared and not tried: who plays, and how it is served."""
+
+MOST_CONTEXTS = 200
+"""Contexts tried for one axis; an axis that has more and was not seen to act is let pass."""
+
+PROBED_CONTEXTS = 4
+
+Try: TypeAlias = Callable[[Arm], Trial | None]
+"""What a trial of an arm shows; None: there is no such arm, or it cannot be played."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedAxis:
+    """What the trials say of one axis.
+
+    `changes` are the parts in which any two of its values differ. `alike` are sets of values
+    that were not told apart in the `tried` contexts; `left` is how many were not tried. `later`:
+    some of its numbers act, but beyond what a short trial can show. `why` is the workload's own
+    word on why the axis cannot act; None: it has none.
+    """
+
+    axis: str
+    values: tuple[Scalar, ...]
+    changes: tuple[Component, ...]
+    alike: tuple[tuple[Scalar, ...], ...] = ()
+    later: bool = False
+    tried: int = 0
+    left: int = 0
+    why: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all, or some, of its values are the same arm."""
+        return bool(self.alike) and self.left == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """What the trials say of a phase. `refuses`: an idle axis is an error, not a remark."""
+
+    axes: tuple[TriedAxis, ...]
+    trials: int
+    refuses: bool
+
+
+def tried_axes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The axes of the runs that have several values and are tried, by name."""
+    values: dict[str, set[Scalar]] = {}
+    for run in runs:
+        for axis, value in run.arm.items():
+            values.setdefault(axis, set()).add(value)
+    return tuple(
+        sorted(
+            axis
+            for axis, several in values.items()
+            if len(several) > 1 and not axis.startswith(NOT_TRIED)
+        )
+    )
+
+
+def self_test(
+    runs: Sequence[Run], workload: Workload, *, tick: Callable[[], None] = lambda: None
+) -> SelfTest:
+    """Try every axis of the runs of one phase; `tick` is called before each trial."""
+    cells: dict[str, tuple[Arm, Mapping[str, Any]]] = {}
+    for run in runs:
+        arm = {axis: value for axis, value in run.arm.items() if axis == KIND or _is_tried(axis)}
+        cells.setdefault(_name(arm), (arm, run.settings))
+    made: dict[str, Trial | None] = {}
+
+    def trial_of(settings: Mapping[str, Any]) -> Trial | None:
+        # The arm's models are left out of a trial, and so of its name.
+        own = {**settings, "engine": None, "agent": {**settings["agent"], "model": None}}
+        name = _name(own)
+        if name not in made:
+            tick()
+            made[name] = _trial(workload, settings, seed=runs[0].seed)
+        return made[name]
+
+    def tried(arm: Arm) -> Trial | None:
+        cell = cells.get(_name(arm))
+        return None if cell is None else trial_of(cell[1])
+
+    def probed(arm: Arm, axis: str, value: Scalar) -> Trial | None:
+        return trial_of(_with(cells[_name(arm)][1], axis, value))
+
+    arms = [arm for arm, _ in cells.values()]
+    axes = []
+    for axis in tried_axes(runs):
+        verdict = judge(axis, arms, tried, ends=_ends(workload, axis), probed=probed)
+        axes.append(_explained(verdict, [settings for _, settings in cells.values()], workload))
+    return SelfTest(
+        axes=tuple(axes),
+        trials=len(made),
+        refuses=any(run.settings["agent"]["kind"] == "llm" for run in runs),
+    )
+
+
+def judge(
+    axis: str,
+    arms: Sequence[Arm],
+    tried: Try,
+    *,
+    ends: Sequence[Scalar] = (),
+    probed: Callable[[Arm, str, Scalar], Trial | None] = lambda arm, axis, value: None,
+) -> TriedAxis:
+    """Which values of an axis no context tells apart. `ends` are those of the setting's range,
+    which `probed` tries in the place of an arm's own value."""
+    values = sorted({arm[axis] for arm in arms if axis in arm}, key=_rank)
+    contexts = _contexts(axis, arms)
+    classes = [values]
+    changes: set[Component] = set()
+    count = 0
+    for context in contexts[:MOST_CONTEXTS]:
+        if all(len(members) == 1 for members in classes):
+            break
+        count += 1
+        told = []
+        for members in classes:
+            told += _told_apart(axis, members, context, tried, changes)
+        classes = told
+    alike, later = [], False
+    for members in classes:
+        if len(members) == 1:
+            continue
+        acting = _acting_end(axis, members, contexts, tried, ends, probed)
+        if acting is None:
+            alike.append(tuple(members))
+        else:
+            later = True
+            changes |= acting
+    return TriedAxis(
+        axis=axis,
+        values=tuple(values),
+        changes=tuple(part for part in COMPONENTS if part in changes),
+        alike=tuple(alike),
+        later=later,
+        tried=count,
+        left=len(contexts) - count if alike else 0,
+    )
+
+
+def refuse_idle(test: SelfTest) -> None:
+    """Raise `ConfigError` naming each axis that does nothing, where that is an error."""
+    idle = [axis for axis in test.axes if axis.is_idle]
+    if not idle or not test.refuses:
+        return
+    whole = [axis for axis in idle if len(axis.alike[0]) == len(axis.values)]
+    hint = "; ".join(dict.fromkeys(axis.why for axis in idle if axis.why))
+    remove = "remove the axis" if whole else "remove all but one of the values that are alike"
+    raise ConfigError(
+        "; ".join(_said(axis) for axis in idle),
+        hint=f"{hint}: {remove}, or change that" if hint else remove,
+    )
+
+
+def idle_notes(test: SelfTest) -> tuple[str, ...]:
+    """What a reader should know of axes that do nothing, and are not refused."""
+    return tuple(
+        _said(axis)
+        for axis in test.axes
+        if axis.alike and axis.why is None and not (axis.is_idle and test.refuses)
+    )
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _is_tried(axis: str) -> bool:
+    return not axis.startswith(NOT_TRIED)
+
+
+def _trial(workload: Workload, settings: Mapping[str, Any], *, seed: int) -> Trial | None:
+    typed: Any = settings_of(settings, workload.settings_type)
+    try:
+        workload.check(typed)
+        workload.refuse_unplayable(typed)
+    except ConfigError:
+        return None
+    return workload.trial(typed, seed=seed)
+
+
+def _contexts(axis: str, arms: Sequence[Arm]) -> list[Arm]:
+    """The other axes' values, in the order they are tried in.
+
+    First every axis at its first value by `_rank`, the largest dose, which shows most; then
+    mixed by name, so that each value of each axis comes early. Runs that ask a model come first.
+    """
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        context = {other: value for other, value in arm.items() if other != axis}
+        found.setdefault(_name(context), context)
+    ranked = sorted(found, key=lambda name: hashlib.sha256(name.encode()).digest())
+    ranked.sort(key=lambda name: found[name].get(KIND, "llm") != "llm")
+    first = min(found, key=lambda name: _place(found[name]))
+    return [found[first], *(found[name] for name in ranked if name != first)]
+
+
+def _place(context: Arm) -> tuple[object, ...]:
+    asks = context.get(KIND, "llm") == "llm"
+    return (not asks, *(_rank(value) for _, value in sorted(context.items())))
+
+
+def _rank(value: Scalar) -> tuple[int, float, str]:
+    """Numbers first, large before small, then text and truth values, then nothing."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, -value, ""
+    return (2, 0, "") if value is None else (1, 0, str(value))
+
+
+def _told_apart(
+    axis: str, members: list[Scalar], context: Arm, tried: Try, changes: set[Component]
+) -> list[list[Scalar]]:
+    """A class of values, parted by one context; notes in which components they differ."""
+    if len(members) == 1:
+        return [members]
+    parts: dict[Trial | int, list[Scalar]] = {}
+    for place, value in enumerate(members):
+        trial = tried({**context, axis: value})
+        parts.setdefault(place if trial is None else trial, []).append(value)
+    seen = [trial for trial in parts if isinstance(trial, Trial)]
+    for other in seen[1:]:
+        changes |= _differing(seen[0], other)
+    return list(parts.values())
+
+
+def _acting_end(
+    axis: str,
+    members: Sequence[Scalar],
+    contexts: Sequence[Arm],
+    tried: Try,
+    ends: Sequence[Scalar],
+    probed: Callable[[Arm, str, Scalar], Trial | None],
+) -> set[Component] | None:
+    """In what an end of the range differs from these values; None: in nothing, or no numbers."""
+    numbers = [value for value in members if isinstance(value, int | float)]
+    if not numbers:
+        return None
+    for context in contexts[:PROBED_CONTEXTS]:
+        arm = {**context, axis: numbers[0]}
+        here = tried(arm)
+        for end in ends if here is not None else ():
+            there = probed(arm, axis, end)
+            if here is not None and there is not None and (changes := _differing(here, there)):
+                return changes
+    return None
+
+
+def _differing(one: Trial, other: Trial) -> set[Component]:
+    return {part for part in COMPONENTS if getattr(one, part) != getattr(other, part)}
+
+
+def _ends(workload: Workload, axis: str) -> tuple[Scalar, ...]:
+    metadata = find_setting(workload.settings_type, axis, "the grid").metadata
+    return tuple(metadata[bound] for bound in ("ge", "le") if bound in metadata)
+
+
+def _explained(
+    verdict: TriedAxis, settings: Sequence[Mapping[str, Any]], workload: Workload
+) -> TriedAxis:
+    """With the workload's own word on why an axis that does nothing cannot act."""
+    if not verdict.alike:
+        return verdict
+    for one in settings:
+        typed: Any = settings_of(one, workload.settings_type)
+        why = workload.inert(typed, (verdict.axis,)).get(verdict.axis)
+        if why is None:
+            return verdict
+    return replace(verdict, why=why)
+
+
+def _said(axis: TriedAxis) -> str:
+    contexts = "the one combination" if axis.tried == 1 else f"{axis.tried} combinations"
+    tried = f"tried in {contexts} of the other axes"
+    if axis.left:
+        tried += f", {axis.left} were not tried"
+    nothing = "neither the world, nor the prompt, nor the checks"
+    if len(axis.alike[0]) == len(axis.values):
+        return f"axis `{axis.axis}` does nothing: {_listed(axis.values)} change {nothing} ({tried})"
+    same = " and ".join(_listed(values) for values in axis.alike)
+    return f"values of axis `{axis.axis}` are the same arm: {same} differ in {nothing} ({tried})"
+
+
+def _listed(values: Sequence[Scalar]) -> str:
+    return ", ".join(f"`{shown(value)}`" for value in values)
+
+
+def _name(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _with(settings: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
+    name, _, inner = key.partition(".")
+    return {**settings, name: _with(settings[name], inner, value) if inner else value}
