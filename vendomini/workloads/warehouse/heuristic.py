@@ -5,18 +5,23 @@ Each day it does the first of these that applies:
 1. read the inbox, if messages have waited for three days;
 2. ship all open customer orders that confirmed stock covers, oldest first;
 3. for the SKU that lacks most, quote a supplier not quoted yet (three before its first order;
-   all of them while none is cheap enough), or order up to the base stock at the cheapest one,
-   as far as capacity and cash allow and if a unit costs at most four fifths of what customers
-   paid last;
+   all of them while none is cheap enough), or order up to the base stock, as far as capacity
+   and cash allow: at the cheapest one of those that deliver in time, else at the fastest, of
+   those where a unit costs at most 85 % of what customers paid last;
 4. read the inbox, if there is any message;
 5. check budget or storage, if not checked for ten days and nothing is unconfirmed;
 6. quote a supplier not quoted yet, or again one whose quote is thirty days old;
 7. wait.
 
 A SKU that a customer has asked for lacks something when stock and orders on their way, less
-open customer orders, are at
-most half the base stock: 20 units, or less where the SKUs would fill two fifths of the
-storage. It predicts success, cost, lead time, quantity, storage and budget from its books.
+open customer orders, are at most half the base stock: 20 units, or 2.4 times the storage over
+the square of the number of SKUs if that is less. Most SKUs are so ordered for a customer who
+waits. One that no supplier brings in time has to be there before: its base stock is 20 units
+or an equal part of four fifths of the storage, if that is less, while four fifths of the
+initial budget are free. Where prices drift, a supplier's do so together, so each price it
+states tells what its others are by now.
+
+It predicts success, cost, lead time, quantity, storage and budget from its books.
 """
 
 from collections.abc import Mapping
@@ -31,11 +36,14 @@ from vendomini.workloads.warehouse.tools import MOST_SHIPPED
 
 LARGEST_BASE = 20  # units: the largest customer order
 BASE_SHARE = 2.4  # of the storage, over the square of the number of SKUs
+SLOW_SHARE = 0.8  # of the storage, over the number of SKUs
+RICH_SHARE = 0.8  # of the initial budget, free: the least to buy ahead of customers with
 QUOTES_FIRST = 3  # of a SKU, before its first order
-LARGEST_COST_SHARE = 0.8  # of the last sale price
+LARGEST_COST_SHARE = 0.85  # of the last sale price
 PATIENCE_DAYS = 3  # messages may wait
 CHECK_DAYS = 10
-SHIPPING_DAYS = 3  # an order must come that long before customers give up, if it can
+SHIPPING_DAYS = 5  # from the day an order should come to the day customers give up, to be in time
+SHELF_DAYS = 2  # from a delivery to the shipment, at least
 FRESH_DAYS = 30
 HOLD_DAYS = 5  # without an order after a refused one
 RESERVE = 0.05  # of the initial budget, never committed
@@ -43,10 +51,10 @@ RESERVE = 0.05  # of the initial budget, never committed
 
 @dataclass(slots=True, kw_only=True)
 class Quote:
-    """`price` in cents a unit, as told on `day`."""
+    """`price` in cents a unit, as told on `day`, over the supplier's level of that day."""
 
     supplier: str
-    price: int
+    price: float
     lead_days: int
     day: int
 
@@ -57,13 +65,17 @@ class Heuristic:
     __slots__ = (
         "_asked",
         "_base",
+        "_bases",
         "_books",
         "_briefing",
         "_budget_checked",
         "_day",
+        "_in_time",
+        "_levels",
         "_orders_from",
         "_quotes",
         "_read",
+        "_slow_base",
         "_storage_checked",
     )
 
@@ -72,6 +84,11 @@ class Heuristic:
         self._books = Books(briefing)
         base = int(BASE_SHARE * briefing.capacity / len(briefing.skus) ** 2)
         self._base = max(1, min(LARGEST_BASE, base))
+        share = int(SLOW_SHARE * briefing.capacity / len(briefing.skus))
+        self._slow_base = max(self._base, min(LARGEST_BASE, share))
+        self._bases = dict.fromkeys(briefing.skus, self._base)
+        self._in_time = briefing.expire_after_days - SHIPPING_DAYS  # longest lead time that is
+        self._levels = dict.fromkeys(briefing.suppliers, 1.0)  # of prices, over the first told
         self._quotes: dict[str, list[Quote]] = {sku: [] for sku in briefing.skus}
         self._asked: tuple[str, Mapping[str, Any]] = ("tool_wait", {})
         self._day = 0
@@ -126,51 +143,60 @@ class Heuristic:
         for wanted in books.wanted.values():
             backlog[wanted.sku] = backlog.get(wanted.sku, 0) + wanted.quantity
         lacking: list[tuple[int, int, str]] = []
+        cash = books.cash - books.committed() - int(RESERVE * self._briefing.budget)
+        rich = cash >= RICH_SHARE * self._briefing.budget
         for place, (sku, units) in enumerate(books.stock.items()):
             if sku not in books.sale_prices:
                 continue
             position = units + books.on_the_way[sku] - backlog.get(sku, 0)
-            if 2 * position <= self._base:
+            if 2 * position <= (self._bases[sku] if rich else self._base):
                 lacking.append((position, place, sku))
         if not lacking:
             return None
         lacking.sort()
         free = self._briefing.capacity - books.total - sum(books.on_the_way.values())
-        cash = books.cash - books.committed() - int(RESERVE * self._briefing.budget)
         for position, place, sku in lacking:
             quotes = self._quotes[sku]
             if len(quotes) < QUOTES_FIRST and len(quotes) < len(self._briefing.suppliers):
                 return self._next_quote(place, sku)
-            lead_days, price, quote = self._best(quotes)
-            if price > LARGEST_COST_SHARE * books.sale_prices[sku]:
+            best = self._best(quotes, int(LARGEST_COST_SHARE * books.sale_prices[sku]))
+            if best is None:
                 if len(quotes) < len(self._briefing.suppliers):
                     return self._next_quote(place, sku)
                 continue
+            lead_days, price, quote = best
+            self._bases[sku] = self._slow_base if lead_days > self._in_time else self._base
+            base = self._bases[sku] if rich else self._base
             gone = sum(
                 wanted.quantity
                 for wanted in books.wanted.values()
-                if wanted.sku == sku and wanted.last_day <= self._day + lead_days
+                if wanted.sku == sku and wanted.last_day < self._day + lead_days + SHELF_DAYS
             )
             affordable = cash // price if cash > 0 else 0
-            quantity = min(self._base - position - gone, free, affordable)
+            quantity = min(base - position - gone, free, affordable)
             if quantity > 0:
                 return self._order(quote, sku, quantity, price)
         return None
 
-    def _best(self, quotes: list[Quote]) -> tuple[int, int, Quote]:
-        """Lead time, price and quote to order by: the cheapest of those that come in time."""
+    def _best(self, quotes: list[Quote], most: int) -> tuple[int, int, Quote] | None:
+        """Lead time, price and quote to order by: the cheapest of those that come in time.
+
+        None if all cost more than `most` cents a unit.
+        """
         books, today = self._books, self._day
-        patience = self._briefing.expire_after_days - SHIPPING_DAYS
         best: tuple[int, int, int] | None = None
         chosen = quotes[0]
         for quote in quotes:
+            told = int(quote.price * self._levels[quote.supplier] + 0.5)
+            price = books.price(quote.supplier, told, today)
+            if price > most:
+                continue
             lead_days = books.lead_days(quote.supplier, quote.lead_days, today)
-            late = lead_days - patience if lead_days > patience else 0
-            option = (late, books.price(quote.supplier, quote.price, today), lead_days)
+            late = max(0, lead_days - self._in_time)
+            option = (late, price, lead_days)
             if best is None or option < best:
                 best, chosen = option, quote
-        assert best is not None
-        return best[2], best[1], chosen
+        return None if best is None else (best[2], best[1], chosen)
 
     def _next_quote(self, place: int, sku: str) -> Decision:
         """Ask a supplier not asked yet; SKUs begin with different ones."""
@@ -277,19 +303,32 @@ class Heuristic:
         books, price = self._books, cents(result["price"]) // arguments["quantity"]
         (quote,) = (quote for quote in self._quotes[sku] if quote.supplier == supplier)
         lead_days = books.lead_days(supplier, result["eta_day"] - self._day, self._day)
-        quote.price = books.without_raise(supplier, price, self._day)
+        self._told(quote, books.without_raise(supplier, price, self._day))
         books.coming[result["order_id"]] = Expected(
             sku=sku, quantity=quantity, price=price, due=self._day + lead_days
         )
         books.on_the_way[sku] += quantity
+
+    def _told(self, quote: Quote, price: int) -> None:
+        """Take in a price in cents; where prices drift, it moves all of the supplier's."""
+        if self._briefing.drifts:
+            self._levels[quote.supplier] = price / quote.price
+        else:
+            quote.price = price
 
     def _quoted(self, result: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         supplier, sku = arguments["supplier_id"], arguments["sku"]
         price = self._books.without_raise(supplier, cents(result["unit_price"]), self._day)
         for quote in self._quotes[sku]:
             if quote.supplier == supplier:
-                quote.price, quote.day = price, self._day
+                self._told(quote, price)
+                quote.day = self._day
                 return
         self._quotes[sku].append(
-            Quote(supplier=supplier, price=price, lead_days=result["lead_days"], day=self._day)
+            Quote(
+                supplier=supplier,
+                price=price / self._levels[supplier],
+                lead_days=result["lead_days"],
+                day=self._day,
+            )
         )
