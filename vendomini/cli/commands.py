@@ -12,6 +12,7 @@ import typer
 
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models, window_note
+from vendomini.cli.selftest import Checked, axes_as_json, check_axes, show_axes
 from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase
@@ -21,9 +22,11 @@ from vendomini.phase import Run
 from vendomini.prepare import (
     EngineFacts,
     Plan,
+    idle_notes,
     make_plan,
     pin_key,
     plan_as_json,
+    refuse_idle,
     refuse_missing,
     refuse_unplayable,
 )
@@ -58,6 +61,7 @@ class Request:
     n_jobs: int
     restart_groups: tuple[str, ...]
     as_json: bool
+    check: bool = False  # `plan` tries the axes, as `run` does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +130,16 @@ def prepare(request: Request) -> Prepared:
 def show_plan(request: Request) -> int:
     """`plan`, and `run --dry-run`."""
     prepared = prepare(request)
+    checked = None
+    if request.check:
+        prepared, checked = _checked(request, prepared)
     if request.as_json:
-        _print_json(plan_as_json(prepared.plan))
+        axes = {} if checked is None else {"self_test": axes_as_json(checked)}
+        _print_json(plan_as_json(prepared.plan) | axes)
     else:
         show.plan(prepared.plan, to=show.OUT)
+        if checked is not None:
+            show_axes(checked)
     return 0
 
 
@@ -143,6 +153,7 @@ def run(request: Request) -> int:
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
     refuse_missing(prepared.plan, prepared.runs, prepared.profile, prepared.facts)
+    prepared, _ = _checked(request, prepared)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(experiment, prepared.plan, prepared.runs, prepared.profile)
     if experiment.exists():
@@ -223,6 +234,16 @@ def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool)
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _checked(request: Request, prepared: Prepared) -> tuple[Prepared, Checked]:
+    """With the axes tried, and noted in the plan those that do nothing; raises `ConfigError` for
+    one where that is an error."""
+    checked = check_axes(prepared.every_run, prepared.workload)
+    with _of_file(request.config):
+        refuse_idle(checked.test)
+    notes = (*prepared.plan.notes, *idle_notes(checked.test))
+    return replace(prepared, plan=replace(prepared.plan, notes=notes)), checked
 
 
 @contextmanager

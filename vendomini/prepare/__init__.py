@@ -10,7 +10,14 @@ from vendomini.prepare.plan import (
     refuse_missing,
     refuse_unplayable,
 )
-from vendomini.prepare.selftest import SelfTest, idle_notes, refuse_idle, self_test, tried_axes
+from vendomini.prepare.selftest import (
+    SelfTest,
+    idle_notes,
+    refuse_idle,
+    self_test,
+    tried_axes,
+    what_is_tried,
+)
 
 __all__ = [
     "PACKAGES",
@@ -28,4 +35,5 @@ __all__ = [
     "refuse_unplayable",
     "self_test",
     "tried_axes",
+    "what_is_tried",
 ]

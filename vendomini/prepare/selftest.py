@@ -90,20 +90,22 @@ def tried_axes(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
+def what_is_tried(runs: Sequence[Run], workload: Workload) -> str:
+    """All that a self-test of these runs depends on, as text, but for the program itself."""
+    cells = {name: _own(settings) for name, (_, settings) in _cells(runs).items()}
+    kinds = sorted({run.settings["agent"]["kind"] for run in runs})
+    return _name([workload.name, workload.version, runs[0].seed, kinds, cells])
+
+
 def self_test(
     runs: Sequence[Run], workload: Workload, *, tick: Callable[[], None] = lambda: None
 ) -> SelfTest:
     """Try every axis of the runs of one phase; `tick` is called before each trial."""
-    cells: dict[str, tuple[Arm, Mapping[str, Any]]] = {}
-    for run in runs:
-        arm = {axis: value for axis, value in run.arm.items() if axis == KIND or _is_tried(axis)}
-        cells.setdefault(_name(arm), (arm, run.settings))
+    cells = _cells(runs)
     made: dict[str, Trial | None] = {}
 
     def trial_of(settings: Mapping[str, Any]) -> Trial | None:
-        # The arm's models are left out of a trial, and so of its name.
-        own = {**settings, "engine": None, "agent": {**settings["agent"], "model": None}}
-        name = _name(own)
+        name = _name(_own(settings))
         if name not in made:
             tick()
             made[name] = _trial(workload, settings, seed=runs[0].seed)
@@ -196,6 +198,23 @@ def idle_notes(test: SelfTest) -> tuple[str, ...]:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _cells(runs: Sequence[Run]) -> dict[str, tuple[Arm, Mapping[str, Any]]]:
+    """By name, each arm without its models and engines, and the settings of a run of it."""
+    cells: dict[str, tuple[Arm, Mapping[str, Any]]] = {}
+    known: set[int] = set()  # the runs of an arm share their settings
+    for run in runs:
+        if id(run.settings) not in known:
+            known.add(id(run.settings))
+            arm = {axis: v for axis, v in run.arm.items() if axis == KIND or _is_tried(axis)}
+            cells.setdefault(_name(arm), (arm, run.settings))
+    return cells
+
+
+def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without model and engine, which are left out of a trial."""
+    return {**settings, "engine": None, "agent": {**settings["agent"], "model": None}}
 
 
 def _is_tried(axis: str) -> bool:
