@@ -25,41 +25,6 @@ def test_it_is_registered_under_its_name_and_version() -> None:
     assert workload.settings_type is WarehouseSettings
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "hint"),
-    [
-        ("prediction_mode", "required+confidence", "agent.interface.prediction_mode=required"),
-        ("prediction_mode", "required+uncertainty", "agent.interface.prediction_mode=required"),
-        ("prediction_mode", "required+full", "agent.interface.prediction_mode=required"),
-        ("prediction_format", "rich", "agent.interface.prediction_format=structured"),
-    ],
-)
-def test_what_a_model_cannot_be_asked_yet_is_refused_by_name(
-    key: str, value: str, hint: str
-) -> None:
-    chosen = settings({"agent.kind": "llm", f"agent.interface.{key}": value})
-    WAREHOUSE.check(chosen)
-    with pytest.raises(ConfigError, match=f"`agent.interface.{key}`") as refused:
-        WAREHOUSE.refuse_unplayable(chosen)
-    assert hint in refused.value.hint
-    assert refused.value.exit_code == 2
-    with pytest.raises(ConfigError):
-        WAREHOUSE.play(chosen, seed=0, replication=0, record=lambda step: None)
-    for kind in ("heuristic", "random", "scripted"):
-        WAREHOUSE.refuse_unplayable(settings({"agent.kind": kind, f"agent.interface.{key}": value}))
-
-
-def test_an_llm_agent_plays_in_every_mode_and_format_that_is_not_refused() -> None:
-    for mode in ("required", "optional", "none"):
-        for format in ("minimal", "structured"):
-            keys = {
-                "agent.kind": "llm",
-                "agent.interface.prediction_mode": mode,
-                "agent.interface.prediction_format": format,
-            }
-            WAREHOUSE.refuse_unplayable(settings(keys))
-
-
 def test_a_window_nobody_decided_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"`agent\.model\.context_length` is `auto`") as refused:
         played(settings({"agent.kind": "llm"}))

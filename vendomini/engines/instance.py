@@ -33,17 +33,25 @@ class Draws:
 
 
 def instance_of(schema: Schema, draws: Draws) -> Any:
-    """A plain JSON value. Knows `const`, `enum`, `anyOf`, `oneOf` and the types with their bounds.
+    """A plain JSON value. Knows `const`, `enum`, `anyOf`, `oneOf`, references to `$defs` and the
+    types with their bounds.
 
     Properties that are not required are left out half of the time. Raises `EngineError` for a
     schema it cannot read.
     """
+    return _instance(schema, draws, schema.get("$defs", {}))
+
+
+def _instance(schema: Schema, draws: Draws, shared: Mapping[str, Schema]) -> Any:
+    reference = schema.get("$ref", "")
+    if reference.removeprefix("#/$defs/") in shared:
+        return _instance(shared[reference.removeprefix("#/$defs/")], draws, shared)
     if "const" in schema:
         return schema["const"]
     for choice in ("enum", "anyOf", "oneOf"):
         if choice in schema:
             picked = schema[choice][draws.below(len(schema[choice]))]
-            return picked if choice == "enum" else instance_of(picked, draws)
+            return picked if choice == "enum" else _instance(picked, draws, shared)
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = kind[draws.below(len(kind))]
@@ -51,7 +59,7 @@ def instance_of(schema: Schema, draws: Draws) -> Any:
         case "object":
             required = schema.get("required", ())
             return {
-                name: instance_of(inner, draws)
+                name: _instance(inner, draws, shared)
                 for name, inner in schema.get("properties", {}).items()
                 if name in required or draws.below(2)
             }
@@ -59,7 +67,7 @@ def instance_of(schema: Schema, draws: Draws) -> Any:
             least = schema.get("minItems", 0)
             most = max(least, min(schema.get("maxItems", MOST_ITEMS), MOST_ITEMS))
             count = least + draws.below(most - least + 1)
-            return [instance_of(schema["items"], draws) for _ in range(count)]
+            return [_instance(schema["items"], draws, shared) for _ in range(count)]
         case "integer":
             return _number(schema, draws)
         case "number":

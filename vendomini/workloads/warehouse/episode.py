@@ -4,7 +4,6 @@ import math
 from typing import TypeAlias
 
 from vendomini.chat import Episode
-from vendomini.errors import ConfigError
 from vendomini.workloads.warehouse.agent import (
     AskingAgent,
     Believed,
@@ -13,7 +12,6 @@ from vendomini.workloads.warehouse.agent import (
     SilentAgent,
     briefing,
 )
-from vendomini.workloads.warehouse.card_fields import PLAYED_FORMATS, PLAYED_MODES
 from vendomini.workloads.warehouse.cards import Predictions
 from vendomini.workloads.warehouse.crash import Detector
 from vendomini.workloads.warehouse.heuristic import Heuristic
@@ -44,33 +42,11 @@ from vendomini.workloads.workload import RecordStep
 PAUSE_STEPS = 100  # between two pauses of an agent that never asks
 UNREADABLE_STEPS = 20  # in a row, that end a run as unusable
 
-PLAYED_INSTEAD = {"prediction_mode": "required", "prediction_format": "structured"}
-
 AnyAgent: TypeAlias = AskingAgent | SilentAgent
 
 
-def refuse_unplayable(settings: WarehouseSettings) -> None:
-    """Raise `ConfigError` for what can be planned but not played."""
-    interface = settings.agent.interface
-    if settings.agent.kind != "llm":
-        return
-    mode, format = interface.prediction_mode, interface.prediction_format
-    for key, value, played in (
-        ("prediction_mode", mode, PLAYED_MODES),
-        ("prediction_format", format, PLAYED_FORMATS),
-    ):
-        if value not in played:
-            choices = ", ".join(f"`{choice}`" for choice in played)
-            raise ConfigError(
-                f"`agent.interface.{key}` `{value}` cannot be played by this version, only "
-                f"{choices}",
-                hint=f"agent.interface.{key}={PLAYED_INSTEAD[key]}, or agent.kind=heuristic",
-            )
-
-
 def agent_of(settings: WarehouseSettings, run: "Game", *, seed: int, replication: int) -> AnyAgent:
-    """Whoever plays; raises `ConfigError` for what this version cannot play."""
-    refuse_unplayable(settings)
+    """Whoever plays; raises `ConfigError` if a model's window is not known."""
     told = briefing(settings, run.world, run.tools.offered)
     match settings.agent.kind:
         case "heuristic":

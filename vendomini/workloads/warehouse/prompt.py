@@ -4,12 +4,20 @@ The system text is the same for all runs of an arm: it holds nothing drawn. What
 comes first, what differs between them last, so that servers share the cache of its beginning.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from vendomini.workloads.warehouse.agent import Briefing, Seen
-from vendomini.workloads.warehouse.card_fields import CardField, card_fields
+from vendomini.workloads.warehouse.card_fields import (
+    MOST_ALTERNATIVES,
+    MOST_WORDS,
+    CardField,
+    FieldKind,
+    card_fields,
+    card_is_demanded,
+)
 from vendomini.workloads.warehouse.catalogue import LARGEST_CUSTOMER_ORDER
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 from vendomini.workloads.warehouse.tools import Result
@@ -37,6 +45,16 @@ call. Budget and storage you see only by asking the tools.
 - Only your one call acts. Never invent results, ids or messages."""
 
 NAMED_AT_MOST = 8  # ids that a list names one by one
+
+KINDS: Mapping[FieldKind, str] = {
+    "boolean": "true or false",
+    "number": "number",
+    "tool": "tool name",
+    "share": "number from 0 to 1",
+    "text": "short text",
+    "texts": f"list of 1 to {MOST_ALTERNATIVES} short texts",
+    "reasoning": f"text of at most {MOST_WORDS} words",
+}
 
 
 def system_text(briefing: Briefing, interface: InterfaceSettings) -> str:
@@ -124,26 +142,26 @@ def _numbers(briefing: Briefing) -> str:
 
 
 def _reply_format(briefing: Briefing, interface: InterfaceSettings) -> str:
-    mode = interface.prediction_mode
     shape = '{"tool": "<tool name>", "args": {"<argument>": <value>}'
-    if mode == "none":
+    fields = card_fields(interface)
+    if not fields:
         return f"Reply with exactly one JSON object and nothing else:\n{shape}}}"
-    fields = card_fields(interface.prediction_format)
     also = ', "prediction": {"<field>": <value>}}'
     lines = [f"Reply with exactly one JSON object and nothing else:\n{shape}{also}"]
-    if mode == "optional":
-        lines.append('"prediction" says what you expect of this call; you may leave it out:')
-    else:
+    if card_is_demanded(interface.prediction_mode):
         lines.append('"prediction" says what you expect of this call and must always be there:')
+    else:
+        lines.append('"prediction" says what you expect of this call; you may leave it out:')
     offered = {tool.name for tool in briefing.tools}
     return "\n".join([*lines, *(_field(field, offered) for field in fields)])
 
 
 def _field(field: CardField, offered: set[str]) -> str:
-    kind = {"boolean": "true or false", "number": "number", "tool": "tool name"}[field.kind]
-    line = f"- {field.name} ({kind}): {field.meaning}"
+    line = f"- {field.name} ({KINDS[field.kind]}): {field.meaning}"
     if field.tools is not None:
         line += "; only with " + ", ".join(tool for tool in field.tools if tool in offered)
+    if not field.must_be_filled:
+        line += "; you may leave it out"
     return line
 
 

@@ -13,16 +13,22 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from vendomini.chat import FinishReason
 from vendomini.workloads.warehouse.arguments import shown
-from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.card_fields import CardField, card_fields
+from vendomini.workloads.warehouse.card import Card, Reflection
+from vendomini.workloads.warehouse.card_fields import (
+    MOST_ALTERNATIVES,
+    MOST_WORDS,
+    CardField,
+    card_fields,
+    card_is_demanded,
+)
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 
 PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")
-LARGEST_AMOUNT = 1e12  # as cards.Amount has it
+LARGEST_AMOUNT = 1e12  # as card.Amount has it
 LONGEST_NAME = 80  # characters of the tool announced as next
 CODE_BEFORE = "=([{"  # what opens code or a list; in prose none of these leads an object
 
@@ -43,6 +49,22 @@ class FormatFailure:
     why: str
 
 
+def read_numbers(text: str, keys: tuple[str, ...]) -> dict[str, float] | None:
+    """The numbers of a reply's single object with exactly these keys; None: it has no such one.
+
+    Takes any text at all, and never raises.
+    """
+    try:
+        said = _single_object(text, with_key=keys[0])
+    except _Unreadable:
+        return None
+    if said.keys() != set(keys):
+        return None
+    if not all(_is_number(value, -LARGEST_AMOUNT, LARGEST_AMOUNT) for value in said.values()):
+        return None
+    return {key: float(said[key]) for key in keys}
+
+
 class _Unreadable(Exception):
     """Ends the reading; never leaves this module. Its text is the `why`."""
 
@@ -50,27 +72,23 @@ class _Unreadable(Exception):
 class Reader:
     """Reads the replies of one run, by what its interface asks for."""
 
-    __slots__ = ("_fields", "_mode")
+    __slots__ = ("_card_is_demanded", "_fields")
 
     def __init__(self, interface: InterfaceSettings) -> None:
-        self._mode = interface.prediction_mode
-        self._fields = {
-            field.name: field
-            for field in card_fields(interface.prediction_format)
-            if interface.prediction_mode != "none"
-        }
+        self._card_is_demanded = card_is_demanded(interface.prediction_mode)
+        self._fields = {field.name: field for field in card_fields(interface)}
 
     def read(self, text: str, finish_reason: FinishReason = "stop") -> ReadCall | FormatFailure:
         """Takes any text at all, and never raises."""
         try:
-            return self._call(_single_object(text))
+            return self._call(_single_object(text, with_key="tool"))
         except _Unreadable as unreadable:
             if finish_reason == "length":
                 return FormatFailure(why="the reply was cut off before its JSON object was ready")
             return FormatFailure(why=str(unreadable))
 
     def _call(self, said: dict[str, Any]) -> ReadCall:
-        known = ("tool", "args") if self._mode == "none" else ("tool", "args", "prediction")
+        known = ("tool", "args", "prediction") if self._fields else ("tool", "args")
         for key in said:
             if key not in known:
                 raise _Unreadable(f"there is no key {shown(key)}; there are: {_listed(known)}")
@@ -87,7 +105,7 @@ class Reader:
         card = None
         if "prediction" in said:
             card = self._card(said["prediction"], tool)
-        elif self._mode == "required":
+        elif self._card_is_demanded:
             raise _Unreadable('"prediction" is missing')
         return ReadCall(tool=tool, arguments=arguments, card=card)
 
@@ -102,48 +120,82 @@ class Reader:
         values: dict[str, Any] = {}
         for name, field in self._fields.items():
             value = said.get(name)
-            if value is None and not field.belongs_to(tool):
+            if value is None and not field.is_demanded_of(tool):
                 continue
             if name not in said:
                 raise _Unreadable(f'"{name}" is missing from the prediction')
             wrong = _misfit(field, value)
             if wrong is not None:
-                raise _Unreadable(f'"{name}" must be {wrong}, not {shown(value)}')
+                raise _Unreadable(f'"{name}" must be {wrong}')
             values[name] = value
+        return _card_of(values)
+
+
+def _card_of(values: dict[str, Any]) -> Card:
+    """The card; what it says of itself is kept apart from what it predicts."""
+    said = {name: values.pop(name) for name in Reflection.__struct_fields__ if name in values}
+    if not said:
         return Card(**values)
+    for name, value in said.items():
+        is_list = isinstance(value, list)
+        said[name] = tuple(map(_storable, value)) if is_list else _storable(value)
+    return Card(**values, reflection=Reflection(**said))
+
+
+def _storable(text: str) -> str:
+    """The text, unless it holds half characters that no log can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _misfit(field: CardField, value: object) -> str | None:
-    """What the value should have been, in words; None if it fits."""
+    """What the value should have been, in words, and what it is; None if it fits."""
     match field.kind:
         case "boolean":
-            return None if isinstance(value, bool) else "true or false"
+            wanted = None if isinstance(value, bool) else "true or false"
         case "number":
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             # A comparison, so that an infinity is refused too.
-            if is_number and -LARGEST_AMOUNT <= value <= LARGEST_AMOUNT:  # type: ignore[operator]
-                return None
-            return "a number"
+            wanted = None if _is_number(value, -LARGEST_AMOUNT, LARGEST_AMOUNT) else "a number"
+        case "share":
+            wanted = None if _is_number(value, 0, 1) else "a number from 0 to 1"
         case "tool":
-            is_name = (
-                isinstance(value, str)
-                and len(value) <= LONGEST_NAME
-                and value.isprintable()
-                and not PLACEHOLDER.fullmatch(value)
-            )
-            return None if is_name else "the name of a tool"
+            is_name = _is_text(value) and len(value) <= LONGEST_NAME and value.isprintable()
+            wanted = None if is_name else "the name of a tool"
+        case "text":
+            wanted = None if _is_text(value) else "a text"
+        case "reasoning":
+            wanted = None if _is_text(value) else "a text"
+            if _is_text(value) and (words := len(value.split())) > MOST_WORDS:
+                return f"at most {MOST_WORDS} words, not {words}"
+        case "texts":
+            is_list = isinstance(value, list) and all(_is_text(item) for item in value)
+            if is_list and 1 <= len(value) <= MOST_ALTERNATIVES:
+                return None
+            wanted = f"a list of 1 to {MOST_ALTERNATIVES} texts"
+            if is_list:
+                return f"{wanted}, not of {len(value)}"
+    return None if wanted is None else f"{wanted}, not {shown(value)}"
 
 
-def _single_object(text: str) -> dict[str, Any]:
-    """The only object with a "tool" in the text, standing by itself."""
+def _is_number(value: object, least: float, most: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and least <= value <= most  # type: ignore[operator]
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that says something: neither empty nor a placeholder."""
+    return isinstance(value, str) and bool(value.strip()) and not PLACEHOLDER.fullmatch(value)
+
+
+def _single_object(text: str, *, with_key: str) -> dict[str, Any]:
+    """The only object of the text with this key, standing by itself."""
     if not text.strip():
         raise _Unreadable("the reply is empty")
-    calls = [(place, said) for place, said in _objects(text) if "tool" in said]
-    if not calls:
-        raise _Unreadable('there is no JSON object with "tool" in the reply')
-    if len(calls) > 1:
-        raise _Unreadable(f"there are {len(calls)} calls in the reply: make exactly one")
-    place, said = calls[0]
+    found = [(place, said) for place, said in _objects(text, with_key) if with_key in said]
+    if not found:
+        raise _Unreadable(f'there is no JSON object with "{with_key}" in the reply')
+    if len(found) > 1:
+        raise _Unreadable(f"there are {len(found)} calls in the reply: make exactly one")
+    place, said = found[0]
     before = text[:place]
     fences = before.split("```")
     language = re.match(r"[^\s{]*", fences[-1])
@@ -155,10 +207,10 @@ def _single_object(text: str) -> dict[str, Any]:
     return said
 
 
-def _objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(text: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The outermost JSON objects of the text, each with its place, in time linear in the text.
 
-    Braces that hold no JSON are skipped with all that they hold, unless they try to be a call.
+    Braces that hold no JSON are skipped with all that they hold, unless they hold the key.
     """
     place = text.find("{")
     while place >= 0:
@@ -170,7 +222,7 @@ def _objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if closing is None:
                 raise _Unreadable("the JSON object in the reply does not end") from None
             end = closing
-            if re.search(r"""["']tool["']""", text[place:end]):
+            if re.search(rf"""["']{key}["']""", text[place:end]):
                 raise _Unreadable("the object with the call is no valid JSON") from None
         place = text.find("{", end)
 

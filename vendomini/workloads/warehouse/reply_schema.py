@@ -2,8 +2,8 @@
 
 No id, quantity or price of the world is in it: a call that cannot be done must stay possible.
 Its bounds are generic. With them every reply that a grammar lets through is finite, whatever
-the model: a text is printable ASCII without quotes and backslashes (xgrammar lets raw control
-characters through where only a length is given), a list is short, a number has few digits.
+the model: a text is short printable ASCII without quotes and backslashes, a list is short, a
+number has few digits. All that it lets through of a card can be read.
 """
 
 from collections.abc import Mapping
@@ -12,21 +12,60 @@ from typing import Any
 import msgspec
 
 from vendomini.workloads.warehouse.arguments import Schema
-from vendomini.workloads.warehouse.card_fields import CardField, card_fields
+from vendomini.workloads.warehouse.card_fields import (
+    MOST_ALTERNATIVES,
+    MOST_WORDS,
+    CardField,
+    card_fields,
+    card_is_demanded,
+)
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 from vendomini.workloads.warehouse.tools import Tool
 
-TEXT_PATTERN = r"^[ !#-\[\]-~]{0,32}$"
+CHARACTER = r"[ !#-\[\]-~]"
+FIRST_CHARACTER = r"[!#-;=-\[\]-~]"  # of a text that says something and is no placeholder
+LONGEST_ID = 32  # characters of a text argument that has no longest length of its own
+LONGEST_TEXT = 400  # characters of one that has
+LONGEST_SAID = 80  # characters of a card's short text
+# Characters that cannot be more than MOST_WORDS words. Each costs an engine about 25 ms, once,
+# when it makes the grammar for a vocabulary of 128,000 tokens.
+LONGEST_REASONING = 2 * MOST_WORDS - 1
+REPEATED_AT_MOST = 100  # xgrammar 0.2 fails at a repetition of more than 128
 MOST_ITEMS = 16
 LARGEST = 1_000_000_000  # of a number, either sign
 
 
 def reply_schema(tools: tuple[Tool, ...], interface: InterfaceSettings) -> str:
     """The schema as JSON text: one alternative for each tool, in the order of the tools."""
-    fields = () if interface.prediction_mode == "none" else card_fields(interface.prediction_format)
-    required = interface.prediction_mode != "optional"
-    alternatives = [_reply(tool, tools, fields, card_required=required) for tool in tools]
-    return msgspec.json.encode({"anyOf": alternatives}).decode()
+    fields = card_fields(interface)
+    demanded = card_is_demanded(interface.prediction_mode)
+    alternatives = [_reply(tool, tools, fields, card_required=demanded) for tool in tools]
+    kinds = {field.kind for field in fields}
+    # Once for all tools: an engine keeps a table for each character of each text.
+    shared: dict[str, Schema] = {}
+    if kinds & {"text", "texts"}:
+        shared["text"] = {"type": "string", "pattern": _saying_pattern(LONGEST_SAID)}
+    if "reasoning" in kinds:
+        shared["reasoning"] = {"type": "string", "pattern": _saying_pattern(LONGEST_REASONING)}
+    schema: dict[str, Any] = {"$defs": shared} if shared else {}
+    return msgspec.json.encode(schema | {"anyOf": alternatives}).decode()
+
+
+def text_pattern(most: int) -> str:
+    """0 .. `most` characters of `CHARACTER`, as a pattern without anchors.
+
+    A pattern, since xgrammar lets raw control characters through where only a length is given.
+    One after the other, no two repetitions could begin alike: that costs milliseconds a token.
+    """
+    if most <= REPEATED_AT_MOST:
+        return f"{CHARACTER}{{0,{most}}}"
+    fewer = REPEATED_AT_MOST - 1
+    rest = text_pattern(most - REPEATED_AT_MOST)
+    return f"({CHARACTER}{{0,{fewer}}}|{CHARACTER}{{{REPEATED_AT_MOST}}}{rest})"
+
+
+def _saying_pattern(most: int) -> str:
+    return f"^{FIRST_CHARACTER}{text_pattern(most - 1)}$"
 
 
 def _reply(
@@ -37,8 +76,10 @@ def _reply(
     required = ["tool", "args"]
     if fields:
         names = [offered.name for offered in tools]
+        belonging = [field for field in fields if field.belongs_to(tool.name)]
         properties["prediction"] = _object(
-            {field.name: _value(field, names) for field in fields if field.belongs_to(tool.name)}
+            {field.name: _value(field, names) for field in belonging},
+            required=[field.name for field in belonging if field.must_be_filled],
         )
         if card_required:
             required.append("prediction")
@@ -60,8 +101,19 @@ def _value(field: CardField, tools: list[str]) -> Schema:
             return {"type": "boolean"}
         case "number":
             return {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+        case "share":
+            return {"type": "number", "minimum": 0, "maximum": 1}
         case "tool":
             return {"enum": tools}
+        case "text" | "reasoning":
+            return {"$ref": f"#/$defs/{field.kind}"}
+        case "texts":
+            return {
+                "type": "array",
+                "items": {"$ref": "#/$defs/text"},
+                "minItems": 1,
+                "maxItems": MOST_ALTERNATIVES,
+            }
 
 
 def _bounded(schema: Schema) -> dict[str, Any]:
@@ -74,4 +126,5 @@ def _bounded(schema: Schema) -> dict[str, Any]:
         case "array":
             return {"type": "array", "items": _bounded(schema["items"]), "maxItems": MOST_ITEMS}
         case _:
-            return {"type": "string", "pattern": TEXT_PATTERN}
+            most = min(schema["maxLength"], LONGEST_TEXT) if "maxLength" in schema else LONGEST_ID
+            return {"type": "string", "pattern": f"^{text_pattern(most)}$"}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
-from vendomini.workloads.warehouse.episode import play, refuse_unplayable
+from vendomini.workloads.warehouse.episode import play
 from vendomini.workloads.warehouse.records import Outcome
 from vendomini.workloads.warehouse.settings import (
     SKUS,
@@ -82,8 +82,7 @@ class Warehouse:
             )
 
     def refuse_unplayable(self, settings: WarehouseSettings) -> None:
-        """Raise `ConfigError` for an agent this version can plan but not play."""
-        refuse_unplayable(settings)
+        """All that can be planned can be played."""
 
     def asks(self, settings: WarehouseSettings) -> bool:
         return settings.agent.kind in ("llm", "scripted")
