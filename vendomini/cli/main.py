@@ -11,6 +11,7 @@ import typer
 
 from vendomini import __version__
 from vendomini.cli import commands, show
+from vendomini.cli import play as playing
 from vendomini.errors import VendoMiniError
 
 app = typer.Typer(
@@ -121,6 +122,12 @@ def plan(
     root: Root = Path("experiments"),
     limit: Limit = None,
     n_jobs: Workers = 1,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Try what each axis changes, and refuse one that does nothing."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what `run` would do, and why. Writes and books nothing."""
@@ -134,6 +141,7 @@ def plan(
         n_jobs=n_jobs,
         restart_groups=(),
         as_json=as_json,
+        check=check,
     )
     raise typer.Exit(commands.show_plan(request))
 
@@ -183,6 +191,63 @@ def collect(
 ) -> None:
     """Write the tables: runs.parquet, runs.csv and steps.parquet, one row a run and a step."""
     raise typer.Exit(commands.collect_tables(experiment, root=root, out=out, as_json=as_json))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  vendomini play configs/demo.yaml\n\n"
+    "  vendomini play demo --list\n\n"
+    "  vendomini play demo --run 3f2a --steps 40:60\n\n"
+    "  vendomini play my_phase.yaml agent.kind=llm engine.backend=vllm --live --pause"
+)
+def play(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            readable=False,
+            help="A phase file, or an experiment: its folder, or its name below --root.",
+            autocompletion=_experiments,
+        ),
+    ],
+    overrides: Overrides = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="ID", help="The run whose id begins so; by default the grid's first."
+        ),
+    ] = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Only list the runs, with their ids.")
+    ] = False,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", metavar="A:B", help="Only steps A to B; either may be left away."),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play it here and now, even if it is finished.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Cut no text, however long.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Wait for Enter after each step.")] = False,
+    root: Root = Path("experiments"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For scripts: one JSON object a step, then the outcome.")
+    ] = False,
+) -> None:
+    """Show one run step by step: from its log if it is finished, else live. Writes nothing."""
+    request = playing.PlayRequest(
+        config=config,
+        overrides=tuple(overrides or ()),
+        root=root,
+        run=run,
+        steps=steps,
+        live=live,
+        only_list=only_list,
+        full=full,
+        pause=pause,
+        as_json=as_json,
+    )
+    raise typer.Exit(playing.play(request))
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,406 @@
+"""`vendomini play`: what it shows is what was played, live or from a log."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.harness import steps as logged_steps
+from tests.product import ROOT, vendomini
+from tests.toy import toy_runs
+from tests.warehouse.playing import settings
+from vendomini.chat import ChatRequest, Choice, Message, Reply
+from vendomini.cli.transcript import (
+    Conversations,
+    Line,
+    PlainTeller,
+    exchange_lines,
+    shortened,
+    visible,
+)
+from vendomini.cli.view import View
+from vendomini.cli.warehouse_transcript import WarehouseTeller
+from vendomini.store.experiment import Experiment
+from vendomini.store.records import ErrorRecord
+from vendomini.workloads.warehouse.episode import Game
+from vendomini.workloads.warehouse.heuristic import Heuristic
+
+LIVE = "live: played here and now"
+FROM_LOG = "finished: shown from its log"
+LLM = {
+    "agent.kind": "llm",
+    "agent.model.context_length": 32000,
+    "agent.interface.memory_tools": "none",
+    "agent.interface.beliefs_every": None,
+}
+Done = subprocess.CompletedProcess[str]
+
+
+def write_phase(folder: Path, name: str, *, steps: int, **changes: Any) -> Path:
+    """A phase of two doses, on the scripted engine where its agent asks."""
+    file = folder / f"{name}.yaml"
+    phase = {
+        "inherit": str(ROOT / "configs" / "base.yaml"),
+        "experiment": {"name": name, "replications": 2},
+        "engine": {"backend": "scripted"},
+        "fixed": {"agent.kind": "heuristic", "simulation.max_steps": steps, **changes},
+        "grid": {"pe_induction.p_shock": [0.0, 0.5]},
+    }
+    file.write_text(json.dumps(phase))
+    return file
+
+
+def play(folder: Path, *arguments: str | Path) -> Done:
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    return vendomini("play", *arguments, cwd=folder, env=environment)
+
+
+def json_lines(done: Done) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished experiments: `rule` of the heuristic, `model` of a model."""
+    folder = tmp_path_factory.mktemp("play")
+    write_phase(folder, "rule", steps=60)
+    write_phase(folder, "model", steps=25, **LLM)
+    for name in ("rule", "model"):
+        done = vendomini("run", "--config", f"{name}.yaml", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- through the whole program -----------------------------------------------------------------
+
+
+def test_a_live_run_shows_what_the_log_of_the_finished_one_shows(place: Path) -> None:
+    for name in ("rule", "model"):
+        logged, live = play(place, name), play(place, f"{name}.yaml", "--live")
+        assert (logged.returncode, live.returncode) == (0, 0), logged.stderr + live.stderr
+        assert FROM_LOG in logged.stderr
+        assert LIVE in live.stderr
+        assert logged.stdout == live.stdout
+        assert "NOTE" not in logged.stdout
+
+
+def test_playing_writes_nothing(place: Path) -> None:
+    before = everything_in(place)
+    play(place, "rule")
+    play(place, "model.yaml", "--live", "--steps", ":2")
+    play(place, "rule.yaml", "experiment.name=other", "--steps", ":2")
+    assert everything_in(place) == before
+    assert not (place / "experiments" / "other").exists()
+
+
+def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path) -> None:
+    experiment = Experiment(place / "experiments" / "rule")
+    run = experiment.runs()[-1]
+    *steps, last = json_lines(play(place, "rule", "--run", run.id, "--json"))
+    for step, logged in zip(steps, logged_steps(experiment, run.id), strict=True):
+        assert {key: step[key] for key in step if key not in ("saw", "said")} == json.loads(logged)
+    result = experiment.result(run.id)
+    assert result is not None
+    assert last == {"outcome": msgspec.json.decode(result.outcome)}
+    assert [step["saw"]["last_result"] for step in steps[1:]] == [
+        step["result"] for step in steps[:-1]
+    ]
+
+
+def test_what_a_model_was_told_and_said_is_shown(place: Path) -> None:
+    *steps, _ = json_lines(play(place, "model", "--json"))
+    first = steps[0]["saw"]["messages"]
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert first[1]["content"] == "Day 0. Inbox: 1 message."
+    for step in steps:
+        assert step["saw"]["messages"][-1]["role"] == "user"
+        call = json.loads(step["said"][-1]["text"])
+        assert (call["tool"], call["args"]) == (step["action"]["tool"], step["action"]["args"])
+    text = play(place, "model").stdout
+    assert text.count("You run a warehouse.") == 1
+    assert "Day 3. Inbox:" in text
+
+
+def test_a_transcript_fits_a_piped_terminal_and_holds_no_control_characters(place: Path) -> None:
+    for name in ("rule", "model"):
+        text = play(place, name, "--full").stdout
+        assert max(map(len, text.splitlines())) <= 80
+        assert text.replace("\n", "").isprintable()
+
+
+def test_only_the_steps_asked_for_are_shown(place: Path) -> None:
+    def days(*arguments: str) -> list[str]:
+        done = play(place, "rule", *arguments)
+        assert done.returncode == 0, done.stderr
+        return re.findall(r"^day (\d+)$", done.stdout, re.MULTILINE)
+
+    assert days("--steps", "3:5") == ["3", "4", "5"]
+    assert days("--steps", "58:") == ["58", "59"]
+    assert days("--steps", ":1", "--live") == ["0", "1"]
+    assert days("--steps", "7") == ["7"]
+    whole = play(place, "rule").stdout
+    part = play(place, "rule", "--steps", "30:31").stdout
+    assert part[part.index("day 30") : part.index("outcome")] in whole
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(place: Path) -> None:
+    runs = Experiment(place / "experiments" / "rule").runs()
+    listed = play(place, "rule.yaml", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [run.id for run in runs]
+    assert all(" finished " in line for line in listed)
+    third = runs[2].id
+    shown = play(place, "rule", "--run", third[:6], "--steps", "0").stdout
+    assert shown.startswith(f"run        {third} of rule\n")
+
+
+def test_overrides_of_an_experiment_play_another_run_live(place: Path) -> None:
+    done = play(place, "rule", "pe_induction.p_shock=1.0", "--steps", ":30")
+    assert done.returncode == 0, done.stderr
+    assert LIVE in done.stderr
+    assert "it is not finished" in done.stderr
+    assert "shock " in done.stdout
+
+
+def test_a_shock_tells_whether_the_agent_is_told(place: Path) -> None:
+    for observability, said in (
+        ("full", "a notice is in the inbox"),
+        ("delayed", "a notice comes on day"),
+        ("partial", "without the amount"),
+        ("hidden", "the agent is not told"),
+    ):
+        set_to = f"pe_induction.observability={observability}"
+        done = play(place, "rule.yaml", "pe_induction.p_shock=1.0", set_to, "--steps", ":20")
+        assert said in re.sub(r"\s+", " ", done.stdout)
+
+
+def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path) -> None:
+    file = write_phase(tmp_path, "broken", steps=3)
+    assert vendomini("run", "--config", file, cwd=tmp_path).returncode == 0
+    experiment = Experiment(tmp_path / "experiments" / "broken")
+    run = experiment.runs()[0]
+    experiment.result_path(run.id).unlink()
+    experiment.publish_error(
+        ErrorRecord(
+            run=run.id,
+            attempt=1,
+            incarnation="some",
+            submission="some",
+            kind="engine",
+            message="the engine is gone",
+        )
+    )
+    done = play(tmp_path, "broken")
+    assert done.returncode == 0
+    assert LIVE in done.stderr
+    assert "its attempt 1 failed: the engine is gone" in done.stderr
+
+
+def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(tmp_path: Path) -> None:
+    file = write_phase(tmp_path, "edited", steps=6, **LLM)
+    assert vendomini("run", "--config", file, "--limit", "1", cwd=tmp_path).returncode == 0
+    experiment = Experiment(tmp_path / "experiments" / "edited")
+    (log,) = experiment.path("logs").glob("*.steps.jsonl")
+    lines = log.read_text().splitlines(keepends=True)
+    assert '"day":4' in lines[4]
+    lines[4] = lines[4].replace('"customers":', '"customers":7')
+    log.write_text("".join(lines))
+    done = play(tmp_path, "edited")
+    assert done.returncode == 1
+    words = re.sub(r"\s+", " ", done.stdout)
+    assert "the replay differs from the log after 4 steps" in words
+    assert re.search(r"7\d open customer orders", words)
+    assert words.count("saw ") == words.count("said ") == 4 + 1  # and once in the note itself
+    (replies,) = experiment.path("logs").glob("*.replies.jsonl")
+    replies.write_bytes(b"")
+    assert play(tmp_path, "edited", "--json").returncode == 1
+
+
+HOSTILE = (
+    "[bold]big[/bold] [/nonsense] :smile: \x1b[31mred\x1b[2J \x07 \x9b5m \u202eback\r\n"
+    '{"tool": "[red]\\u001b[2J", "args": {}, "prediction": {"expected_success": true, '
+    '"expected_storage_after": 0, "expected_budget_after": 1, "next_tool": "tool_wait"}}'
+)
+
+
+def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path) -> None:
+    experiment = Experiment(place / "experiments" / "model")
+    (log,) = experiment.path("logs").glob("*.replies.jsonl")
+    first = experiment.runs()[0].id
+    entries = [json.loads(line) for line in log.read_bytes().split(b"\n")[:-1]]
+    entry = next(each for each in entries if each["run"] == first and each["ask"] == 0)
+    entry["reply"]["choices"][0].update(text=HOSTILE, reasoning="\x1b]0;title\x07 [dim]")
+    script = tmp_path / "hostile.replies.jsonl"
+    script.write_text(json.dumps(entry) + "\n")
+    arguments = ("model.yaml", f"engine.script={script}", "--live", "--steps", "0")
+    done = play(place, *arguments)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
+    assert text.replace("\n", "").isprintable()
+    for shown in (
+        "[bold]big[/bold] [/nonsense] :smile:",
+        r"\x1b[31mred\x1b[2J",
+        r"\x9b5m",
+        r"\u202eback\r",
+        r"did        [red]\x1b[2J",
+        r"\x1b]0;title\x07 [dim]",
+    ):
+        assert shown in text
+    raw = play(place, *arguments, "--json").stdout
+    assert raw.isascii()
+    assert json.loads(raw.splitlines()[0])["said"][0]["text"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "`nothing` is neither a phase file nor an experiment"),
+        (["rul"], "did you mean `rule`?"),
+        (["nothing.yaml"], "nothing.yaml"),
+        (["rule", "--run", "zzzz"], "--run: no run's id begins with `zzzz`"),
+        (["rule", "--run", "zzzz"], "--list shows all 4"),
+        (["rule", "--run", ""], "--run: no run's id begins with ``"),
+        (["rule", "--steps", "5:3"], "--steps is `5:3`"),
+        (["rule", "--steps", "x"], "--steps is `x`"),
+        (["rule", "--steps", ":"], "--steps is `:`"),
+        (["rule.yaml", "agent.kind=wizard"], "agent.kind"),
+        (["rule.yaml", "agent.kind=llm"], "`agent.model.context_length` is `auto`"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(place: Path, arguments: list[str], said: str) -> None:
+    done = play(place, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_has_examples() -> None:
+    assert "vendomini play configs/demo.yaml" in vendomini("play", "--help").stdout
+
+
+# -- its parts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("magnitude", ["low", "high"])
+def test_deliveries_payments_and_the_inbox_are_those_of_the_world(magnitude: str) -> None:
+    chosen = settings({"pe_induction.p_shock": 0.5, "pe_induction.pe_mag": magnitude})
+    game = Game(chosen, seed=1, replication=0)
+    from vendomini.workloads.warehouse.agent import briefing
+
+    agent = Heuristic(briefing(chosen, game.world, game.tools))
+    teller = WarehouseTeller(chosen)
+    arrived, paid, checked = 0, 0.0, 0
+    while game.end is None:
+        units, spent = game.world.totals.units_in, game.world.totals.paid
+        seen = game.morning()
+        units, spent = game.world.totals.units_in - units, game.world.totals.paid - spent
+        step = json.loads(msgspec.json.encode(game.day(agent.decide(seen))))
+        waiting = teller.saw_json(step)["inbox_count"]
+        assert waiting in (None, seen.inbox_count)
+        checked += waiting is not None
+        said = text_of(teller.step(step, ()), "happened")
+        told_units = re.search(r"arrived: (\d+) units? into storage", said)
+        assert (int(told_units[1]) if told_units else 0) == units
+        told_money = re.search(r"(-?[\d.]+) paid to suppliers", said)
+        assert (told_money[1] if told_money else "0.00") == f"{spent / 100:.2f}"
+        arrived, paid = arrived + units, paid + spent
+    assert arrived > 0
+    assert paid > 0
+    assert checked > game.step / 2
+
+
+def text_of(lines: Sequence[Line], label: str) -> str:
+    return " ".join(line.text for line in lines if line.label == label)
+
+
+def asked(*messages: Message) -> ChatRequest:
+    return ChatRequest(messages=messages)
+
+
+def reply(text: str, **changes: Any) -> Reply:
+    return Reply(choices=(Choice(text=text, **changes),))
+
+
+SYSTEM = Message(role="system", content="rules")
+USER: Callable[[str], Message] = lambda text: Message(role="user", content=text)  # noqa: E731
+SAID = Message(role="assistant", content="a call")
+
+
+def test_each_request_shows_only_what_it_adds() -> None:
+    talk = Conversations()
+    first = talk.exchange(asked(SYSTEM, USER("day 0")), reply("a call"))
+    assert first.new == (SYSTEM, USER("day 0"))
+    main = (SYSTEM, USER("day 0"), SAID, USER("day 1"))
+    aside = talk.exchange(asked(*main, USER("what do you believe?")), reply("much"))
+    assert aside.new == (USER("day 1"), USER("what do you believe?"))
+    back = talk.exchange(asked(*main), reply("garbage"))
+    assert back.new == (USER("day 1"),)
+    again = (*main, Message(role="assistant", content="garb"), USER("reply again"))
+    assert talk.exchange(asked(*again), reply("a call")).new == (USER("reply again"),)
+    assert not any(each.has_lost for each in (first, aside, back))
+    cut = talk.exchange(asked(SYSTEM, USER("ledger, day 1"), SAID, USER("day 2")), reply(""))
+    assert cut.has_lost
+    assert cut.new == (USER("ledger, day 1"), USER("day 2"))
+
+
+def test_a_reply_that_could_not_be_read_is_shown_with_why() -> None:
+    talk = Conversations()
+    exchanges = [
+        talk.exchange(asked(SYSTEM, USER("day 0")), reply("", reasoning="hm" * 400)),
+        talk.exchange(asked(SYSTEM, USER("day 0"), SAID, USER("reply again")), reply("no JSON")),
+    ]
+    shown = [(line.label, shortened(line)) for line in exchange_lines(exchanges)]
+    assert [label for label, _ in shown] == ["saw", "thought", "said", "asked", "said"]
+    assert "[... 500 more characters: --full]" in shown[1][1]
+    teller = WarehouseTeller(settings({"agent.kind": "llm"}))
+    step = {"step": 0, "day": 0, "action": None, "re_asks": 1, "parse_status": "failed"}
+    did = text_of(teller.step(step, exchanges), "did")
+    assert did == (
+        "nothing: no reply could be read (asked again 1 time); the last one: there is no JSON "
+        'object with "tool" in the reply'
+    )
+
+
+def test_what_an_older_log_lacks_is_left_out_and_what_is_unknown_is_shown() -> None:
+    teller = WarehouseTeller(settings())
+    bare = {"step": 0, "day": 0, "action": {"tool": "tool_wait", "args": {}}, "result": None}
+    assert [line.label for line in teller.step(bare, ())] == ["did", "predicted"]
+    belief = {"storage": None, "budget": 90.5, "true_storage": 3, "true_budget": 100.0}
+    card = {"expected_cost": None, "confidence": 0.5, "reflection": {"based_on": "a guess"}}
+    lines = teller.step({**bare, "step": 1, "belief": belief, "card": card, "mood": "good"}, ())
+    assert text_of(lines, "predicted") == "confidence 0.5"
+    assert text_of(lines, "") == "based on: a guess"
+    believed = "of the morning: storage could not be read (truth 3), budget 90.5 (truth 100.0)"
+    assert text_of(lines, "believed") == believed
+    assert text_of(lines, "also") == '{"mood": "good"}'
+
+
+def test_a_workload_without_a_teller_is_shown_as_its_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = View(PlainTeller(), steps=range(1, 3), full=False, as_json=False, pause=False)
+    run = toy_runs(1)[0].id
+    wanted = [view.step({"run": run, "step": step, "total": 7}, ()) for step in range(3)]
+    assert wanted == [True, True, False]
+    shown = capsys.readouterr().out
+    assert "step 0" not in shown
+    assert '"step": 1, "total": 7' in shown
+
+
+def test_only_line_ends_of_a_text_are_obeyed() -> None:
+    assert visible("a\nb\tc") == "a\nb    c"
+    assert visible("\x1b[0m\x00\x7f\x85\u2028\ud800 ä 漢") == (
+        "\\x1b[0m\\x00\\x7f\\x85\\u2028\\ud800 ä 漢"
+    )

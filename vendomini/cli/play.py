@@ -1,0 +1,430 @@
+"""`play`: one run in the terminal, live or from the log of a finished run. Writes no file.
+
+Both ways play the same episode, with the requests and seeds a worker would have. From the log,
+the logged replies answer: what the agent was asked is found out anew, and each step is compared
+with the one that was logged.
+"""
+
+import asyncio
+import difflib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vendomini.chat import Engine, EngineSpec, Reply, Request
+from vendomini.cli import show
+from vendomini.cli.engines import look_at_engines, look_at_models
+from vendomini.cli.transcript import Conversations, Exchange, PlainTeller, Teller
+from vendomini.cli.view import View
+from vendomini.cli.warehouse_transcript import WarehouseTeller
+from vendomini.config import Phase, expand, load_phase
+from vendomini.engines.launch import PLAYABLE, engine_for
+from vendomini.errors import ConfigError, StoreError, VendoMiniError
+from vendomini.phase import Run, settings_of
+from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
+from vendomini.store.experiment import Experiment
+from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
+from vendomini.store.records import ResultRecord, encode
+from vendomini.worker.drive import Answers, drive
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.workload import Workload
+
+LISTED = 3  # ids that an error names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayRequest:
+    """The options of `play`."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    root: Path
+    run: str | None  # a prefix of its id; None: the first of the grid
+    steps: str | None
+    live: bool
+    only_list: bool
+    full: bool
+    pause: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The runs that were asked for, and where results of them would be.
+
+    `phase` reads the phase file; an experiment's runs are known without it.
+    """
+
+    runs: list[Run]
+    experiment: Experiment
+    phase: Callable[[], Phase]
+
+
+def play(request: PlayRequest) -> int:
+    """The exit status: 0, or 1 if a replay differed from its log."""
+    wanted = _range_of(request.steps)
+    found = _find(request)
+    if request.only_list:
+        _list_runs(found)
+        return 0
+    run = _chosen(found, request.run)
+    workload = workload_named(run.workload)
+    result = None
+    if found.experiment.exists():
+        found.experiment.check()
+        result = None if request.live else found.experiment.result(run.id)
+    settings = _settings(run, workload)
+    view = View(
+        _teller(settings),
+        steps=wanted,
+        full=request.full,
+        as_json=request.as_json,
+        pause=request.pause,
+    )
+    if result is not None:
+        show.say(f"finished: shown from its log in {found.experiment.folder}")
+        view.begin(_title(run, found.experiment.name))
+        return _play_log(found.experiment, run, workload, settings, result, view)
+    spec = _spec(found, run, workload)
+    _say_why_live(found.experiment, run, is_forced=request.live)
+    view.begin(_title(run, found.experiment.name))
+    outcome = _play_live(run, workload, settings, spec, view)
+    if outcome is None:
+        show.say(f"stopped after step {wanted.stop - 1}, as asked: there is no outcome")
+    else:
+        view.outcome(msgspec.json.decode(outcome))
+    return 0
+
+
+# -- which run -----------------------------------------------------------------------------
+
+
+def _find(request: PlayRequest) -> Found:
+    config, root = request.config, request.root
+    if config.is_file() or config.suffix in (".yaml", ".yml"):
+        return _in_phase(config, request.overrides, lambda name: Experiment(root / name))
+    places = [Experiment(place) for place in dict.fromkeys((config, root / config))]
+    for experiment in places:
+        if experiment.exists():
+            return _in_experiment(experiment, request.overrides)
+    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    near = difflib.get_close_matches(config.name, names, n=1)
+    there_are = f"experiments there are: {', '.join(names)}" if names else f"`{root}` has none"
+    raise ConfigError(
+        f"`{config}` is neither a phase file nor an experiment",
+        hint=(f"did you mean `{near[0]}`? " if near else "")
+        + f"name a file such as configs/demo.yaml, or an experiment; {there_are}",
+    )
+
+
+def _in_experiment(experiment: Experiment, overrides: Sequence[str]) -> Found:
+    experiment.check()
+    file = experiment.path("phase.yaml")
+    if overrides:
+        return _in_phase(file, overrides, lambda name: experiment)
+    runs = sorted(experiment.runs(), key=lambda run: not run.in_grid)
+    return Found(runs=runs, experiment=experiment, phase=lambda: _load(file, ()))
+
+
+def _in_phase(
+    file: Path, overrides: Sequence[str], experiment_of: Callable[[str], Experiment]
+) -> Found:
+    phase = _load(file, overrides)
+    for note in phase.notes:
+        show.say(f"note: {note}")
+    with _of_file(file):
+        runs = expand(phase, window=look_at_models(phase, is_here=True).window)
+    return Found(runs=runs, experiment=experiment_of(phase.experiment.name), phase=lambda: phase)
+
+
+def _load(file: Path, overrides: Sequence[str]) -> Phase:
+    return load_phase(file, overrides, workload_named=workload_named)
+
+
+def _chosen(found: Found, wanted: str | None) -> Run:
+    runs = found.runs
+    if not runs:
+        raise StoreError(
+            f"`{found.experiment.folder}` has no runs",
+            hint="give the phase to `vendomini run` again",
+        )
+    if wanted is None:
+        return runs[0]
+    matching = [run for run in runs if run.id.startswith(wanted)] if wanted else []
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        ids = ", ".join(f"`{run.id}`" for run in matching[:LISTED])
+        raise ConfigError(
+            f"--run: the ids of {len(matching)} runs begin with `{wanted}`",
+            hint=f"give more of it: {ids}{', ...' if len(matching) > LISTED else ''}",
+        )
+    ids = [run.id for run in runs]
+    near = difflib.get_close_matches(wanted, ids, n=LISTED, cutoff=0.5) or ids[:LISTED]
+    raise ConfigError(
+        f"--run: no run's id begins with `{wanted}`",
+        hint=f"there are {', '.join(f'`{id}`' for id in near)}; --list shows all {len(ids)}",
+    )
+
+
+def _list_runs(found: Found) -> None:
+    """Each run's id, whether it is finished, and where in the grid it stands."""
+    finished = found.experiment.finished() if found.experiment.exists() else set()
+    for run in found.runs:
+        state = "finished" if run.id in finished else "-"
+        show.OUT.print(f"{run.id}  {state:<8}  {_place(run)}", markup=False, soft_wrap=True)
+
+
+def _place(run: Run) -> str:
+    parts = [f"replication {run.replication}", *(f"{key}={run.arm[key]}" for key in run.arm)]
+    return ", ".join(parts) + ("" if run.in_grid else " (no longer in the grid)")
+
+
+def _title(run: Run, experiment: str) -> dict[str, str]:
+    agent = run.settings["agent"]
+    who = str(agent["kind"])
+    if who == "llm":
+        who += f", model {agent['model']['name']}"
+    return {"run": f"{run.id} of {experiment}", "place": _place(run), "agent": who}
+
+
+def _say_why_live(experiment: Experiment, run: Run, *, is_forced: bool) -> None:
+    show.say("live: played here and now, and nothing is written")
+    if is_forced or not experiment.exists():
+        return
+    errors = experiment.errors([run.id]).get(run.id)
+    if errors:
+        last = errors[-1]
+        show.say(f"in {experiment.folder} its attempt {last.attempt} failed: {last.message}")
+    else:
+        show.say(f"in {experiment.folder} it is not finished")
+
+
+def _range_of(text: str | None) -> range:
+    """``A:B`` from A up to and with B, either left away; or ``A`` alone. Raises `ConfigError`."""
+    if text is None:
+        return range(sys.maxsize)
+    first, colon, last = text.partition(":")
+    parts = (first or "0", (last or str(sys.maxsize - 1)) if colon else first)
+    if text.strip(":") and all(part.isascii() and part.isdigit() for part in parts):
+        start, stop = int(parts[0]), int(parts[1]) + 1
+        if start < stop:
+            return range(start, stop)
+    raise ConfigError(
+        f"--steps is `{text}`", hint="give A:B, such as 10:20 (with step 20), 10: or a single step"
+    )
+
+
+# -- playing it ----------------------------------------------------------------------------
+
+
+class _Enough(Exception):
+    """Ends an episode whose further steps are not wanted."""
+
+
+class _Differs(Exception):
+    """Ends a replay at a step that is not the logged one."""
+
+
+class _Watched(Answers):
+    """Answers as a worker's run would have them, and remembers what was asked and answered."""
+
+    def __init__(
+        self, run: Run, *, logged: Mapping[tuple[int, int], Logged], engine: Engine | None
+    ) -> None:
+        super().__init__(
+            run,
+            1,
+            logged=logged,
+            engine=engine,
+            log=_Lines(lambda line: None),
+            before_asking=_at_once,
+        )
+        self._conversations = Conversations()
+        self._exchanges: list[Exchange] = []
+
+    async def to(self, requests: tuple[Request, ...]) -> tuple[Reply, ...]:
+        replies = await super().to(requests)
+        for request, reply in zip(requests, replies, strict=True):
+            self._exchanges.append(self._conversations.exchange(request, reply))
+        return replies
+
+    def taken(self) -> list[Exchange]:
+        """The exchanges since the last time, which are those of one step."""
+        taken, self._exchanges = self._exchanges, []
+        return taken
+
+
+class _Lines(Appender):
+    """In a log's place: hands each line on, and has no file."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+
+    def add(self, line: bytes) -> None:
+        self._take(line)
+
+
+async def _at_once() -> None:
+    """A run that is alone waits for no turn."""
+
+
+async def _episode(
+    run: Run,
+    workload: Workload,
+    settings: Any,
+    *,
+    engine: Engine | None,
+    logged: Mapping[tuple[int, int], Logged],
+    take: Callable[[bytes, list[Exchange]], None],
+) -> bytes:
+    """Play a run to its end; its outcome as JSON. `take` gets each step's line of the log."""
+    try:
+        if engine is not None:
+            await engine.start()
+        answers = _Watched(run, logged=logged, engine=engine)
+        record = StepWriter(_Lines(lambda line: take(line, answers.taken())), run.id)
+        episode = workload.play(settings, seed=run.seed, replication=run.replication, record=record)
+        return encode(await drive(episode, answers))
+    finally:
+        if engine is not None:
+            await engine.stop()
+
+
+def _play_live(
+    run: Run, workload: Workload, settings: Any, spec: EngineSpec | None, view: View
+) -> bytes | None:
+    """None: it was stopped before its end, as asked."""
+
+    def take(line: bytes, exchanges: list[Exchange]) -> None:
+        if not view.step(msgspec.json.decode(line), exchanges):
+            raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder:
+        engine = None
+        if spec is not None:
+            engine = engine_for(spec, log=Path(folder, "engine.log"), said=show.say)
+        try:
+            return asyncio.run(
+                _episode(run, workload, settings, engine=engine, logged={}, take=take)
+            )
+        except _Enough:
+            return None
+
+
+def _play_log(
+    experiment: Experiment,
+    run: Run,
+    workload: Workload,
+    settings: Any,
+    result: ResultRecord,
+    view: View,
+) -> int:
+    served = result.served
+    steps = _logged_steps(experiment, run.id, served.incarnation)
+    index = ReplyIndex(experiment, is_wanted=lambda id: id == run.id)
+    logged = index.longest(run.id, [(served.attempt, served.incarnation)])
+    shown = 0
+
+    def take(line: bytes, exchanges: list[Exchange]) -> None:
+        nonlocal shown
+        if steps and (shown == len(steps) or steps[shown] != line):
+            raise _Differs(f"step {shown} comes out otherwise")
+        shown += 1
+        if not view.step(msgspec.json.decode(line), exchanges):
+            raise _Enough
+
+    if not steps:
+        show.say("its step log is lost: the steps are those of the replay")
+    why = ""
+    try:
+        if settings is None:
+            raise _Differs("this version does not know its settings any more")
+        outcome = asyncio.run(
+            _episode(run, workload, settings, engine=None, logged=logged, take=take)
+        )
+        if outcome != bytes(result.outcome) or shown < len(steps):
+            why = "it comes to another end"
+    except _Enough:
+        pass
+    except _Differs as differs:
+        why = str(differs)
+    except VendoMiniError as error:
+        why = str(error)
+    if why:
+        view.note(
+            f"the replay differs from the log after {shown} steps ({why}); what follows is the "
+            "log alone, without what the agent saw and said"
+        )
+        for line in steps[shown:]:
+            if not view.step(msgspec.json.decode(line), None):
+                break
+    view.outcome(msgspec.json.decode(result.outcome))
+    return 1 if why else 0
+
+
+def _logged_steps(experiment: Experiment, run: str, incarnation: str) -> list[bytes]:
+    """The lines of a run's steps, from its last beginning on; none if the log was lost."""
+    content = experiment.disk.read(experiment.steps_path(incarnation)) or b""
+    lines = lines_by_run(content, is_wanted=lambda id: id == run).get(run, [])
+    firsts = [at for at, line in enumerate(lines) if msgspec.json.decode(line).get("step") == 0]
+    return lines[firsts[-1] :] if firsts else []
+
+
+def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
+    """The engine a worker here would open for the run; None: it never asks.
+
+    Raises as `vendomini run` does for what cannot be played.
+    """
+    facts = EngineFacts()
+    settings: Any = settings_of(run.settings, workload.settings_type)
+    phase = found.phase()
+    with _of_file(phase.path):
+        if workload.asks(settings):
+            facts = look_at_engines(
+                phase,
+                look_at_models(phase, is_here=True),
+                profile=None,
+                experiment=found.experiment,
+                restarted=(),
+            )
+        plan = make_plan(
+            [run],
+            workload,
+            name=phase.experiment.name,
+            phase=phase.experiment.phase,
+            profile=None,
+            local_workers=1,
+            facts=facts,
+        )
+    refuse_unplayable(plan, [run], workload, playable=PLAYABLE)
+    refuse_missing(plan, [run], None, facts)
+    return plan.groups[0].spec
+
+
+def _settings(run: Run, workload: Workload) -> Any:
+    """The run's settings, typed; None if they are those of another version."""
+    try:
+        return settings_of(run.settings, workload.settings_type)
+    except (KeyError, msgspec.ValidationError):
+        return None
+
+
+def _teller(settings: Any) -> Teller:
+    return WarehouseTeller(settings) if isinstance(settings, WarehouseSettings) else PlainTeller()
+
+
+@contextmanager
+def _of_file(file: Path) -> Iterator[None]:
+    """Errors inside say which phase file they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}", hint=error.hint) from None
