@@ -19,6 +19,7 @@ LAYERS = [
     {"prepare", "worker"},
     {"submit", "status"},
     {"collect"},
+    {"predecessor"},
     {"report"},
     {"cli"},
 ]

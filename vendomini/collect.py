@@ -32,8 +32,10 @@ Step: TypeAlias = dict[str, msgspec.Raw]
 
 T = TypeVar("T")
 
-RUN_PARTS = ("arm.", "outcome.", "pe.", "served.", "error.")
-"""The columns of a run after the first four, part by part, whichever run had them first."""
+RUN_PARTS = ("arm.", "outcome.", "pe.", "served.", "error.", "import.")
+"""The columns of a run after the first four, part by part, whichever run had them first.
+
+``import.`` is of runs that the predecessor played (`predecessor.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +66,10 @@ def collect(
     rows = list(run_rows(experiment, experiment.runs()))
     table = polars.DataFrame(run_columns(rows))
     paths = [out / name for name in ("runs.parquet", "runs.csv", "steps.parquet")]
-    _replace(paths[0], table.write_parquet)
-    _replace(paths[1], table.write_csv)
+    replace_whole(paths[0], table.write_parquet)
+    replace_whole(paths[1], table.write_csv)
     played_by = {row["run_id"]: row["served.incarnation"] for row in rows if row["state"] == "done"}
-    steps, found = _replace(paths[2], partial(write_steps, experiment, played_by, progress))
+    steps, found = replace_whole(paths[2], partial(write_steps, experiment, played_by, progress))
     return Collected(
         runs_parquet=paths[0],
         runs_csv=paths[1],
@@ -179,32 +181,39 @@ def write_steps(
     `played_by` names the worker of each result. Parts are written and joined on disk: memory
     does not grow with the experiment.
     """
-    import polars
-
-    none = polars.DataFrame(schema={"run_id": polars.String, "step": polars.Int64})
     count, found = 0, set[str]()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:
-        parts = [none.lazy()]
 
-        def write_part(steps: Sequence[Step]) -> None:
-            part = Path(folder, f"{len(parts)}.parquet")
-            polars.DataFrame(step_columns(steps)).write_parquet(part)
-            parts.append(polars.scan_parquet(part))
-
+    def parts() -> "Iterator[list[polars.Series]]":
+        nonlocal count
         waiting: list[Step] = []
         progress(0, len(played_by))
         for run, steps in steps_by_run(experiment, played_by):
             waiting += steps
             count += len(steps)
             if len(waiting) >= STEP_ROWS_AT_ONCE:
-                write_part(waiting)
+                yield step_columns(waiting)
                 waiting = []
             found.add(run)
             progress(len(found), len(played_by))
         if waiting:
-            write_part(waiting)
-        polars.concat(parts, how="diagonal_relaxed").sink_parquet(path)
+            yield step_columns(waiting)
+
+    write_parts(parts(), path)
     return count, found
+
+
+def write_parts(parts: "Iterable[list[polars.Series]]", path: Path) -> None:
+    """Write a table of steps whose parts come one after the other, with whatever columns."""
+    import polars
+
+    none = polars.DataFrame(schema={"run_id": polars.String, "step": polars.Int64})
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:
+        scans = [none.lazy()]
+        for columns in parts:
+            part = Path(folder, f"{len(scans)}.parquet")
+            polars.DataFrame(columns).write_parquet(part)
+            scans.append(polars.scan_parquet(part))
+        polars.concat(scans, how="diagonal_relaxed").sink_parquet(path)
 
 
 def steps_by_run(
@@ -324,7 +333,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else _encode(value).decode()
 
 
-def _replace(path: Path, write: Callable[[Path], T]) -> T:
+def replace_whole(path: Path, write: Callable[[Path], T]) -> T:
     """Write beside the file, then rename: a reader sees the old table or the new one."""
     import polars
 
