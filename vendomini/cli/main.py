@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__
-from vendomini.cli import commands, show
+from vendomini.cli import commands, results, show
 from vendomini.cli import play as playing
 from vendomini.errors import VendoMiniError
 
@@ -248,6 +248,34 @@ def play(
         as_json=as_json,
     )
     raise typer.Exit(playing.play(request))
+
+
+@app.command(
+    name="import-results",
+    epilog="Example:\n\n  vendomini import-results ../old_project --out tables",
+)
+def import_results(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            readable=False,
+            help="The predecessor's project, its logs, or one folder of results.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            readable=False,
+            help="Where the tables go; by default `collected/` inside it.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the predecessor's results as tables like those of `collect`."""
+    raise typer.Exit(results.import_results(folder, out=out, as_json=as_json))
 
 
 def _version(wanted: bool) -> None:
