@@ -63,11 +63,15 @@ def cycled(*calls: Call | Decision | None) -> Policy:
 
 @dataclass(slots=True)
 class Played:
-    """A run's outcome, its steps, and both as the bytes a worker would write."""
+    """A run's outcome, its steps, and both as the bytes a worker would write.
+
+    `requests` are those of the main conversation, `questions` what was asked beside them.
+    """
 
     outcome: Outcome
     steps: list[Step]
     requests: list[Request]
+    questions: list[Request]
 
     @property
     def bytes(self) -> bytes:
@@ -84,24 +88,27 @@ def played(
     seed: int = 0,
     replication: int = 0,
     reply: Callable[[ChatRequest], str | Reply] = lambda request: "",
+    answer: Callable[[ChatRequest], str | Reply] = lambda request: '{"storage": 0, "budget": 0}',
 ) -> Played:
-    """Play one run to its end; `reply` is the engine."""
+    """Play one run to its end; `reply` is the engine, `answer` what it says to questions beside."""
     steps: list[Step] = []
     requests: list[Request] = []
+    questions: list[Request] = []
     episode: Episode[Outcome] = play(
         chosen, seed=seed, replication=replication, record=steps.append, agent=agent
     )
     try:
         asked = next(episode)
         while True:
-            requests += asked
+            requests += asked[:1]
+            questions += asked[1:]
             replies = []
-            for request in asked:
+            for position, request in enumerate(asked):
                 assert isinstance(request, ChatRequest)
-                said = reply(request)
+                said = answer(request) if position else reply(request)
                 if isinstance(said, str):
                     said = Reply(choices=(Choice(text=said, finish_reason="stop"),))
                 replies.append(said)
             asked = episode.send(tuple(replies))
     except StopIteration as stop:
-        return Played(outcome=stop.value, steps=steps, requests=requests)
+        return Played(outcome=stop.value, steps=steps, requests=requests, questions=questions)

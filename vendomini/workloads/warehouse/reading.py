@@ -167,11 +167,10 @@ def _misfit(field: CardField, value: object) -> str | None:
             if _is_text(value) and (words := len(value.split())) > MOST_WORDS:
                 return f"at most {MOST_WORDS} words, not {words}"
         case "texts":
-            is_list = isinstance(value, list) and all(_is_text(item) for item in value)
-            if is_list and 1 <= len(value) <= MOST_ALTERNATIVES:
-                return None
             wanted = f"a list of 1 to {MOST_ALTERNATIVES} texts"
-            if is_list:
+            if isinstance(value, list) and all(_is_text(item) for item in value):
+                if 1 <= len(value) <= MOST_ALTERNATIVES:
+                    return None
                 return f"{wanted}, not of {len(value)}"
     return None if wanted is None else f"{wanted}, not {shown(value)}"
 
