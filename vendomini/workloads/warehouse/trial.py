@@ -3,8 +3,8 @@
 | played | as | shows |
 |---|---|---|
 | the heuristic (or the random) agent | the settings say | the world, its errors |
-| a recorded breakdown | amplified | the world, signs |
-| a recorded agent that is stuck | the settings say | signs, how a run ends |
+| a recorded breakdown | amplified | the world, its errors, signs |
+| a recorded agent that is stuck | the settings say | how a run ends |
 | a recorded conversation through the real agent, for `llm` only | amplified | the prompt, what is read |
 | the first request, for `llm` only | the settings say | the prompt |
 
@@ -45,9 +45,10 @@ def trial(settings: WarehouseSettings, *, seed: int, replication: int) -> Trial:
     seen.played(as_set)
     loud = _amplified(_with(settings, kind=silent, steps=STEPS))
     seen.played(loud, agent=_Recorded(lambda step: worsening(step, STEPS)))
-    seen.played(as_set, agent=_Recorded(stuck))
+    seen.played(as_set, agent=_Recorded(stuck), is_check=True)
     if settings.agent.kind == "llm":
-        seen.played(_amplified(_with(settings, kind="llm", steps=CONVERSATION_STEPS)))
+        talk = _amplified(_with(settings, kind="llm", steps=CONVERSATION_STEPS))
+        seen.played(talk, is_check=True)
         seen.asked_first(_with(settings, kind="llm", steps=settings.simulation.max_steps))
     return Trial(world=seen.world(), prompt=seen.prompt(), checks=seen.checks())
 
@@ -106,8 +107,18 @@ class _Seen:
     def checks(self) -> str:
         return self._checks.hexdigest()
 
-    def played(self, settings: WarehouseSettings, *, agent: AnyAgent | None = None) -> None:
-        """A run to its end, with the recorded replies where it asks."""
+    def played(
+        self,
+        settings: WarehouseSettings,
+        *,
+        agent: AnyAgent | None = None,
+        is_check: bool = False,
+    ) -> None:
+        """A run to its end, with the recorded replies where it asks.
+
+        `is_check`: which replies are read, or how many steps are played, is what it shows, so
+        all that happens in it is the work of the checks.
+        """
         steps: list[Step] = []
         episode = play(
             settings,
@@ -130,9 +141,7 @@ class _Seen:
                     attempt += 1
                 asked = episode.send(tuple(replies))
         except StopIteration as stop:
-            # Which calls a conversation makes depends on which replies are read: that is a check.
-            talks = settings.agent.kind == "llm"
-            self._take(steps, stop.value, world=self._checks if talks else self._world)
+            self._take(steps, stop.value, world=self._checks if is_check else self._world)
 
     def asked_first(self, settings: WarehouseSettings) -> None:
         """The first request of a run, and no more of it."""
