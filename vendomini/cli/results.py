@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from vendomini.predecessor import Imported
 
 WHY = {
-    "empty": "empty folders: ended before the first step",
-    "exception": "ended by an exception",
-    "inconsistent": "a summary that does not fit the steps",
-    "merged": "folders into which several runs were written: whose steps are whose is not known",
-    "model_error": "ended by an error of the model",
-    "model_load_failed": "the model could not be loaded",
-    "no_steps": "a summary without steps",
-    "summary": "a summary that cannot be read",
-    "unfinished": "no summary: ended from outside",
+    "empty": ("empty folder", "empty folders"),
+    "exception": ("ended by an exception",) * 2,
+    "inconsistent": ("whose summary does not fit its steps",) * 2,
+    "merged": (
+        "folder into which several runs were written: whose steps are whose is not known",
+        "folders into which several runs were written: whose steps are whose is not known",
+    ),
+    "model_error": ("ended by an error of the model",) * 2,
+    "model_load_failed": ("whose model could not be loaded",) * 2,
+    "no_steps": ("with a summary and no steps",) * 2,
+    "summary": ("whose summary cannot be read",) * 2,
+    "unfinished": ("without a summary: ended from outside",) * 2,
 }
-"""Runs without an outcome, by the kind in `error.kind`."""
+"""Runs without an outcome, by the kind in `error.kind`: of one, of several."""
 
 
 def import_results(folder: Path, *, out: Path | None, as_json: bool) -> int:
@@ -47,25 +50,33 @@ def import_results(folder: Path, *, out: Path | None, as_json: bool) -> int:
 
 def words(imported: "Imported") -> Sequence[str]:
     """What was found, then what is missing and why, a line each."""
+    without = imported.runs - imported.done
     said = [
-        f"{imported.runs} folders: {imported.done} runs with an outcome, "
-        f"{imported.runs - imported.done} without; {imported.steps} steps"
+        f"{_counted(imported.runs, 'folder', 'folders')}: "
+        f"{_counted(imported.done, 'run', 'runs')} with an outcome, {without} without; "
+        f"{_counted(imported.steps, 'step', 'steps')}"
     ]
     for kind, count in imported.failed.items():
         at_least = f" ({imported.runs_in_merged} runs or more)" if kind == "merged" else ""
-        said.append(f"  {count} {WHY[kind]}{at_least}")
-    if imported.unreadable_lines:
-        said.append(f"{imported.unreadable_lines} lines of steps cannot be read and are left out")
+        said.append(f"  {_counted(count, *WHY[kind])}{at_least}")
+    if lines := imported.unreadable_lines:
+        several = "lines of steps cannot be read and are left out"
+        said.append(_counted(lines, "line of steps cannot be read and is left out", several))
     if imported.replies:
         share = imported.actions_by_parser / imported.replies
         said.append(
             f"{imported.actions_by_parser} of {imported.replies} actions ({share:.0%}) were not "
             "named by the reply: the predecessor's parser chose them"
         )
-    if imported.steps > imported.replies:
-        said.append(f"{imported.steps - imported.replies} steps were logged without their reply")
+    if silent := imported.steps - imported.replies:
+        several = "steps were logged without their replies"
+        said.append(_counted(silent, "step was logged without its reply", several))
     if imported.idle:
         axes = ", ".join(f"`{key}`" for key in imported.idle)
         said.append(f"axes that had no effect when they were played: {axes}")
     said.append("missing in every run (null in the tables):")
     return [*said, *(f"  {columns}: {why}" for columns, why in imported.missing.items())]
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
