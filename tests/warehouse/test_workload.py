@@ -21,7 +21,7 @@ PHASE1 = (
 
 def test_it_is_registered_under_its_name_and_version() -> None:
     workload: Workload = WORKLOADS["warehouse"]
-    assert (workload.name, workload.version) == ("warehouse", 1)
+    assert (workload.name, workload.version) == ("warehouse", 2)
     assert workload.settings_type is WarehouseSettings
 
 
@@ -33,11 +33,8 @@ def test_a_window_nobody_decided_is_one_clear_error() -> None:
 
 def test_settings_that_do_not_act_yet_are_told() -> None:
     (note,) = WAREHOUSE.notes(settings({"agent.kind": "llm"}))
-    assert note == (
-        "memory tools, recovery tools and belief questions do not act yet: "
-        "agent.interface.memory_tools=full, agent.interface.beliefs_every=10"
-    )
-    silent = {"agent.interface.memory_tools": "none", "agent.interface.beliefs_every": None}
+    assert note == "belief questions do not act yet: agent.interface.beliefs_every=10"
+    silent = {"agent.interface.beliefs_every": None}
     assert WAREHOUSE.notes(settings({"agent.kind": "llm", **silent})) == ()
     assert WAREHOUSE.notes(settings()) == ()
 
@@ -83,7 +80,12 @@ def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
         (
             "llm",
             ("agent.interface.memory_tools", "agent.interface.recovery_tools", "engine.dtype"),
-            {"agent.interface.memory_tools", "agent.interface.recovery_tools"},
+            set(),
+        ),
+        (
+            "scripted",
+            ("agent.interface.memory_tools", "agent.interface.recovery_tools"),
+            set(),
         ),
         ("llm", ("agent.interface.beliefs_every",), {"agent.interface.beliefs_every"}),
         ("scripted", PHASE1, {"agent.interface.prediction_mode"}),

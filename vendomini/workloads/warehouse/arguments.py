@@ -2,7 +2,9 @@
 
 The schemas use a small part of JSON Schema: ``type`` (object, array, string, integer),
 ``properties``, ``required``, ``additionalProperties: false``, ``minimum``, ``minItems``,
-``maxItems``, ``items``, ``anyOf``. Stricter than the standard in one point: 10.0 is no integer.
+``maxItems``, ``items``, ``maxLength``, ``anyOf``. Stricter than the standard in two points: 10.0
+is no integer, and a text with a longest length, which is kept, holds no half of a surrogate pair,
+which no request could carry.
 """
 
 import math
@@ -71,7 +73,7 @@ def _misfit(schema: Schema, value: object) -> str | None:
         wishes = [_misfit(option, value) for option in schema["anyOf"]]
         return None if None in wishes else " or ".join(wish for wish in wishes if wish)
     if schema["type"] == "string":
-        return None if isinstance(value, str) else "a text"
+        return _text_misfit(schema, value)
     if schema["type"] == "integer":
         least: int = schema["minimum"]
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
@@ -85,3 +87,24 @@ def _misfit(schema: Schema, value: object) -> str | None:
     ):
         return None
     return f"a list of {fewest} to {most} texts"
+
+
+def _text_misfit(schema: Schema, value: object) -> str | None:
+    if "maxLength" not in schema:
+        return None if isinstance(value, str) else "a text"
+    most: int = schema["maxLength"]
+    wish = f"a text of at most {most} characters"
+    if not isinstance(value, str):
+        return wish
+    if len(value) > most:
+        return f"{wish} (this one has {len(value)})"
+    return None if _is_sendable(value) else f"{wish} without halves of characters"
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether the text can be written as UTF-8: it holds no half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

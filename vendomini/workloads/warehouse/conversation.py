@@ -108,18 +108,34 @@ class Conversation:
         wanted = max(overflow, -(-self.window // LEAVING_SHARE))
         left = 0
         while len(self._exchanges) > 1 and left < wanted:
-            exchange = self._exchanges.pop(0)
-            left += exchange.tokens
-            self.ledger.learn(exchange.seen, exchange.call)
+            left += self._leave()
         if left == 0 and len(self._exchanges[0].messages) == 1:
             return False
         if left == 0:
             return self._forget_failures()
+        self._replace(left)
+        return True
+
+    def forget(self) -> None:
+        """Let every step but the newest leave, however short they are."""
+        left = 0
+        while len(self._exchanges) > 1:
+            left += self._leave()
+        if left:
+            self._replace(left)
+
+    def _leave(self) -> int:
+        """The tokens of the oldest step, which the ledger has learnt."""
+        exchange = self._exchanges.pop(0)
+        self.ledger.learn(exchange.seen, exchange.call)
+        return exchange.tokens
+
+    def _replace(self, left: int) -> None:
+        """Tell the ledger anew, in the place of steps of so many tokens."""
         before, self._ledger_text = self._ledger_text, self.ledger.text()
         self.tokens += self._estimate(self._ledger_text) - (self._estimate(before) if before else 0)
         self.tokens = max(0, self.tokens - left)
         self._is_counted = False
-        return True
 
     def _forget_failures(self) -> bool:
         exchange = self._exchanges[0]

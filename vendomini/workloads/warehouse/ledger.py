@@ -12,6 +12,7 @@ import msgspec
 
 from vendomini.workloads.warehouse.agent import Seen
 from vendomini.workloads.warehouse.arguments import loggable
+from vendomini.workloads.warehouse.memory import keys_listed
 
 LISTED = 12  # orders of a kind, the newest
 LONGEST_CALL = 300  # characters of the last call
@@ -45,6 +46,9 @@ class Ledger:
     storage: tuple[Mapping[str, int], int] | None = None
     coming: dict[str, Coming] = field(default_factory=dict)
     customers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    lines: int = 0  # in the scratchpad
+    written: int = 0  # day of the newest of them
+    keys: dict[str, None] = field(default_factory=dict)  # of values, the one set last comes last
     last_call: Call | None = None  # of the newest day that has left; None: none could be read
 
     def learn(self, seen: Seen, call: Call | None) -> None:
@@ -71,6 +75,7 @@ class Ledger:
             f"- Open customer orders you know of: {self._customers()}.",
             f"- Budget: {self._budget()}.",
             f"- Storage: {self._storage()}.",
+            *self._notes(),
             f"- Your call of day {last}: {self._last_call()}",
         ]
         return "\n".join(lines)
@@ -107,6 +112,39 @@ class Ledger:
             case "tool_check_inbox":
                 for message in result["messages"]:
                     self._message(message)
+            case "tool_write_scratchpad":
+                self.lines += 1
+                self.written = day
+            case "tool_delete_scratchpad":
+                self.lines = 0
+            case "tool_set_value":
+                self.keys.pop(arguments["key"], None)
+                self.keys[arguments["key"]] = None
+            case "tool_delete_value":
+                self.keys.pop(arguments["key"], None)
+            case "tool_reset_beliefs":
+                self._facts(result, day)
+
+    def _facts(self, told: Mapping[str, Any], day: int) -> None:
+        """All that a reset tells replaces what was known; of lists that were cut, what they name.
+
+        A customer order it names keeps the day of its message.
+        """
+        self.budget = (told["budget"], day)
+        self.storage = (told["storage"], day)
+        if "more_orders" not in told:
+            self.coming.clear()
+        for order in told["orders"]:
+            self.coming[order["order_id"]] = Coming(
+                supplier=order["supplier_id"],
+                sku=order["sku"],
+                quantity=order["quantity"],
+                eta=order["eta_day"],
+            )
+        if "more_customer_orders" not in told:
+            self.customers.clear()
+        for customer in told["customer_orders"]:
+            self.customers[customer["customer_order_id"]] = customer
 
     def _message(self, message: Mapping[str, Any]) -> None:
         match message["type"]:
@@ -154,6 +192,16 @@ class Ledger:
         units, day = self.storage
         here = ", ".join(f"{count} {sku}" for sku, count in units.items() if count)
         return f"{here or 'empty'} at the call of day {day}"
+
+    def _notes(self) -> list[str]:
+        """A line on what the memory holds, so that it is looked at; none if it holds nothing."""
+        held = []
+        if self.lines:
+            count = f"{self.lines} line{'' if self.lines == 1 else 's'}"
+            held.append(f"scratchpad of {count}, last written on day {self.written}")
+        if self.keys:
+            held.append(f"values {keys_listed(self.keys)}")
+        return [f"- Your notes: {'; '.join(held)}."] if held else []
 
     def _last_call(self) -> str:
         if self.last_call is None:

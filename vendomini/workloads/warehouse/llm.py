@@ -22,6 +22,7 @@ from vendomini.workloads.warehouse.conversation import Conversation
 from vendomini.workloads.warehouse.ledger import Ledger
 from vendomini.workloads.warehouse.prompt import morning_text, re_ask_text, system_text
 from vendomini.workloads.warehouse.reading import FormatFailure, Reader
+from vendomini.workloads.warehouse.recovery import RESET
 from vendomini.workloads.warehouse.reply_schema import reply_schema
 from vendomini.workloads.warehouse.settings import AgentSettings
 
@@ -35,7 +36,14 @@ LONGEST_RESULT = 20_000  # characters, however long the window
 class Llm:
     """Plays one run."""
 
-    __slots__ = ("_conversation", "_model", "_reader", "_reply_format", "_result_limit")
+    __slots__ = (
+        "_conversation",
+        "_model",
+        "_reader",
+        "_reply_format",
+        "_result_limit",
+        "_wants_reset",
+    )
 
     def __init__(self, briefing: Briefing, agent: AgentSettings) -> None:
         """Raises `ConfigError` if the window is not known."""
@@ -51,6 +59,7 @@ class Llm:
         if interface.reply_format == "schema":
             schema = reply_schema(briefing.tools, interface)
             self._reply_format = ReplyFormat(kind="schema", json_schema=schema)
+        self._wants_reset = False  # by its last call
         self._result_limit = min(LONGEST_RESULT, int(RESULT_CHARACTERS_PER_TOKEN * window))
         self._conversation = Conversation(
             system=Message(role="system", content=system_text(briefing, interface)),
@@ -62,6 +71,9 @@ class Llm:
     def ask(self, seen: Seen) -> Episode[Decision]:
         """Raises `ConfigError` if the window is too small for a single step."""
         conversation = self._conversation
+        if self._wants_reset and seen.last_result is not None and seen.last_result["success"]:
+            conversation.forget()
+        self._wants_reset = False
         conversation.begin(
             seen,
             morning_text(seen, is_first=conversation.is_empty, result_limit=self._result_limit),
@@ -74,6 +86,7 @@ class Llm:
             if not isinstance(said, FormatFailure):
                 conversation.answered(reply, _sendable(choice.text))
                 conversation.called((said.tool, said.arguments))
+                self._wants_reset = said.tool == RESET
                 return Decision(
                     tool=said.tool, arguments=said.arguments, card=said.card, re_asks=re_asks
                 )

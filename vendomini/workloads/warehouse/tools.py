@@ -1,5 +1,7 @@
 """The tools of the warehouse: schemas, and what a call does.
 
+Those that an interface adds are in `memory.py` and `recovery.py`; `toolbox.py` joins them.
+
 A call that cannot be done as it was asked is a *failed call*: the world stays as it was and
 the result says why. Never an exception, never silently repaired. Results hold no current
 day, so that two of them compare equal when nothing differs but the day.
@@ -16,7 +18,7 @@ Result: TypeAlias = dict[str, Any]
 """What the agent reads: plain JSON values with `success`; if false, also `code` and `error`."""
 
 Failure: TypeAlias = Literal[
-    "unknown_tool", "invalid_arguments", "unknown_id", "no_capacity", "no_stock", "debt"
+    "unknown_tool", "invalid_arguments", "unknown_id", "no_capacity", "no_stock", "debt", "no_room"
 ]
 
 MOST_SHIPPED = 100  # customer orders in one call
@@ -49,15 +51,16 @@ class Tool:
     from_level: int = 0  # lowest complexity level that offers it
 
 
-class _Refused(Exception):
-    """Ends a call that cannot be done; never leaves this module."""
+class Refused(Exception):
+    """Ends a call that cannot be done; `failed_call` says what it comes to."""
 
     def __init__(self, failure: Failure, message: str) -> None:
         self.failure: Failure = failure
         self.message = message
 
 
-def _object(**properties: Schema) -> Schema:
+def arguments_of(**properties: Schema) -> Schema:
+    """The schema of a tool's arguments, all of them required and no others allowed."""
     return {
         "type": "object",
         "properties": properties,
@@ -81,48 +84,48 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="tool_order",
             description="Order units of a SKU at a supplier; paid on delivery.",
-            schema=_object(supplier_id=_TEXT, sku=_TEXT, quantity=_QUANTITY),
+            schema=arguments_of(supplier_id=_TEXT, sku=_TEXT, quantity=_QUANTITY),
         ),
         Tool(
             name="tool_check_inbox",
             description="Read all messages; this empties the inbox.",
-            schema=_object(),
+            schema=arguments_of(),
         ),
         Tool(
             name="tool_check_storage",
             description="Units in storage by SKU, in all, and the capacity.",
-            schema=_object(),
+            schema=arguments_of(),
         ),
         Tool(
             name="tool_check_budget",
             description="The budget.",
-            schema=_object(),
+            schema=arguments_of(),
         ),
         Tool(
             name="tool_quote",
             description="A supplier's price today and its lead time in days.",
-            schema=_object(supplier_id=_TEXT, sku=_TEXT, quantity=_QUANTITY),
+            schema=arguments_of(supplier_id=_TEXT, sku=_TEXT, quantity=_QUANTITY),
         ),
         Tool(
             name="tool_cancel_order",
             description="Cancel an order on its way, for a fee of 10 % of its value.",
-            schema=_object(order_id=_TEXT),
+            schema=arguments_of(order_id=_TEXT),
         ),
         Tool(
             name="tool_expedite",
             description="Bring an order up to two days forward, for 50 % of its value.",
-            schema=_object(order_id=_TEXT),
+            schema=arguments_of(order_id=_TEXT),
             from_level=2,
         ),
         Tool(
             name="tool_ship_customer_order",
             description="Ship one open customer order, or a list of them (all or none).",
-            schema=_object(customer_order_id=_ONE_OR_MORE),
+            schema=arguments_of(customer_order_id=_ONE_OR_MORE),
         ),
         Tool(
             name="tool_wait",
             description="Let the day pass.",
-            schema=_object(),
+            schema=arguments_of(),
         ),
     )
 }
@@ -137,30 +140,35 @@ def call(world: World, tool: object, arguments: object) -> Called:
     """Make the day's call. Takes anything at all as tool and arguments, and never raises."""
     try:
         if not isinstance(tool, str) or tool not in TOOLS:
-            raise _Refused("unknown_tool", f"there is no tool {shown(tool)}")
+            raise Refused("unknown_tool", f"there is no tool {shown(tool)}")
         if tool == "tool_expedite" and not world.expedites:
-            raise _Refused("unknown_tool", "there is no tool `tool_expedite`")
+            raise Refused("unknown_tool", "there is no tool `tool_expedite`")
         wrong = violation(TOOLS[tool].schema, arguments)
         if wrong is not None:
-            raise _Refused("invalid_arguments", wrong)
+            raise Refused("invalid_arguments", wrong)
         assert isinstance(arguments, dict)
         return _CALLS[tool](world, arguments)
-    except _Refused as refused:
-        return Called(
-            tool=str(loggable(tool)),
-            arguments=loggable(arguments),
-            result={"success": False, "code": refused.failure, "error": refused.message},
-            failure=refused.failure,
-        )
+    except Refused as refused:
+        return failed_call(tool, arguments, refused)
+
+
+def failed_call(tool: object, arguments: object, refused: Refused) -> Called:
+    """A call that changed nothing, of anything at all as tool and arguments."""
+    return Called(
+        tool=str(loggable(tool)),
+        arguments=loggable(arguments),
+        result={"success": False, "code": refused.failure, "error": refused.message},
+        failure=refused.failure,
+    )
 
 
 def _order(world: World, arguments: Mapping[str, Any]) -> Called:
     supplier, sku = _supplied(world, arguments)
     quantity: int = arguments["quantity"]
     if world.budget < 0:
-        raise _Refused("debt", "the budget is below zero: nothing can be ordered")
+        raise Refused("debt", "the budget is below zero: nothing can be ordered")
     if quantity > world.free_capacity:
-        raise _Refused(
+        raise Refused(
             "no_capacity",
             f"the quantity {shown(quantity)} is more than the free capacity "
             f"`{world.free_capacity}` (capacity less storage and orders on their way)",
@@ -251,15 +259,15 @@ def _ship(world: World, arguments: Mapping[str, Any]) -> Called:
     wanted: dict[str, int] = {}
     for id in ids:
         if id not in world.customers:
-            raise _Refused("unknown_id", f"{shown(id)} is no open customer order")
+            raise Refused("unknown_id", f"{shown(id)} is no open customer order")
         customer = world.customers[id]
         wanted[customer.sku] = wanted.get(customer.sku, 0) + customer.quantity
     if len(set(ids)) < len(ids):
-        raise _Refused("invalid_arguments", "a customer order is named twice")
+        raise Refused("invalid_arguments", "a customer order is named twice")
     for sku, units in wanted.items():
         if units > world.storage[sku]:
             here = world.storage[sku]
-            raise _Refused("no_stock", f"`{units}` units of `{sku}` are needed, `{here}` are here")
+            raise Refused("no_stock", f"`{units}` units of `{sku}` are needed, `{here}` are here")
     shipped: list[Result] = []
     net = 0
     for id in ids:
@@ -295,16 +303,16 @@ def _wait(world: World, arguments: Mapping[str, Any]) -> Called:
 def _supplied(world: World, arguments: Mapping[str, Any]) -> tuple[str, str]:
     supplier, sku = arguments["supplier_id"], arguments["sku"]
     if supplier not in world.catalogue.supplier_number:
-        raise _Refused("unknown_id", f"there is no supplier {shown(supplier)}")
+        raise Refused("unknown_id", f"there is no supplier {shown(supplier)}")
     if sku not in world.catalogue.sku_number:
-        raise _Refused("unknown_id", f"there is no SKU {shown(sku)}")
+        raise Refused("unknown_id", f"there is no SKU {shown(sku)}")
     return supplier, sku
 
 
 def _pending(world: World, arguments: Mapping[str, Any]) -> Order:
     order = world.pending.get(arguments["order_id"])
     if order is None:
-        raise _Refused("unknown_id", f"no order {shown(arguments['order_id'])} is on its way")
+        raise Refused("unknown_id", f"no order {shown(arguments['order_id'])} is on its way")
     return order
 
 

@@ -1,7 +1,7 @@
 """The warehouse as a workload: what a phase file may say, and how a run of it is played."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from vendomini.chat import Episode
@@ -17,10 +17,10 @@ from vendomini.workloads.warehouse.trial import trial
 from vendomini.workloads.workload import Demand, RecordStep, Trial
 
 # Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
-# system message at complexity 0 .. 4 (945 .. 1005); per step of a policy that reads, quotes,
+# system message at complexity 0 .. 4 (1129 .. 1188); per step of a policy that reads, quotes,
 # orders and ships over 150 days, the user message (56) and the reply with its structured card
 # (57), and round the two what a chat template adds.
-LLM_PREFIX_TOKENS = 1000
+LLM_PREFIX_TOKENS = 1160
 LLM_GROWTH_TOKENS = 130
 LLM_OUTPUT_TOKENS = 60
 # Of the scripted agent: one message a step, which never grows, and a short reply.
@@ -29,10 +29,9 @@ SCRIPTED_OUTPUT_TOKENS = 64
 
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
 NOT_YET = {
-    "agent.interface.memory_tools": "memory tools",
-    "agent.interface.recovery_tools": "recovery tools",
     "agent.interface.beliefs_every": "belief questions",
 }
+OF_TOOLS = ("agent.interface.memory_tools", "agent.interface.recovery_tools")
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
 
@@ -40,7 +39,7 @@ class Warehouse:
     """Implements `vendomini.workloads.workload.Workload`."""
 
     name: ClassVar[str] = "warehouse"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     settings_type: ClassVar[type] = WarehouseSettings
 
     def check(self, settings: WarehouseSettings) -> None:
@@ -96,7 +95,8 @@ class Warehouse:
                 if key.startswith(("agent.model.", "agent.interface.", "engine.")):
                     reasons[key] = f"the `{kind}` agent never asks a model"
             elif kind == "scripted" and (
-                key.startswith("agent.interface.") or key == "agent.model.context_length"
+                (key.startswith("agent.interface.") and key not in OF_TOOLS)
+                or key == "agent.model.context_length"
             ):
                 reasons[key] = "the `scripted` agent asks in one fixed way"
             elif kind == "llm" and key in NOT_YET:
@@ -119,14 +119,12 @@ class Warehouse:
             return ()
         interface = settings.agent.interface
         idle = {
-            "agent.interface.memory_tools": interface.memory_tools,
-            "agent.interface.recovery_tools": interface.recovery_tools,
             "agent.interface.beliefs_every": interface.beliefs_every,
         }
         set_here = [f"{key}={value}" for key, value in idle.items() if value not in ("none", None)]
         if not set_here:
             return ()
-        return (f"{_listed(NOT_YET.values())} do not act yet: {', '.join(set_here)}",)
+        return (f"{', '.join(NOT_YET.values())} do not act yet: {', '.join(set_here)}",)
 
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
@@ -161,11 +159,6 @@ class Warehouse:
         """The episode of one run; steps are `records.Step`. Raises as `refuse_unplayable`."""
         self.refuse_unplayable(settings)
         return play(settings, seed=seed, replication=replication, record=record)
-
-
-def _listed(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}"
 
 
 WAREHOUSE = Warehouse()
