@@ -199,6 +199,7 @@ def test_the_ledger_says_what_was_told_and_it_is_true() -> None:
             "simulation.initial_budget": 1e6,
             "pe_induction.p_shock": 0.3,
             "agent.interface.prediction_mode": "required",
+            "agent.interface.beliefs_every": None,
         }
     )
     game = Game(chosen, seed=0, replication=0)

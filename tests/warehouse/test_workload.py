@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.warehouse.modelled import call
 from tests.warehouse.playing import played, settings
 from vendomini.errors import ConfigError
 from vendomini.workloads.registry import WORKLOADS
@@ -31,12 +32,9 @@ def test_a_window_nobody_decided_is_one_clear_error() -> None:
     assert "agent.model.context_length" in refused.value.hint
 
 
-def test_settings_that_do_not_act_yet_are_told() -> None:
-    (note,) = WAREHOUSE.notes(settings({"agent.kind": "llm"}))
-    assert note == "belief questions do not act yet: agent.interface.beliefs_every=10"
-    silent = {"agent.interface.beliefs_every": None}
-    assert WAREHOUSE.notes(settings({"agent.kind": "llm", **silent})) == ()
-    assert WAREHOUSE.notes(settings()) == ()
+def test_every_setting_of_an_interface_acts() -> None:
+    for kind in ("llm", "scripted", "heuristic"):
+        assert WAREHOUSE.notes(settings({"agent.kind": kind})) == ()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
             ("agent.interface.memory_tools", "agent.interface.recovery_tools"),
             set(),
         ),
-        ("llm", ("agent.interface.beliefs_every",), {"agent.interface.beliefs_every"}),
+        ("llm", ("agent.interface.beliefs_every",), set()),
         ("scripted", PHASE1, {"agent.interface.prediction_mode"}),
         (
             "scripted",
@@ -102,6 +100,16 @@ def test_inert_keys_are_told_by_kind_of_agent(
     kind: str, keys: tuple[str, ...], inert: set[str]
 ) -> None:
     assert set(WAREHOUSE.inert(settings({"agent.kind": kind}), keys)) == inert
+
+
+def test_what_concerns_cards_is_inert_where_no_card_is_asked_for() -> None:
+    no_card = settings({"agent.kind": "llm", "agent.interface.prediction_mode": "none"})
+    keys = ("agent.interface.prediction_format", "measurement.pe_windows")
+    told = WAREHOUSE.inert(no_card, keys)
+    assert set(told) == set(keys)
+    assert all("`agent.interface.prediction_mode` is `none`" in why for why in told.values())
+    assert WAREHOUSE.inert(no_card, (*keys, "agent.interface.prediction_mode")) == {}
+    assert WAREHOUSE.inert(settings({"agent.kind": "llm"}), keys) == {}
 
 
 def test_the_shape_of_shocks_is_inert_without_shocks() -> None:
@@ -119,6 +127,20 @@ def test_demand_is_told_for_agents_that_ask_and_only_for_them() -> None:
         if demand is not None:
             assert demand.requests >= chosen.simulation.max_steps
             assert 0 < demand.output_tokens <= chosen.agent.model.max_tokens_per_call
+
+
+@pytest.mark.parametrize("every", [None, 1, 7, 10, 1000])
+def test_the_demand_counts_belief_questions_apart_from_the_conversation(every: int | None) -> None:
+    keys = {
+        "agent.kind": "llm",
+        "agent.model.context_length": 32000,
+        "agent.interface.beliefs_every": every,
+        "simulation.max_steps": 21,
+    }
+    demand = WAREHOUSE.demand(settings(keys))
+    assert demand is not None
+    run = played(settings(keys), reply=lambda request: call("tool_check_inbox"))
+    assert (demand.requests, demand.side_requests) == (len(run.requests), len(run.questions))
 
 
 def test_the_scripted_demand_covers_its_requests() -> None:

@@ -12,9 +12,13 @@ RecordStep: TypeAlias = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What one run asks of an engine, for the planner. Token counts are estimates per run."""
+    """What one run asks of an engine, for the planner. Token counts are estimates per run.
+
+    `side_requests` are asked beside `requests` and add nothing to the conversation.
+    """
 
     requests: int
+    side_requests: int = 0
     prefix_tokens: int  # shared by every request of every run of the arm
     growth_tokens: int  # added to the conversation by each request and its reply
     output_tokens: int  # drawn by each request

@@ -4,6 +4,9 @@ A reply that cannot be read is answered by a short message that says what is wro
 twice; then the day is idle. It stays in the conversation, which only grows: the first
 `KEPT_OF_UNREADABLE` characters of it, so that a model that never ends does not fill its own
 window. A reply that can be read stays exactly as it came, without the reasoning apart from it.
+
+The belief question is asked beside a day's first request, in the same ask: places, seeds and
+messages of all other requests are the same with and without it.
 """
 
 from vendomini.chat import (
@@ -14,10 +17,11 @@ from vendomini.chat import (
     Reply,
     ReplyFormat,
     Sampling,
-    ask,
+    ask_all,
 )
 from vendomini.errors import ConfigError
-from vendomini.workloads.warehouse.agent import Briefing, Decision, Seen
+from vendomini.workloads.warehouse.agent import Believed, Briefing, Decision, Seen
+from vendomini.workloads.warehouse.beliefs import is_asked, question_beside, read_belief
 from vendomini.workloads.warehouse.conversation import Conversation
 from vendomini.workloads.warehouse.ledger import Ledger
 from vendomini.workloads.warehouse.prompt import morning_text, re_ask_text, system_text
@@ -37,6 +41,7 @@ class Llm:
     """Plays one run."""
 
     __slots__ = (
+        "_beliefs_every",
         "_conversation",
         "_model",
         "_reader",
@@ -54,6 +59,7 @@ class Llm:
                 hint="set `agent.model.context_length` to a number of tokens, such as 32000",
             )
         self._model = agent.model
+        self._beliefs_every = interface.beliefs_every
         self._reader = Reader(interface)
         self._reply_format = TEXT
         if interface.reply_format == "schema":
@@ -78,9 +84,11 @@ class Llm:
             seen,
             morning_text(seen, is_first=conversation.is_empty, result_limit=self._result_limit),
         )
+        reply, believed = yield from self._reply(
+            with_question=is_asked(seen.day, self._beliefs_every)
+        )
         re_asks = 0
         while True:
-            reply = yield from self._reply()
             choice = reply.choices[0]
             said = self._reader.read(choice.text, choice.finish_reason)
             if not isinstance(said, FormatFailure):
@@ -88,33 +96,41 @@ class Llm:
                 conversation.called((said.tool, said.arguments))
                 self._wants_reset = said.tool == RESET
                 return Decision(
-                    tool=said.tool, arguments=said.arguments, card=said.card, re_asks=re_asks
+                    tool=said.tool,
+                    arguments=said.arguments,
+                    card=said.card,
+                    re_asks=re_asks,
+                    believed=believed,
                 )
             conversation.answered(reply, _cut(_sendable(choice.text)))
             if re_asks == MOST_RE_ASKS:
-                return Decision(parse_status="failed", re_asks=re_asks)
+                return Decision(parse_status="failed", re_asks=re_asks, believed=believed)
             re_asks += 1
             conversation.say(re_ask_text(said.why))
+            reply, _ = yield from self._reply(with_question=False)
 
-    def _reply(self) -> Episode[Reply]:
-        """The reply to the conversation as it is, after truncations if it is too long."""
+    def _reply(self, *, with_question: bool) -> Episode[tuple[Reply, Believed | None]]:
+        """The reply to the conversation as it is, after truncations if it is too long.
+
+        With it what was answered to the belief question; None if it was not asked.
+        """
         conversation, model = self._conversation, self._model
         conversation.make_room()
         while True:
-            reply = yield from ask(
-                ChatRequest(
-                    messages=conversation.messages,
-                    sampling=Sampling(
-                        temperature=model.temperature,
-                        top_p=model.top_p,
-                        max_tokens=model.max_tokens_per_call,
-                    ),
-                    reply_format=self._reply_format,
-                    thinking=model.thinking,
-                )
+            request = ChatRequest(
+                messages=conversation.messages,
+                sampling=Sampling(
+                    temperature=model.temperature,
+                    top_p=model.top_p,
+                    max_tokens=model.max_tokens_per_call,
+                ),
+                reply_format=self._reply_format,
+                thinking=model.thinking,
             )
+            asked = (request, question_beside(request)) if with_question else (request,)
+            reply, *answers = yield from ask_all(asked)
             if reply.choices[0].finish_reason != "context":
-                return reply
+                return reply, read_belief(answers[0]) if answers else None
             if not conversation.truncate():
                 raise ConfigError(
                     "the rules, one day and its reply do not fit the window: "

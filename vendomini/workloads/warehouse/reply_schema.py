@@ -3,7 +3,7 @@
 No id, quantity or price of the world is in it: a call that cannot be done must stay possible.
 Its bounds are generic. With them every reply that a grammar lets through is finite, whatever
 the model: a text is short printable ASCII without quotes and backslashes, a list is short, a
-number has few digits. All that it lets through of a card can be read.
+number has few digits. All that it lets through can be read.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from vendomini.workloads.warehouse.settings import InterfaceSettings
 from vendomini.workloads.warehouse.tools import Tool
 
 CHARACTER = r"[ !#-\[\]-~]"
-FIRST_CHARACTER = r"[!#-;=-\[\]-~]"  # of a text that says something and is no placeholder
+FIRST_CHARACTER = r"[!#-;=-\[\]-~]"  # no blank, and not `<`: no text is a placeholder
 LONGEST_ID = 32  # characters of a text argument that has no longest length of its own
 LONGEST_TEXT = 400  # characters of one that has
 LONGEST_SAID = 80  # characters of a card's short text
@@ -44,28 +44,33 @@ def reply_schema(tools: tuple[Tool, ...], interface: InterfaceSettings) -> str:
     # Once for all tools: an engine keeps a table for each character of each text.
     shared: dict[str, Schema] = {}
     if kinds & {"text", "texts"}:
-        shared["text"] = {"type": "string", "pattern": _saying_pattern(LONGEST_SAID)}
+        shared["text"] = _text(1, LONGEST_SAID)
     if "reasoning" in kinds:
-        shared["reasoning"] = {"type": "string", "pattern": _saying_pattern(LONGEST_REASONING)}
+        shared["reasoning"] = _text(1, LONGEST_REASONING)
     schema: dict[str, Any] = {"$defs": shared} if shared else {}
     return msgspec.json.encode(schema | {"anyOf": alternatives}).decode()
 
 
-def text_pattern(most: int) -> str:
-    """0 .. `most` characters of `CHARACTER`, as a pattern without anchors.
+def _text(fewest: int, most: int) -> Schema:
+    """A text of 0 or 1 .. `most` characters.
 
-    A pattern, since xgrammar lets raw control characters through where only a length is given.
-    One after the other, no two repetitions could begin alike: that costs milliseconds a token.
+    By pattern, since xgrammar lets raw control characters through where only a length is given.
+    """
+    said = FIRST_CHARACTER + _repeated(most - 1)
+    return {"type": "string", "pattern": f"^{said}$" if fewest else f"^({said})?$"}
+
+
+def _repeated(most: int) -> str:
+    """0 .. `most` characters, as a pattern.
+
+    Never two repetitions of which either could take the next character: that costs xgrammar
+    milliseconds a token.
     """
     if most <= REPEATED_AT_MOST:
         return f"{CHARACTER}{{0,{most}}}"
     fewer = REPEATED_AT_MOST - 1
-    rest = text_pattern(most - REPEATED_AT_MOST)
+    rest = _repeated(most - REPEATED_AT_MOST)
     return f"({CHARACTER}{{0,{fewer}}}|{CHARACTER}{{{REPEATED_AT_MOST}}}{rest})"
-
-
-def _saying_pattern(most: int) -> str:
-    return f"^{FIRST_CHARACTER}{text_pattern(most - 1)}$"
 
 
 def _reply(
@@ -116,7 +121,7 @@ def _value(field: CardField, tools: list[str]) -> Schema:
             }
 
 
-def _bounded(schema: Schema) -> dict[str, Any]:
+def _bounded(schema: Schema) -> Schema:
     """An argument's shape without the world's bounds, with generic ones."""
     if "anyOf" in schema:
         return {"anyOf": [_bounded(option) for option in schema["anyOf"]]}
@@ -127,4 +132,4 @@ def _bounded(schema: Schema) -> dict[str, Any]:
             return {"type": "array", "items": _bounded(schema["items"]), "maxItems": MOST_ITEMS}
         case _:
             most = min(schema["maxLength"], LONGEST_TEXT) if "maxLength" in schema else LONGEST_ID
-            return {"type": "string", "pattern": f"^{text_pattern(most)}$"}
+            return _text(0, most)

@@ -28,9 +28,7 @@ SCRIPTED_PREFIX_TOKENS = 150
 SCRIPTED_OUTPUT_TOKENS = 64
 
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
-NOT_YET = {
-    "agent.interface.beliefs_every": "belief questions",
-}
+OF_CARDS = ("agent.interface.prediction_format", "measurement.pe_windows")
 OF_TOOLS = ("agent.interface.memory_tools", "agent.interface.recovery_tools")
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
@@ -90,6 +88,7 @@ class Warehouse:
         """Of the grid's keys those that cannot act on runs with these settings, and why."""
         reasons: dict[str, str] = {}
         kind = settings.agent.kind
+        asks_no_card = kind == "llm" and settings.agent.interface.prediction_mode == "none"
         for key in keys:
             if kind in ("heuristic", "random"):
                 if key.startswith(("agent.model.", "agent.interface.", "engine.")):
@@ -99,8 +98,8 @@ class Warehouse:
                 or key == "agent.model.context_length"
             ):
                 reasons[key] = "the `scripted` agent asks in one fixed way"
-            elif kind == "llm" and key in NOT_YET:
-                reasons[key] = f"{NOT_YET[key]} do not act yet"
+            elif key in OF_CARDS and asks_no_card and "agent.interface.prediction_mode" not in keys:
+                reasons[key] = "no card is asked for: `agent.interface.prediction_mode` is `none`"
             if kind == "random" and key == "measurement.pe_windows":
                 reasons[key] = "the `random` agent predicts nothing"
             if (
@@ -115,16 +114,7 @@ class Warehouse:
 
     def notes(self, settings: WarehouseSettings) -> tuple[str, ...]:
         """What a reader of a plan should know of settings that are no axis and do not act."""
-        if settings.agent.kind != "llm":
-            return ()
-        interface = settings.agent.interface
-        idle = {
-            "agent.interface.beliefs_every": interface.beliefs_every,
-        }
-        set_here = [f"{key}={value}" for key, value in idle.items() if value not in ("none", None)]
-        if not set_here:
-            return ()
-        return (f"{', '.join(NOT_YET.values())} do not act yet: {', '.join(set_here)}",)
+        return ()
 
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
@@ -141,8 +131,10 @@ class Warehouse:
                 growth_tokens=0,
                 output_tokens=min(most, SCRIPTED_OUTPUT_TOKENS),
             )
+        every = settings.agent.interface.beliefs_every
         return Demand(
             requests=steps,
+            side_requests=0 if every is None else (steps - 1) // every,
             prefix_tokens=LLM_PREFIX_TOKENS,
             growth_tokens=LLM_GROWTH_TOKENS,
             output_tokens=min(most, LLM_OUTPUT_TOKENS),
