@@ -1,21 +1,27 @@
 """`vendomini play`: what it shows is what was played, live or from a log."""
 
+import io
 import json
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
 
 from tests.harness import steps as logged_steps
-from tests.product import ROOT, vendomini
+from tests.product import COMMAND, ROOT, vendomini, wait_until
 from tests.toy import toy_runs
 from tests.warehouse.playing import settings
 from vendomini.chat import ChatRequest, Choice, Message, Reply
+from vendomini.cli.main import main
+from vendomini.cli.runs import Found, chosen
 from vendomini.cli.transcript import (
     Conversations,
     Line,
@@ -26,8 +32,11 @@ from vendomini.cli.transcript import (
 )
 from vendomini.cli.view import View
 from vendomini.cli.warehouse_transcript import WarehouseTeller
+from vendomini.config import Phase
+from vendomini.errors import ConfigError
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import ErrorRecord
+from vendomini.workloads.warehouse.agent import briefing
 from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.heuristic import Heuristic
 
@@ -39,7 +48,42 @@ LLM = {
     "agent.interface.memory_tools": "none",
     "agent.interface.beliefs_every": None,
 }
-Done = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Play(Protocol):
+    """Give `vendomini play` in a folder, in this process, as if its output went into a pipe."""
+
+    def __call__(self, folder: Path, *arguments: str | Path) -> Done: ...
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Play]:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("VENDOMINI_ROOT", raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give(folder: Path, *arguments: str | Path) -> Done:
+        monkeypatch.chdir(folder)
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["vendomini", "play", *words])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        said = capsys.readouterr()
+        code = exit_.value.code
+        return Done(code=code if isinstance(code, int) else 0, out=said.out, err=said.err)
+
+    yield give
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def write_phase(folder: Path, name: str, *, steps: int, **changes: Any) -> Path:
@@ -56,14 +100,9 @@ def write_phase(folder: Path, name: str, *, steps: int, **changes: Any) -> Path:
     return file
 
 
-def play(folder: Path, *arguments: str | Path) -> Done:
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    return vendomini("play", *arguments, cwd=folder, env=environment)
-
-
 def json_lines(done: Done) -> list[dict[str, Any]]:
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.code == 0, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +124,17 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 # -- through the whole program -----------------------------------------------------------------
 
 
-def test_a_live_run_shows_what_the_log_of_the_finished_one_shows(place: Path) -> None:
+def test_a_live_run_shows_what_the_log_of_the_finished_one_shows(place: Path, play: Play) -> None:
     for name in ("rule", "model"):
         logged, live = play(place, name), play(place, f"{name}.yaml", "--live")
-        assert (logged.returncode, live.returncode) == (0, 0), logged.stderr + live.stderr
-        assert FROM_LOG in logged.stderr
-        assert LIVE in live.stderr
-        assert logged.stdout == live.stdout
-        assert "NOTE" not in logged.stdout
+        assert (logged.code, live.code) == (0, 0), logged.err + live.err
+        assert FROM_LOG in logged.err
+        assert LIVE in live.err
+        assert logged.out == live.out
+        assert "NOTE" not in logged.out
 
 
-def test_playing_writes_nothing(place: Path) -> None:
+def test_playing_writes_nothing(place: Path, play: Play) -> None:
     before = everything_in(place)
     play(place, "rule")
     play(place, "model.yaml", "--live", "--steps", ":2")
@@ -104,7 +143,7 @@ def test_playing_writes_nothing(place: Path) -> None:
     assert not (place / "experiments" / "other").exists()
 
 
-def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path) -> None:
+def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path, play: Play) -> None:
     experiment = Experiment(place / "experiments" / "rule")
     run = experiment.runs()[-1]
     *steps, last = json_lines(play(place, "rule", "--run", run.id, "--json"))
@@ -118,7 +157,7 @@ def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path) 
     ]
 
 
-def test_what_a_model_was_told_and_said_is_shown(place: Path) -> None:
+def test_what_a_model_was_told_and_said_is_shown(place: Path, play: Play) -> None:
     *steps, _ = json_lines(play(place, "model", "--json"))
     first = steps[0]["saw"]["messages"]
     assert [message["role"] for message in first] == ["system", "user"]
@@ -127,52 +166,54 @@ def test_what_a_model_was_told_and_said_is_shown(place: Path) -> None:
         assert step["saw"]["messages"][-1]["role"] == "user"
         call = json.loads(step["said"][-1]["text"])
         assert (call["tool"], call["args"]) == (step["action"]["tool"], step["action"]["args"])
-    text = play(place, "model").stdout
+    text = play(place, "model").out
     assert text.count("You run a warehouse.") == 1
     assert "Day 3. Inbox:" in text
 
 
-def test_a_transcript_fits_a_piped_terminal_and_holds_no_control_characters(place: Path) -> None:
+def test_a_transcript_fits_a_piped_terminal_and_holds_no_control_characters(
+    place: Path, play: Play
+) -> None:
     for name in ("rule", "model"):
-        text = play(place, name, "--full").stdout
+        text = play(place, name, "--full").out
         assert max(map(len, text.splitlines())) <= 80
         assert text.replace("\n", "").isprintable()
 
 
-def test_only_the_steps_asked_for_are_shown(place: Path) -> None:
+def test_only_the_steps_asked_for_are_shown(place: Path, play: Play) -> None:
     def days(*arguments: str) -> list[str]:
         done = play(place, "rule", *arguments)
-        assert done.returncode == 0, done.stderr
-        return re.findall(r"^day (\d+)$", done.stdout, re.MULTILINE)
+        assert done.code == 0, done.err
+        return re.findall(r"^day (\d+)$", done.out, re.MULTILINE)
 
     assert days("--steps", "3:5") == ["3", "4", "5"]
     assert days("--steps", "58:") == ["58", "59"]
     assert days("--steps", ":1", "--live") == ["0", "1"]
     assert days("--steps", "7") == ["7"]
-    whole = play(place, "rule").stdout
-    part = play(place, "rule", "--steps", "30:31").stdout
+    whole = play(place, "rule").out
+    part = play(place, "rule", "--steps", "30:31").out
     assert part[part.index("day 30") : part.index("outcome")] in whole
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(place: Path) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_id(place: Path, play: Play) -> None:
     runs = Experiment(place / "experiments" / "rule").runs()
-    listed = play(place, "rule.yaml", "--list").stdout.splitlines()
+    listed = play(place, "rule.yaml", "--list").out.splitlines()
     assert [line.split()[0] for line in listed] == [run.id for run in runs]
     assert all(" finished " in line for line in listed)
     third = runs[2].id
-    shown = play(place, "rule", "--run", third[:6], "--steps", "0").stdout
+    shown = play(place, "rule", "--run", third[:6], "--steps", "0").out
     assert shown.startswith(f"run        {third} of rule\n")
 
 
-def test_overrides_of_an_experiment_play_another_run_live(place: Path) -> None:
+def test_overrides_of_an_experiment_play_another_run_live(place: Path, play: Play) -> None:
     done = play(place, "rule", "pe_induction.p_shock=1.0", "--steps", ":30")
-    assert done.returncode == 0, done.stderr
-    assert LIVE in done.stderr
-    assert "it is not finished" in done.stderr
-    assert "shock " in done.stdout
+    assert done.code == 0, done.err
+    assert LIVE in done.err
+    assert "it is not finished" in done.err
+    assert "shock " in done.out
 
 
-def test_a_shock_tells_whether_the_agent_is_told(place: Path) -> None:
+def test_a_shock_tells_whether_the_agent_is_told(place: Path, play: Play) -> None:
     for observability, said in (
         ("full", "a notice is in the inbox"),
         ("delayed", "a notice comes on day"),
@@ -181,10 +222,10 @@ def test_a_shock_tells_whether_the_agent_is_told(place: Path) -> None:
     ):
         set_to = f"pe_induction.observability={observability}"
         done = play(place, "rule.yaml", "pe_induction.p_shock=1.0", set_to, "--steps", ":20")
-        assert said in re.sub(r"\s+", " ", done.stdout)
+        assert said in re.sub(r"\s+", " ", done.out)
 
 
-def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path) -> None:
+def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path, play: Play) -> None:
     file = write_phase(tmp_path, "broken", steps=3)
     assert vendomini("run", "--config", file, cwd=tmp_path).returncode == 0
     experiment = Experiment(tmp_path / "experiments" / "broken")
@@ -201,12 +242,14 @@ def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path) -> No
         )
     )
     done = play(tmp_path, "broken")
-    assert done.returncode == 0
-    assert LIVE in done.stderr
-    assert "its attempt 1 failed: the engine is gone" in done.stderr
+    assert done.code == 0
+    assert LIVE in done.err
+    assert "its attempt 1 failed: the engine is gone" in done.err
 
 
-def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(tmp_path: Path) -> None:
+def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(
+    tmp_path: Path, play: Play
+) -> None:
     file = write_phase(tmp_path, "edited", steps=6, **LLM)
     assert vendomini("run", "--config", file, "--limit", "1", cwd=tmp_path).returncode == 0
     experiment = Experiment(tmp_path / "experiments" / "edited")
@@ -216,14 +259,14 @@ def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(tmp_pat
     lines[4] = lines[4].replace('"customers":', '"customers":7')
     log.write_text("".join(lines))
     done = play(tmp_path, "edited")
-    assert done.returncode == 1
-    words = re.sub(r"\s+", " ", done.stdout)
+    assert done.code == 1
+    words = re.sub(r"\s+", " ", done.out)
     assert "the replay differs from the log after 4 steps" in words
     assert re.search(r"7\d open customer orders", words)
     assert words.count("saw ") == words.count("said ") == 4 + 1  # and once in the note itself
     (replies,) = experiment.path("logs").glob("*.replies.jsonl")
     replies.write_bytes(b"")
-    assert play(tmp_path, "edited", "--json").returncode == 1
+    assert play(tmp_path, "edited", "--json").code == 1
 
 
 HOSTILE = (
@@ -233,7 +276,7 @@ HOSTILE = (
 )
 
 
-def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path) -> None:
+def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path, play: Play) -> None:
     experiment = Experiment(place / "experiments" / "model")
     (log,) = experiment.path("logs").glob("*.replies.jsonl")
     first = experiment.runs()[0].id
@@ -244,8 +287,8 @@ def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path) -
     script.write_text(json.dumps(entry) + "\n")
     arguments = ("model.yaml", f"engine.script={script}", "--live", "--steps", "0")
     done = play(place, *arguments)
-    assert done.returncode == 0, done.stderr
-    text = done.stdout
+    assert done.code == 0, done.err
+    text = done.out
     assert text.replace("\n", "").isprintable()
     for shown in (
         "[bold]big[/bold] [/nonsense] :smile:",
@@ -256,7 +299,7 @@ def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path) -
         r"\x1b]0;title\x07 [dim]",
     ):
         assert shown in text
-    raw = play(place, *arguments, "--json").stdout
+    raw = play(place, *arguments, "--json").out
     assert raw.isascii()
     assert json.loads(raw.splitlines()[0])["said"][0]["text"] == HOSTILE
 
@@ -277,17 +320,89 @@ def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path) -
         (["rule.yaml", "agent.kind=llm"], "`agent.model.context_length` is `auto`"),
     ],
 )
-def test_bad_input_gets_one_clear_error(place: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_gets_one_clear_error(
+    place: Path, play: Play, arguments: list[str], said: str
+) -> None:
     done = play(place, *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("error: ") == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("error: ") == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_ctrl_c_ends_a_live_run_without_a_trace(tmp_path: Path) -> None:
+    file = write_phase(tmp_path, "slow", steps=1000, **LLM)
+    shown, said = tmp_path / "out", tmp_path / "err"
+    with shown.open("w") as out, said.open("w") as err:
+        playing = subprocess.Popen(
+            [*COMMAND, "play", str(file), "engine.latency_s=0.1"],
+            cwd=tmp_path,
+            env={**os.environ, "VENDOMINI_ROOT": str(tmp_path / "root")},
+            stdout=out,
+            stderr=err,
+        )
+        wait_until(lambda: "day 2" in shown.read_text())
+        playing.send_signal(signal.SIGINT)
+        assert playing.wait(timeout=20) == 130
+    assert "Traceback" not in said.read_text()
+    assert not (tmp_path / "root").exists()
 
 
 def test_help_has_examples() -> None:
     assert "vendomini play configs/demo.yaml" in vendomini("play", "--help").stdout
+
+
+def test_a_run_of_another_version_is_not_played_as_if_it_were_of_this_one(
+    tmp_path: Path, play: Play
+) -> None:
+    file = write_phase(tmp_path, "old", steps=4)
+    assert vendomini("run", "--config", file, cwd=tmp_path).returncode == 0
+    runs = tmp_path / "experiments" / "old" / "runs.jsonl"
+    content = runs.read_text().replace('"workload_version":', '"workload_version":9')
+    runs.write_text(content.replace('"pressure_level":"medium"', '"pressure_level":"old"'))
+    logged = play(tmp_path, "old")
+    assert logged.code == 1
+    words = re.sub(r"\s+", " ", logged.out)
+    assert "this version does not know its settings any more; it is of version 9" in words
+    assert '"step": 3' in words
+    live = play(tmp_path, "old", "--live")
+    assert live.code == 2
+    assert "of version 9" in live.err
+
+
+@pytest.mark.parametrize("pause", [True, False])
+def test_pause_waits_for_enter_after_each_step(
+    pause: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *_: object) -> str:  # type: ignore[override]
+            entered.append(capsys.readouterr().out)
+            return "\n"
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    view = View(PlainTeller(), steps=range(9), full=False, as_json=False, pause=pause)
+    for step in range(3):
+        view.step({"step": step}, ())
+    assert len(entered) == (2 if pause else 0)
+    assert all(f"step {number}" in shown for number, shown in enumerate(entered))
+
+
+def test_an_ambiguous_id_is_refused_with_the_ids_it_may_mean(tmp_path: Path) -> None:
+    def no_phase() -> Phase:
+        raise AssertionError
+
+    found = Found(runs=toy_runs(12), experiment=Experiment(tmp_path), phase=no_phase)
+    with pytest.raises(ConfigError, match="the ids of 12 runs begin with `000`") as refused:
+        chosen(found, "000")
+    assert refused.value.hint.endswith("`0000000000000002`, ...")
+    assert chosen(found, f"{11:016x}").replication == 11
 
 
 # -- its parts ---------------------------------------------------------------------------------
@@ -297,9 +412,7 @@ def test_help_has_examples() -> None:
 def test_deliveries_payments_and_the_inbox_are_those_of_the_world(magnitude: str) -> None:
     chosen = settings({"pe_induction.p_shock": 0.5, "pe_induction.pe_mag": magnitude})
     game = Game(chosen, seed=1, replication=0)
-    from vendomini.workloads.warehouse.agent import briefing
-
-    agent = Heuristic(briefing(chosen, game.world, game.tools))
+    agent = Heuristic(briefing(chosen, game.world, game.tools.offered))
     teller = WarehouseTeller(chosen)
     arrived, paid, checked = 0, 0.0, 0
     while game.end is None:

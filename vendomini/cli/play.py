@@ -6,11 +6,9 @@ with the one that was logged.
 """
 
 import asyncio
-import difflib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,10 @@ import msgspec
 from vendomini.chat import Engine, EngineSpec, Reply, Request
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models
+from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, place_of
 from vendomini.cli.transcript import Conversations, Exchange, PlainTeller, Teller
 from vendomini.cli.view import View
 from vendomini.cli.warehouse_transcript import WarehouseTeller
-from vendomini.config import Phase, expand, load_phase
 from vendomini.engines.launch import PLAYABLE, engine_for
 from vendomini.errors import ConfigError, StoreError, VendoMiniError
 from vendomini.phase import Run, settings_of
@@ -35,8 +33,6 @@ from vendomini.worker.drive import Answers, drive
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.workload import Workload
-
-LISTED = 3  # ids that an error names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +51,14 @@ class PlayRequest:
     as_json: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The runs that were asked for, and where results of them would be.
-
-    `phase` reads the phase file; an experiment's runs are known without it.
-    """
-
-    runs: list[Run]
-    experiment: Experiment
-    phase: Callable[[], Phase]
-
-
 def play(request: PlayRequest) -> int:
     """The exit status: 0, or 1 if a replay differed from its log."""
     wanted = _range_of(request.steps)
-    found = _find(request)
+    found = find_runs(request.config, request.overrides, root=request.root)
     if request.only_list:
-        _list_runs(found)
+        list_runs(found)
         return 0
-    run = _chosen(found, request.run)
+    run = chosen(found, request.run)
     workload = workload_named(run.workload)
     result = None
     if found.experiment.exists():
@@ -92,6 +76,12 @@ def play(request: PlayRequest) -> int:
         show.say(f"finished: shown from its log in {found.experiment.folder}")
         view.begin(_title(run, found.experiment.name))
         return _play_log(found.experiment, run, workload, settings, result, view)
+    if settings is None or run.workload_version != workload.version:
+        raise StoreError(
+            f"run {run.id} is of version {run.workload_version} of `{workload.name}`, and this "
+            f"VendoMini plays version {workload.version}",
+            hint="name the phase file: its runs are those of this version",
+        )
     spec = _spec(found, run, workload)
     _say_why_live(found.experiment, run, is_forced=request.live)
     view.begin(_title(run, found.experiment.name))
@@ -103,88 +93,7 @@ def play(request: PlayRequest) -> int:
     return 0
 
 
-# -- which run -----------------------------------------------------------------------------
-
-
-def _find(request: PlayRequest) -> Found:
-    config, root = request.config, request.root
-    if config.is_file() or config.suffix in (".yaml", ".yml"):
-        return _in_phase(config, request.overrides, lambda name: Experiment(root / name))
-    places = [Experiment(place) for place in dict.fromkeys((config, root / config))]
-    for experiment in places:
-        if experiment.exists():
-            return _in_experiment(experiment, request.overrides)
-    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
-    near = difflib.get_close_matches(config.name, names, n=1)
-    there_are = f"experiments there are: {', '.join(names)}" if names else f"`{root}` has none"
-    raise ConfigError(
-        f"`{config}` is neither a phase file nor an experiment",
-        hint=(f"did you mean `{near[0]}`? " if near else "")
-        + f"name a file such as configs/demo.yaml, or an experiment; {there_are}",
-    )
-
-
-def _in_experiment(experiment: Experiment, overrides: Sequence[str]) -> Found:
-    experiment.check()
-    file = experiment.path("phase.yaml")
-    if overrides:
-        return _in_phase(file, overrides, lambda name: experiment)
-    runs = sorted(experiment.runs(), key=lambda run: not run.in_grid)
-    return Found(runs=runs, experiment=experiment, phase=lambda: _load(file, ()))
-
-
-def _in_phase(
-    file: Path, overrides: Sequence[str], experiment_of: Callable[[str], Experiment]
-) -> Found:
-    phase = _load(file, overrides)
-    for note in phase.notes:
-        show.say(f"note: {note}")
-    with _of_file(file):
-        runs = expand(phase, window=look_at_models(phase, is_here=True).window)
-    return Found(runs=runs, experiment=experiment_of(phase.experiment.name), phase=lambda: phase)
-
-
-def _load(file: Path, overrides: Sequence[str]) -> Phase:
-    return load_phase(file, overrides, workload_named=workload_named)
-
-
-def _chosen(found: Found, wanted: str | None) -> Run:
-    runs = found.runs
-    if not runs:
-        raise StoreError(
-            f"`{found.experiment.folder}` has no runs",
-            hint="give the phase to `vendomini run` again",
-        )
-    if wanted is None:
-        return runs[0]
-    matching = [run for run in runs if run.id.startswith(wanted)] if wanted else []
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        ids = ", ".join(f"`{run.id}`" for run in matching[:LISTED])
-        raise ConfigError(
-            f"--run: the ids of {len(matching)} runs begin with `{wanted}`",
-            hint=f"give more of it: {ids}{', ...' if len(matching) > LISTED else ''}",
-        )
-    ids = [run.id for run in runs]
-    near = difflib.get_close_matches(wanted, ids, n=LISTED, cutoff=0.5) or ids[:LISTED]
-    raise ConfigError(
-        f"--run: no run's id begins with `{wanted}`",
-        hint=f"there are {', '.join(f'`{id}`' for id in near)}; --list shows all {len(ids)}",
-    )
-
-
-def _list_runs(found: Found) -> None:
-    """Each run's id, whether it is finished, and where in the grid it stands."""
-    finished = found.experiment.finished() if found.experiment.exists() else set()
-    for run in found.runs:
-        state = "finished" if run.id in finished else "-"
-        show.OUT.print(f"{run.id}  {state:<8}  {_place(run)}", markup=False, soft_wrap=True)
-
-
-def _place(run: Run) -> str:
-    parts = [f"replication {run.replication}", *(f"{key}={run.arm[key]}" for key in run.arm)]
-    return ", ".join(parts) + ("" if run.in_grid else " (no longer in the grid)")
+# -- what is said ---------------------------------------------------------------------------
 
 
 def _title(run: Run, experiment: str) -> dict[str, str]:
@@ -192,7 +101,7 @@ def _title(run: Run, experiment: str) -> dict[str, str]:
     who = str(agent["kind"])
     if who == "llm":
         who += f", model {agent['model']['name']}"
-    return {"run": f"{run.id} of {experiment}", "place": _place(run), "agent": who}
+    return {"run": f"{run.id} of {experiment}", "place": place_of(run), "agent": who}
 
 
 def _say_why_live(experiment: Experiment, run: Run, *, is_forced: bool) -> None:
@@ -359,6 +268,8 @@ def _play_log(
     except VendoMiniError as error:
         why = str(error)
     if why:
+        if run.workload_version != workload.version:
+            why += f"; it is of version {run.workload_version}, played by {workload.version}"
         view.note(
             f"the replay differs from the log after {shown} steps ({why}); what follows is the "
             "log alone, without what the agent saw and said"
@@ -386,7 +297,7 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
     facts = EngineFacts()
     settings: Any = settings_of(run.settings, workload.settings_type)
     phase = found.phase()
-    with _of_file(phase.path):
+    with of_file(phase.path):
         if workload.asks(settings):
             facts = look_at_engines(
                 phase,
@@ -419,12 +330,3 @@ def _settings(run: Run, workload: Workload) -> Any:
 
 def _teller(settings: Any) -> Teller:
     return WarehouseTeller(settings) if isinstance(settings, WarehouseSettings) else PlainTeller()
-
-
-@contextmanager
-def _of_file(file: Path) -> Iterator[None]:
-    """Errors inside say which phase file they are about."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}", hint=error.hint) from None

@@ -68,7 +68,9 @@ class WarehouseTeller:
         return {"last_result": self._last.get("result"), "inbox_count": _inbox_of_morning(step)}
 
     def step(self, step: Values, exchanges: Sequence[Exchange]) -> list[Line]:
-        lines = [*self._done(step, exchanges), *_predicted(step.get("card"))]
+        lines = self._done(step, exchanges)
+        if step.get("action") is not None:
+            lines += _predicted(step.get("card"))
         result = step.get("result")
         if result is not None:
             lines.append(_result(result))

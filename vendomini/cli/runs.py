@@ -1,0 +1,127 @@
+"""Which run a command is about: by phase file or experiment, and by the beginning of its id."""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vendomini.cli import show
+from vendomini.cli.engines import look_at_models
+from vendomini.config import Phase, expand, load_phase
+from vendomini.errors import ConfigError, StoreError
+from vendomini.phase import Run
+from vendomini.store.experiment import Experiment
+from vendomini.workloads.registry import workload_named
+
+LISTED = 3  # ids that an error names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The runs that were asked for, and where results of them would be.
+
+    `phase` reads the phase file; an experiment's runs are known without it.
+    """
+
+    runs: list[Run]
+    experiment: Experiment
+    phase: Callable[[], Phase]
+
+
+def find_runs(config: Path, overrides: Sequence[str], *, root: Path) -> Found:
+    """The runs of a phase file, or of an experiment by its folder or its name below `root`.
+
+    Raises `ConfigError` or `StoreError` if there is no such thing.
+    """
+    if config.is_file() or config.suffix in (".yaml", ".yml"):
+        return _in_phase(config, overrides, lambda name: Experiment(root / name))
+    places = [Experiment(place) for place in dict.fromkeys((config, root / config))]
+    for experiment in places:
+        if experiment.exists():
+            return _in_experiment(experiment, overrides)
+    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    near = difflib.get_close_matches(config.name, names, n=1)
+    there_are = f"experiments there are: {', '.join(names)}" if names else f"`{root}` has none"
+    raise ConfigError(
+        f"`{config}` is neither a phase file nor an experiment",
+        hint=(f"did you mean `{near[0]}`? " if near else "")
+        + f"name a file such as configs/demo.yaml, or an experiment; {there_are}",
+    )
+
+
+def chosen(found: Found, wanted: str | None) -> Run:
+    """The run whose id begins so; the first one if None. Raises `ConfigError` unless it is one."""
+    runs = found.runs
+    if not runs:
+        raise StoreError(
+            f"`{found.experiment.folder}` has no runs",
+            hint="give the phase to `vendomini run` again",
+        )
+    if wanted is None:
+        return runs[0]
+    matching = [run for run in runs if run.id.startswith(wanted)] if wanted else []
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        some = ", ".join(f"`{run.id}`" for run in matching[:LISTED])
+        raise ConfigError(
+            f"--run: the ids of {len(matching)} runs begin with `{wanted}`",
+            hint=f"give more of it: {some}{', ...' if len(matching) > LISTED else ''}",
+        )
+    ids = [run.id for run in runs]
+    near = difflib.get_close_matches(wanted, ids, n=LISTED, cutoff=0.5) or ids[:LISTED]
+    raise ConfigError(
+        f"--run: no run's id begins with `{wanted}`",
+        hint=f"there are {', '.join(f'`{id}`' for id in near)}; --list shows all {len(ids)}",
+    )
+
+
+def list_runs(found: Found) -> None:
+    """Each run's id, whether it is finished, and where in the grid it stands."""
+    finished = found.experiment.finished() if found.experiment.exists() else set()
+    for run in found.runs:
+        state = "finished" if run.id in finished else "-"
+        show.OUT.print(f"{run.id}  {state:<8}  {place_of(run)}", markup=False, soft_wrap=True)
+
+
+def place_of(run: Run) -> str:
+    """Where in the grid a run stands."""
+    parts = [f"replication {run.replication}", *(f"{key}={run.arm[key]}" for key in run.arm)]
+    return ", ".join(parts) + ("" if run.in_grid else " (no longer in the grid)")
+
+
+@contextmanager
+def of_file(file: Path) -> Iterator[None]:
+    """Errors inside say which phase file they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}", hint=error.hint) from None
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _in_experiment(experiment: Experiment, overrides: Sequence[str]) -> Found:
+    experiment.check()
+    file = experiment.path("phase.yaml")
+    if overrides:
+        return _in_phase(file, overrides, lambda name: experiment)
+    runs = sorted(experiment.runs(), key=lambda run: not run.in_grid)
+    return Found(runs=runs, experiment=experiment, phase=lambda: _load(file, ()))
+
+
+def _in_phase(
+    file: Path, overrides: Sequence[str], experiment_of: Callable[[str], Experiment]
+) -> Found:
+    phase = _load(file, overrides)
+    for note in phase.notes:
+        show.say(f"note: {note}")
+    with of_file(file):
+        runs = expand(phase, window=look_at_models(phase, is_here=True).window)
+    return Found(runs=runs, experiment=experiment_of(phase.experiment.name), phase=lambda: phase)
+
+
+def _load(file: Path, overrides: Sequence[str]) -> Phase:
+    return load_phase(file, overrides, workload_named=workload_named)
