@@ -353,6 +353,16 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
     assert [row["step"] for row in step_rows(read(folder))] == [0, 1, 2, 3, 5, 7, 8, 9]
 
 
+def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
+    steps = [step(0, result=observation(1, budget=float("nan"), revenue=float("inf")))]
+    said = summary(1, final_budget=float("-inf"), revenue=True)
+    folder = read(write_run(tmp_path, "run_a", steps, said))
+    row = run_row(folder)
+    assert (row["outcome.measures.final_budget"], row["outcome.measures.revenue"]) == (None, None)
+    (only,) = step_rows(folder)
+    assert (only["truth.budget"], only["truth.revenue"], only["truth.storage"]) == (None, None, 1)
+
+
 def test_a_count_of_steps_that_is_one_off_is_the_same_run(tmp_path: Path) -> None:
     for total in (6, 7, 8):
         folder = write_run(tmp_path, f"run_{total}", [step(n) for n in range(7)], summary(total))

@@ -383,6 +383,10 @@ def test_across_files_the_later_wins_in_whatever_words(load: Load) -> None:
             "(PATH, line 1)",
         ),
         (
+            "env: {complexity_level: 1}\nsimulation: {complexity_level: true}",
+            "line 2: `simulation.complexity_level` is `true`, but `env.complexity_level`, which",
+        ),
+        (
             "agent:\n  model: {name: a/b}\nmodel: {name: a/c}",
             "line 2: `agent.model.name` is `a/b`, but `model.name`, which means the same, is `a/c`",
         ),
@@ -410,6 +414,12 @@ def test_one_setting_said_twice_alike_is_fine(load: Load) -> None:
     )
     assert setting(phase.base, "simulation.max_steps") == 5
     assert phase.run_count == 2
+
+
+def test_a_section_without_settings_says_nothing_against_its_old_name(load: Load) -> None:
+    phase = load("agent:\nsimulation:\nmodel: {name: a/b}\nenv: {max_steps: 3}")
+    assert setting(phase.base, "agent.model.name") == "a/b"
+    assert setting(phase.base, "simulation.max_steps") == 3
 
 
 def test_a_key_in_old_words_twice_in_a_part_is_refused(load: Load) -> None:

@@ -84,9 +84,8 @@ def translate(
         if isinstance(data.get(part), Mapping):
             data[part] = _with_part(data[part], part, found, is_folder)
     lines = {_todays_place(key, parts): line for key, line in document.lines.items()}
-    kept = {key: line for key, line in document.lines.items() if _todays_place(key, parts) == key}
     return Translation(
-        document=replace(document, data=data, lines=lines | kept), notes=tuple(found.notes())
+        document=replace(document, data=data, lines=lines), notes=tuple(found.notes())
     )
 
 
