@@ -265,6 +265,22 @@ def test_the_prompt_is_short_and_as_long_as_the_planner_is_told() -> None:
     assert demand.requests == len(run.requests)
 
 
+def test_the_planner_is_told_that_a_card_which_says_more_takes_more() -> None:
+    def tokens(mode: str, format: str) -> tuple[int, int]:
+        keys = {
+            "agent.interface.prediction_mode": mode,
+            "agent.interface.prediction_format": format,
+        }
+        demand = WAREHOUSE.demand(llm(keys))
+        assert demand is not None
+        return demand.growth_tokens - LLM_GROWTH_TOKENS, demand.output_tokens - LLM_OUTPUT_TOKENS
+
+    assert tokens("required", "structured") == (0, 0)
+    assert tokens("required+confidence", "minimal") == (6, 6)
+    for asked in (("required+full", "structured"), ("required", "rich")):
+        assert tokens(*asked) == (81, 81)
+
+
 def test_a_long_result_is_cut_to_its_newest_entries_and_says_so() -> None:
     messages = [{"type": "delivery", "order_id": f"ORD{n}"} for n in range(50)]
     result: dict[str, Any] = {"success": True, "messages": messages}

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
+from vendomini.workloads.warehouse.card_fields import FieldKind, card_fields
 from vendomini.workloads.warehouse.episode import play
 from vendomini.workloads.warehouse.records import Outcome
 from vendomini.workloads.warehouse.settings import (
@@ -17,12 +18,14 @@ from vendomini.workloads.warehouse.trial import trial
 from vendomini.workloads.workload import Demand, RecordStep, Trial
 
 # Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
-# system message at complexity 0 .. 4 (1129 .. 1188); per step of a policy that reads, quotes,
-# orders and ships over 150 days, the user message (56) and the reply with its structured card
-# (57), and round the two what a chat template adds.
+# system message of the default interface at complexity 0 .. 4 (1,129 .. 1,188); per step of a
+# policy that reads, quotes, orders and ships over 150 days, the user message (55) and the reply
+# with its structured card (57), and round the two what a chat template adds.
 LLM_PREFIX_TOKENS = 1160
 LLM_GROWTH_TOKENS = 130
 LLM_OUTPUT_TOKENS = 60
+# What a card says of itself beside, by kind of field: the name, and a sentence where it is text.
+REFLECTIVE_TOKENS: Mapping[FieldKind, int] = {"share": 6, "text": 10, "texts": 20, "reasoning": 35}
 # Of the scripted agent: one message a step, which never grows, and a short reply.
 SCRIPTED_PREFIX_TOKENS = 150
 SCRIPTED_OUTPUT_TOKENS = 64
@@ -131,13 +134,15 @@ class Warehouse:
                 growth_tokens=0,
                 output_tokens=min(most, SCRIPTED_OUTPUT_TOKENS),
             )
-        every = settings.agent.interface.beliefs_every
+        interface = settings.agent.interface
+        every = interface.beliefs_every
+        reflective = sum(REFLECTIVE_TOKENS.get(each.kind, 0) for each in card_fields(interface))
         return Demand(
             requests=steps,
             side_requests=0 if every is None else (steps - 1) // every,
             prefix_tokens=LLM_PREFIX_TOKENS,
-            growth_tokens=LLM_GROWTH_TOKENS,
-            output_tokens=min(most, LLM_OUTPUT_TOKENS),
+            growth_tokens=LLM_GROWTH_TOKENS + min(most, reflective),
+            output_tokens=min(most, LLM_OUTPUT_TOKENS + reflective),
         )
 
     def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:
