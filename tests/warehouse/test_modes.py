@@ -24,7 +24,6 @@ from vendomini.workloads.warehouse.prompt import system_text
 from vendomini.workloads.warehouse.reading import FormatFailure, ReadCall, Reader
 from vendomini.workloads.warehouse.reply_schema import reply_schema
 from vendomini.workloads.warehouse.settings import WarehouseSettings
-from vendomini.workloads.warehouse.tools import offered
 
 MODES = (
     "required",
@@ -66,7 +65,7 @@ ARGS = {"supplier_id": "S1", "sku": "sku_0", "quantity": 5}
 
 def chosen(mode: str, format: str) -> WarehouseSettings:
     keys = {"agent.interface.prediction_mode": mode, "agent.interface.prediction_format": format}
-    return settings({"agent.kind": "llm", **keys})
+    return settings({"agent.kind": "llm", "agent.interface.recovery_tools": "all", **keys})
 
 
 def demanded(mode: str, format: str) -> set[str]:
@@ -93,7 +92,9 @@ def prompt_of(mode: str, format: str) -> str:
 
 
 def schema_of(mode: str, format: str) -> dict[str, Any]:
-    schema = reply_schema(offered(1), chosen(mode, format).agent.interface)
+    run = chosen(mode, format)
+    tools = Game(run, seed=0, replication=0).tools.offered
+    schema = reply_schema(tools, run.agent.interface)
     decoded: dict[str, Any] = msgspec.json.decode(schema)
     return decoded
 
