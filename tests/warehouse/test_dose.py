@@ -4,6 +4,7 @@ Means are over the resolved errors of a few replications, the same for every arm
 compared: worlds, demand and the shock uniform are shared, so little is left to chance.
 """
 
+import math
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from tests.warehouse.playing import Played, played, settings
-from vendomini.workloads.warehouse.cards import ERROR_TYPES, ErrorSummary
+from vendomini.workloads.warehouse.cards import ERROR_TYPES, ErrorSummary, Track
 from vendomini.workloads.warehouse.shocks import TYPES
 
 LEVELS = (0, 2, 4)  # level 1 is in test_shocks.py
@@ -197,3 +198,24 @@ def assert_over_resolved(summary: ErrorSummary, logged: list[float]) -> None:
         assert summary.max == pytest.approx(max(logged), abs=2e-6)
     else:
         assert (summary.mean, summary.sd, summary.max, summary.ewma_fast) == (None,) * 4
+
+
+@given(
+    logged=st.lists(st.floats(0, 1e12), max_size=40),
+    windows=st.sets(st.integers(1, 15), min_size=1, max_size=3),
+)
+def test_windows_are_over_the_last_resolved_errors_however_many_there_were(
+    logged: list[float], windows: set[int]
+) -> None:
+    sizes = tuple(sorted(windows))
+    track = Track(sizes[-1])
+    for error in logged:
+        track.predicted += 1
+        track.add(error)
+    for window in track.summary(sizes).windows:
+        last = logged[-window.size :]
+        if last:
+            assert window.mean == round(math.fsum(last) / len(last), 6)
+            assert window.max == round(max(last), 6)
+        else:
+            assert (window.mean, window.sd, window.max) == (None, None, None)

@@ -25,7 +25,9 @@ before the first and a = 0.3 (fast), 0.1 (medium), 0.01 (slow).
 """
 
 import math
+from array import array
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -106,7 +108,16 @@ class ErrorSummary:
 class Track:
     """The errors of one type, as they resolve."""
 
-    __slots__ = ("_fast", "_medium", "_recent", "_slow", "_stats", "averages", "predicted")
+    __slots__ = (
+        "_fast",
+        "_longest",
+        "_medium",
+        "_recent",
+        "_slow",
+        "_stats",
+        "averages",
+        "predicted",
+    )
 
     def __init__(self, longest_window: int) -> None:
         self.predicted = 0
@@ -114,11 +125,16 @@ class Track:
         self.averages: tuple[float, float, float] | None = None
         self._fast = self._medium = self._slow = 0.0
         self._stats = (0, 0.0, 0.0, 0.0)  # count, mean, sum of squared deviations, max
-        self._recent: deque[float] = deque(maxlen=longest_window)
+        self._longest = longest_window
+        self._recent = array("d")  # a ring: thousands of runs live at once, each with six
 
     def add(self, error: float) -> None:
         """Count an error, in Welford's way, so that memory does not grow with the run."""
         count, mean, squares, largest = self._stats
+        if count < self._longest:
+            self._recent.append(error)
+        else:
+            self._recent[count % self._longest] = error
         count += 1
         off = error - mean
         mean += off / count
@@ -131,12 +147,12 @@ class Track:
             round(self._medium, DECIMALS),
             round(self._slow, DECIMALS),
         )
-        self._recent.append(error)
 
     def summary(self, windows: tuple[int, ...]) -> ErrorSummary:
         count, mean, squares, largest = self._stats
         fast, medium, slow = self.averages or (None, None, None)
-        recent = list(self._recent)
+        oldest = count % self._longest if count > self._longest else 0
+        recent = self._recent[oldest:] + self._recent[:oldest]
         return ErrorSummary(
             predicted=self.predicted,
             resolved=count,
@@ -295,7 +311,7 @@ def relative(predicted: float, actual: float) -> float:
     return abs(predicted - actual) / max(abs(predicted), 1.0)
 
 
-def _window(size: int, errors: list[float]) -> WindowSummary:
+def _window(size: int, errors: Sequence[float]) -> WindowSummary:
     if not errors:
         return WindowSummary(size=size, mean=None, sd=None, max=None)
     mean = math.fsum(errors) / len(errors)
