@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from vendomini.workloads.warehouse.agent import Believed, Decision
 from vendomini.workloads.warehouse.card import Card
+from vendomini.workloads.warehouse.llm import MOST_RE_ASKS
 
 Call: TypeAlias = tuple[str, dict[str, Any]]
 Dress: TypeAlias = Callable[[str, dict[str, Any]], str]
@@ -18,7 +19,6 @@ Dress: TypeAlias = Callable[[str, dict[str, Any]], str]
 ORDERED = 10  # units
 ORDER_EVERY = 7  # steps
 BELIEVE_EVERY = 5  # steps
-SETTLED_STEPS = 6  # before an agent is stuck: no sign looks at fewer than five
 
 SUPPLIED = {"supplier_id": "S1", "sku": "sku_0", "quantity": ORDERED}
 
@@ -59,18 +59,20 @@ def worsening(step: int, steps: int) -> Decision:
     return Decision(tool=tool, arguments=arguments, card=card, believed=believed)
 
 
-def stuck(step: int) -> Decision:
-    """The same look for ever, after a few days of waiting."""
-    return Decision(tool="tool_wait" if step < SETTLED_STEPS else "tool_check_budget", arguments={})
+def stuck() -> Decision:
+    """The same look for ever, at what no day changes: a crash as early as one can be."""
+    return Decision(tool="tool_check_storage", arguments={})
 
 
 def said(step: int, attempt: int) -> str:
     """The reply to a step's request, the first of which is attempt 0: a call in some dress.
 
-    The dresses take turns, and each comes as a first reply and as an answer to a re-ask.
+    Each call is made on so many steps in a row that with two re-asks a step it comes in every
+    dress; the dress that it comes in first changes from call to call.
     """
-    tool, arguments = CALLS[step % len(CALLS)]
-    dress = DRESSES[(step + 5 * attempt) % len(DRESSES)]
+    block = step // STEPS_A_CALL
+    tool, arguments = CALLS[block % len(CALLS)]
+    dress = DRESSES[((1 + MOST_RE_ASKS) * step + attempt + block) % len(DRESSES)]
     return dress(tool, _numbered(arguments, step))
 
 
@@ -148,7 +150,6 @@ DRESSES: tuple[Dress, ...] = (
     _bare,
     _carded(MINIMAL),
     _carded({**STRUCTURED, **CONFIDENCE}),
-    lambda tool, arguments: f"I will call {tool} now.",
     _carded({**STRUCTURED, **UNCERTAINTY}),
     _carded({**STRUCTURED, **FULL}),
     _carded({**MINIMAL, **CONFIDENCE}),
@@ -158,3 +159,7 @@ DRESSES: tuple[Dress, ...] = (
     lambda tool, arguments: '{"storage": 12, "budget": 9500}',
     lambda tool, arguments: f"```python\n{_carded(STRUCTURED)(tool, arguments)}\n```",
 )
+
+STEPS_A_CALL = -(-len(DRESSES) // (1 + MOST_RE_ASKS))
+CONVERSATION_STEPS = STEPS_A_CALL * len(CALLS)
+"""Steps until every call was made in every dress that can be read."""

@@ -25,13 +25,12 @@ from vendomini.chat import ChatRequest, Choice, Message, Reply, Request
 from vendomini.phase import AgentKind, ModelSettings
 from vendomini.workloads.warehouse.agent import Decision, Seen
 from vendomini.workloads.warehouse.episode import AnyAgent, play
-from vendomini.workloads.warehouse.recorded import said, stuck, worsening
+from vendomini.workloads.warehouse.recorded import CONVERSATION_STEPS, said, stuck, worsening
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.workload import Trial
 
 STEPS = 240
-CONVERSATION_STEPS = 80
 LEAST_DOSE = 0.3
 MODEL = ModelSettings(context_length=1_000_000)  # no trial is long enough for a truncation
 
@@ -45,7 +44,7 @@ def trial(settings: WarehouseSettings, *, seed: int, replication: int) -> Trial:
     seen.played(as_set)
     loud = _amplified(_with(settings, kind=silent, steps=STEPS))
     seen.played(loud, agent=_Recorded(lambda step: worsening(step, STEPS)))
-    seen.played(as_set, agent=_Recorded(stuck), is_check=True)
+    seen.played(as_set, agent=_Recorded(lambda step: stuck()), is_check=True)
     if settings.agent.kind == "llm":
         talk = _amplified(_with(settings, kind="llm", steps=CONVERSATION_STEPS))
         seen.played(talk, is_check=True)
@@ -134,12 +133,12 @@ class _Seen:
             while True:
                 if len(steps) > step:
                     step, attempt = len(steps), 0
-                replies = []
                 for request in asked:
                     before = self._asked(request, before)
-                    replies.append(Reply(choices=(Choice(text=said(step, attempt)),)))
-                    attempt += 1
-                asked = episode.send(tuple(replies))
+                # A belief question beside the day's request gets the same words as an answer.
+                reply = Reply(choices=(Choice(text=said(step, attempt)),))
+                attempt += 1
+                asked = episode.send((reply,) * len(asked))
         except StopIteration as stop:
             self._take(steps, stop.value, world=self._checks if is_check else self._world)
 
