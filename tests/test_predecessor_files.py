@@ -250,6 +250,12 @@ def test_the_old_demo_says_what_it_said(load: Load) -> None:
     assert phase.seed == 42
 
 
+def test_a_model_that_was_a_mock_is_told_and_how_to_play_without_one(load: Load) -> None:
+    said = "line 12: `mock-demo-model` was no model but five replies in turn"
+    assert said in notes_of(load(DEMO))
+    assert "mock" not in notes_of(load("agent: {model: {name: mock-x}}"))
+
+
 def test_every_translation_is_a_note_with_its_file_and_line(load: Load) -> None:
     said = notes_of(load(OLDER_PHASE_3))
     assert (

@@ -157,13 +157,20 @@ class _Findings:
         self.models: dict[str, str] = {}
         self.model_places: list[str] = []
         self.left_out: list[str] = []
+        self.mocks: dict[str, str] = {}  # models that were none, and where they are named
 
     def add_renamed(self, part: str, key: str) -> None:
         self.renamed.setdefault((part, key.split(".")[0]), []).append(key)
 
-    def add_models(self, names: Mapping[str, str], key: str) -> None:
+    def todays_models(self, value: Any, key: str, is_folder: Callable[[str], bool]) -> Any:
+        """A model's name, or an axis of names, that was written at `key`."""
+        today, names = _todays_models(value, is_folder)
         self.models.update(names)
         self.model_places += [self.document.place(key)] if names else []
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and "mock" in name and "/" not in name:
+                self.mocks.setdefault(name, self.document.place(key))
+        return today
 
     def notes(self) -> Iterator[str]:
         for (part, name), keys in self.renamed.items():
@@ -181,6 +188,12 @@ class _Findings:
             why = "they never acted" if len(keys) > 1 else "it never acted"
             said = ", ".join(f"`{key}`" for key in keys)
             yield f"{self.document.place(keys[0])}: left out, since {why}: {said}"
+        if self.renamed:
+            for name, place in self.mocks.items():
+                yield (
+                    f"{place}: `{name}` was no model but five replies in turn; without a model "
+                    "a phase is played with `agent.kind=heuristic`"
+                )
 
 
 def _with_sections(
@@ -222,8 +235,8 @@ def _with_sections(
     for section in MODEL.split(".")[:-1]:
         inside = inside.get(section) if isinstance(inside, dict) else None
     if isinstance(inside, dict) and "name" in inside:
-        inside["name"], names = _todays_models(inside["name"], is_folder)
-        found.add_models(names, _as_written(MODEL, written))
+        written_as = written.get(MODEL, MODEL)
+        inside["name"] = found.todays_models(inside["name"], written_as, is_folder)
     return data
 
 
@@ -269,8 +282,7 @@ def _with_part(
         if today != key:
             found.add_renamed(part, key)
         if today == MODEL:
-            value, names = _todays_models(value, is_folder)
-            found.add_models(names, f"{part}.{key}")
+            value = found.todays_models(value, f"{part}.{key}", is_folder)
         if today in done and not _same(done[today], value):
             _refuse_two(written[today], done[today], key, value, lambda key: place(f"{part}.{key}"))
         done.setdefault(today, value)
@@ -292,10 +304,6 @@ def _todays_place(key: str, parts: Sequence[str]) -> str:
     """Where a value that was written at `key` is found now."""
     part, _, inner = key.partition(".")
     return f"{part}.{todays_key(inner)}" if part in parts and inner else todays_key(key)
-
-
-def _as_written(key: str, written: Mapping[str, str]) -> str:
-    return written.get(key, key)
 
 
 def _worded(names: Mapping[str, str]) -> str:
