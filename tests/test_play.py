@@ -42,12 +42,7 @@ from vendomini.workloads.warehouse.heuristic import Heuristic
 
 LIVE = "live: played here and now"
 FROM_LOG = "finished: shown from its log"
-LLM = {
-    "agent.kind": "llm",
-    "agent.model.context_length": 32000,
-    "agent.interface.memory_tools": "none",
-    "agent.interface.beliefs_every": None,
-}
+LLM = {"agent.kind": "llm", "agent.model.context_length": 32000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +159,15 @@ def test_what_a_model_was_told_and_said_is_shown(place: Path, play: Play) -> Non
     assert first[1]["content"] == "Day 0. Inbox: 1 message."
     for step in steps:
         assert step["saw"]["messages"][-1]["role"] == "user"
-        call = json.loads(step["said"][-1]["text"])
+        call = json.loads(step["said"][0]["text"])
         assert (call["tool"], call["args"]) == (step["action"]["tool"], step["action"]["args"])
+        assert [said["request"] for said in step["said"]] == ([0, 1] if step["belief"] else [0])
+    assert sum(step["belief"] is not None for step in steps) == 2
     text = play(place, "model").out
     assert text.count("You run a warehouse.") == 1
     assert "Day 3. Inbox:" in text
+    assert text.count("asked      (the same, then) Before you act today") == 2
+    assert text.count("believed   of the morning: storage") == 2
 
 
 def test_a_transcript_fits_a_piped_terminal_and_holds_no_control_characters(
@@ -516,4 +515,19 @@ def test_only_line_ends_of_a_text_are_obeyed() -> None:
     assert visible("a\nb\tc") == "a\nb    c"
     assert visible("\x1b[0m\x00\x7f\x85\u2028\ud800 ä 漢") == (
         "\\x1b[0m\\x00\\x7f\\x85\\u2028\\ud800 ä 漢"
+    )
+
+
+def test_a_conversation_that_was_cut_says_so_and_shows_what_it_begins_with(
+    tmp_path: Path, play: Play
+) -> None:
+    short = {**LLM, "agent.model.context_length": 1000, "agent.model.max_tokens_per_call": 200}
+    write_phase(tmp_path, "short", steps=40, **short)
+    done = play(tmp_path, "short.yaml")
+    assert done.code == 0, done.err
+    words = re.sub(r"\s+", " ", done.out)
+    assert re.search(
+        r"cut what is older has left the conversation: it begins with the next message "
+        r"saw Days 0 to \d+ have left this conversation\.",
+        words,
     )

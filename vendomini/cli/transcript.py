@@ -123,11 +123,12 @@ class Conversations:
 
 def exchange_lines(exchanges: Sequence[Exchange]) -> Iterator[Line]:
     """What was asked in a step and what came back, in order."""
+    shown: list[str] = []
     for number, exchange in enumerate(exchanges):
         if exchange.has_lost:
             yield Line(
                 label="cut",
-                text="the oldest of the conversation has left it; it begins with the next message",
+                text="what is older has left the conversation: it begins with the next message",
                 tone="dim",
             )
         for message in exchange.new:
@@ -137,7 +138,12 @@ def exchange_lines(exchanges: Sequence[Exchange]) -> Iterator[Line]:
                 yield Line(label="before", text=message.content, tone="dim", most=SHOWN_TEXT)
             else:
                 label = "asked" if number else "saw"
-                yield Line(label=label, text=message.content, most=SHOWN_TEXT)
+                text = message.content
+                known = max((each for each in shown if text.startswith(each)), key=len, default="")
+                if known:
+                    text = f"(the same, then) {text[len(known) :].lstrip()}"
+                shown.append(message.content)
+                yield Line(label=label, text=text, most=SHOWN_TEXT)
         if isinstance(exchange.request, ScoreRequest):
             for choice in exchange.reply.choices:
                 yield Line(label="score", text=f"{choice.score}: {choice.text}")
@@ -157,15 +163,22 @@ def system_line(exchanges: Sequence[Exchange]) -> Line | None:
 
 
 def exchanges_json(exchanges: Sequence[Exchange]) -> dict[str, Any]:
-    """The messages that were new, and what came back, for scripts."""
+    """The messages that were new, and what came back, for scripts; `request` counts the step's
+    requests from 0."""
     messages = [
-        {"role": message.role, "content": message.content}
-        for exchange in exchanges
+        {"request": number, "role": message.role, "content": message.content}
+        for number, exchange in enumerate(exchanges)
         for message in exchange.new
     ]
     said = [
-        {"text": choice.text, "reasoning": choice.reasoning, "finish_reason": choice.finish_reason}
-        for exchange in exchanges
+        {
+            "request": number,
+            "text": choice.text,
+            "reasoning": choice.reasoning,
+            "finish_reason": choice.finish_reason,
+            "score": choice.score,
+        }
+        for number, exchange in enumerate(exchanges)
         for choice in exchange.reply.choices
     ]
     return {"messages": messages, "said": said}
