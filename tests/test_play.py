@@ -199,6 +199,8 @@ def test_a_run_is_found_by_the_beginning_of_its_id(place: Path, play: Play) -> N
     listed = play(place, "rule.yaml", "--list").out.splitlines()
     assert [line.split()[0] for line in listed] == [run.id for run in runs]
     assert all(" finished " in line for line in listed)
+    as_json = play(place, "rule", "--list", "--json").out.splitlines()
+    assert [json.loads(line)["arm"] for line in as_json] == [dict(run.arm) for run in runs]
     third = runs[2].id
     shown = play(place, "rule", "--run", third[:6], "--steps", "0").out
     assert shown.startswith(f"run        {third} of rule\n")

@@ -207,7 +207,6 @@ def play(
             metavar="CONFIG",
             readable=False,
             help="A phase file, or an experiment: its folder, or its name below --root.",
-            autocompletion=_experiments,
         ),
     ],
     overrides: Overrides = None,

@@ -56,7 +56,7 @@ def play(request: PlayRequest) -> int:
     wanted = _range_of(request.steps)
     found = find_runs(request.config, request.overrides, root=request.root)
     if request.only_list:
-        list_runs(found)
+        list_runs(found, as_json=request.as_json)
         return 0
     run = chosen(found, request.run)
     workload = workload_named(run.workload)

@@ -1,6 +1,8 @@
 """Which run a command is about: by phase file or experiment, and by the beginning of its id."""
 
 import difflib
+import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_models
+from vendomini.cli.transcript import visible
 from vendomini.config import Phase, expand, load_phase
 from vendomini.errors import ConfigError, StoreError
 from vendomini.phase import Run
@@ -77,12 +80,17 @@ def chosen(found: Found, wanted: str | None) -> Run:
     )
 
 
-def list_runs(found: Found) -> None:
+def list_runs(found: Found, *, as_json: bool) -> None:
     """Each run's id, whether it is finished, and where in the grid it stands."""
     finished = found.experiment.finished() if found.experiment.exists() else set()
     for run in found.runs:
-        state = "finished" if run.id in finished else "-"
-        show.OUT.print(f"{run.id}  {state:<8}  {place_of(run)}", markup=False, soft_wrap=True)
+        if as_json:
+            known = {"run": run.id, "finished": run.id in finished, "in_grid": run.in_grid}
+            line = json.dumps({**known, "replication": run.replication, "arm": run.arm})
+        else:
+            state = "finished" if run.id in finished else "-"
+            line = f"{run.id}  {state:<8}  {place_of(run)}"
+        sys.stdout.write(visible(line) + "\n")
 
 
 def place_of(run: Run) -> str:
