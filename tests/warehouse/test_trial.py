@@ -113,6 +113,21 @@ def test_every_kind_of_shock_shows_however_rare_and_short_the_run(
     assert len({trial({**keys, key: value}).world for value in values}) == len(values)
 
 
+@pytest.mark.parametrize("mix", get_args(TypeMix))
+@pytest.mark.parametrize("observability", ["full", "hidden"])
+def test_magnitudes_show_where_there_is_hardly_money_or_room(mix: str, observability: str) -> None:
+    keys = {
+        "pe_induction.p_shock": 0.01,
+        "pe_induction.pe_type_mix": mix,
+        "pe_induction.observability": observability,
+        "simulation.initial_budget": 0.0,
+        "simulation.storage_capacity": 1,
+    }
+    values = get_args(Magnitude)
+    shown = {trial({**keys, "pe_induction.pe_mag": value}).world for value in values}
+    assert len(shown) == len(values)
+
+
 @pytest.mark.parametrize("key", ["pe_mag", "pe_type_mix", "observability"])
 def test_no_kind_of_shock_shows_where_none_is_drawn(key: str) -> None:
     one, other, _ = ACTS[f"pe_induction.{key}"]

@@ -321,15 +321,15 @@ def _explained(
 
 
 def _said(axis: TriedAxis) -> str:
-    contexts = "the one combination" if axis.tried == 1 else f"{axis.tried} combinations"
-    tried = f"tried in {contexts} of the other axes"
+    nothing = "neither the world, nor the prompt, nor the checks of a short trial"
+    if axis.tried > 1:
+        nothing += f", in {axis.tried} combinations of the other axes"
     if axis.left:
-        tried += f", {axis.left} were not tried"
-    nothing = "neither the world, nor the prompt, nor the checks"
+        nothing += f" ({axis.left} were not tried)"
     if len(axis.alike[0]) == len(axis.values):
-        return f"axis `{axis.axis}` does nothing: {_listed(axis.values)} change {nothing} ({tried})"
+        return f"axis `{axis.axis}` does nothing: {_listed(axis.values)} change {nothing}"
     same = " and ".join(_listed(values) for values in axis.alike)
-    return f"values of axis `{axis.axis}` are the same arm: {same} differ in {nothing} ({tried})"
+    return f"values of axis `{axis.axis}` are the same arm: {same} differ in {nothing}"
 
 
 def _listed(values: Sequence[Scalar]) -> str:

@@ -8,9 +8,10 @@
 | a recorded conversation through the real agent, for `llm` only | amplified | the prompt, what is read |
 | the first request, for `llm` only | the settings say | the prompt |
 
-*Amplified* means that what is rare or late in the run comes in its trial: a dose that is not 0
-is at least `LEAST_DOSE`, and no limit ends the trial early. So a magnitude is seen to act at
-p_shock 0.001 too. The `heuristic` agent stands for a scripted one.
+*Amplified* means that what is rare, late or scarce in the run comes in its trial: a dose that is
+not 0 is at least `LEAST_DOSE`, no limit ends the trial early, and there is money and room for
+every order. So a magnitude is seen to act at p_shock 0.001 too. The `heuristic` agent stands for
+a scripted one.
 
 What `agent.model` says is left out: it is compared, not tried.
 """  # noqa: E501  (a table row is one line)
@@ -32,11 +33,13 @@ from vendomini.workloads.workload import Trial
 
 STEPS = 240
 LEAST_DOSE = 0.3
+LEAST_BUDGET = 1_000_000.0
+LEAST_CAPACITY = 10_000
 MODEL = ModelSettings(context_length=1_000_000)  # no trial is long enough for a truncation
 
 
 def trial(settings: WarehouseSettings, *, seed: int, replication: int) -> Trial:
-    """Play it all; equal settings, equal digests. Raises as `play` does."""
+    """Play it all; equal settings, equal digests."""
     seen = _Seen(seed=seed, replication=replication)
     short = min(STEPS, settings.simulation.max_steps)
     silent: AgentKind = "random" if settings.agent.kind == "random" else "heuristic"
@@ -66,8 +69,14 @@ def _with(settings: WarehouseSettings, *, kind: AgentKind, steps: int) -> Wareho
 def _amplified(settings: WarehouseSettings) -> WarehouseSettings:
     induction = settings.pe_induction
     dose = max(induction.p_shock, LEAST_DOSE) if induction.p_shock else 0.0
+    simulation = replace(
+        settings.simulation,
+        initial_budget=max(settings.simulation.initial_budget, LEAST_BUDGET),
+        storage_capacity=max(settings.simulation.storage_capacity, LEAST_CAPACITY),
+    )
     return replace(
         settings,
+        simulation=simulation,
         pe_induction=replace(induction, p_shock=dose),
         demand=replace(settings.demand, max_failures=None),
         crash_detector=replace(settings.crash_detector, continue_after_crash=STEPS),

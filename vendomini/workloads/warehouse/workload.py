@@ -146,8 +146,7 @@ class Warehouse:
         )
 
     def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:
-        """See `trial.py`. Raises as `refuse_unplayable`."""
-        self.refuse_unplayable(settings)
+        """See `trial.py`."""
         return trial(settings, seed=seed, replication=replication)
 
     def play(
