@@ -131,7 +131,7 @@ def test_the_prompt_asks_for_the_fields_of_mode_and_format(mode: str, format: st
     assert may_be_left_out == set(lines) - demanded(mode, format)
     assert ("must always be there" in said) == (mode not in ("optional", "none"))
     assert ("this call; you may leave it out:" in said) == (mode == "optional")
-    assert ("prediction" in said) == (mode != "none")
+    assert ('"prediction"' in said) == (mode != "none")
 
 
 @pytest.mark.parametrize(("mode", "format"), COMBINATIONS)
