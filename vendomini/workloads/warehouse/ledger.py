@@ -14,7 +14,7 @@ from vendomini.workloads.warehouse.agent import Seen
 from vendomini.workloads.warehouse.arguments import loggable
 from vendomini.workloads.warehouse.memory import keys_listed
 
-LISTED = 12  # orders of a kind, the newest
+LISTED = (12, 6, 3, 1)  # orders of a kind and keys, the newest; the first number that fits
 LONGEST_CALL = 300  # characters of the last call
 
 Call: TypeAlias = tuple[str, Mapping[str, Any]]
@@ -32,9 +32,13 @@ class Coming:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """Learns the days that leave, oldest first, and tells what they came to."""
+    """Learns the days that leave, oldest first, and tells what they came to.
+
+    It tells it in at most `longest` characters, as far as shorter lists make that possible.
+    """
 
     expire_after_days: int
+    longest: int
     days: int = 0  # that have left, or the first one that has not
     ordered: int = 0
     cancelled: int = 0
@@ -61,6 +65,10 @@ class Ledger:
 
     def text(self) -> str:
         """A few lines for the beginning of the first message that is left."""
+        texts = (self._text(listed) for listed in LISTED)
+        return next((text for text in texts if len(text) <= self.longest), self._text(LISTED[-1]))
+
+    def _text(self, listed: int) -> str:
         last = self.days - 1
         span = "Day 0 has" if last == 0 else f"Days 0 to {last} have"
         counts = (
@@ -71,11 +79,11 @@ class Ledger:
         lines = [
             f"{span} left this conversation. What you were told on them:",
             f"- In all: {counts}.",
-            f"- Your orders not known to have arrived: {self._coming()}.",
-            f"- Open customer orders you know of: {self._customers()}.",
+            f"- Your orders not known to have arrived: {self._coming(listed)}.",
+            f"- Open customer orders you know of: {self._customers(listed)}.",
             f"- Budget: {self._budget()}.",
             f"- Storage: {self._storage()}.",
-            *self._notes(),
+            *self._notes(listed),
             f"- Your call of day {last}: {self._last_call()}",
         ]
         return "\n".join(lines)
@@ -157,15 +165,16 @@ class Ledger:
             case "quantity_notice" if "quantity" in message and message["order_id"] in self.coming:
                 self.coming[message["order_id"]].quantity = message["quantity"]
 
-    def _coming(self) -> str:
+    def _coming(self, listed: int) -> str:
         return _newest(
             [
                 f"{id} ({order.quantity} {order.sku} from {order.supplier}, eta day {order.eta})"
                 for id, order in self.coming.items()
-            ]
+            ],
+            listed,
         )
 
-    def _customers(self) -> str:
+    def _customers(self, listed: int) -> str:
         """Those that cannot have expired by the morning after the days that have left."""
         for id in [
             id
@@ -178,7 +187,8 @@ class Ledger:
                 f"{id} ({told['quantity']} {told['sku']} at {told['unit_sale_price']:g}, "
                 f"due day {told['due_day']})"
                 for id, told in self.customers.items()
-            ]
+            ],
+            listed,
         )
 
     def _budget(self) -> str:
@@ -193,14 +203,14 @@ class Ledger:
         here = ", ".join(f"{count} {sku}" for sku, count in units.items() if count)
         return f"{here or 'empty'} at the call of day {day}"
 
-    def _notes(self) -> list[str]:
+    def _notes(self, listed: int) -> list[str]:
         """A line on what the memory holds, so that it is looked at; none if it holds nothing."""
         held = []
         if self.lines:
             count = f"{self.lines} line{'' if self.lines == 1 else 's'}"
             held.append(f"scratchpad of {count}, last written on day {self.written}")
         if self.keys:
-            held.append(f"values {keys_listed(self.keys)}")
+            held.append(f"values {keys_listed(self.keys, listed)}")
         return [f"- Your notes: {'; '.join(held)}."] if held else []
 
     def _last_call(self) -> str:
@@ -211,7 +221,7 @@ class Ledger:
         return said if len(said) <= LONGEST_CALL else said[:LONGEST_CALL] + "..."
 
 
-def _newest(listed: list[str]) -> str:
-    if len(listed) <= LISTED:
-        return ", ".join(listed) or "none"
-    return ", ".join(listed[-LISTED:]) + f", and {len(listed) - LISTED} older ones"
+def _newest(names: list[str], listed: int) -> str:
+    if len(names) <= listed:
+        return ", ".join(names) or "none"
+    return ", ".join(names[-listed:]) + f", and {len(names) - listed} older ones"

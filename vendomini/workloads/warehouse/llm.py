@@ -22,7 +22,10 @@ from vendomini.chat import (
 from vendomini.errors import ConfigError
 from vendomini.workloads.warehouse.agent import Believed, Briefing, Decision, Seen
 from vendomini.workloads.warehouse.beliefs import is_asked, question_beside, read_belief
-from vendomini.workloads.warehouse.conversation import Conversation
+from vendomini.workloads.warehouse.conversation import (
+    FIRST_TOKENS_PER_CHARACTER,
+    Conversation,
+)
 from vendomini.workloads.warehouse.ledger import Ledger
 from vendomini.workloads.warehouse.prompt import morning_text, re_ask_text, system_text
 from vendomini.workloads.warehouse.reading import FormatFailure, Reader
@@ -35,6 +38,9 @@ KEPT_OF_UNREADABLE = 600  # characters
 CUT = " [...]"
 RESULT_CHARACTERS_PER_TOKEN = 0.75  # of the window, for one result: a fifth to a quarter of it
 LONGEST_RESULT = 20_000  # characters, however long the window
+# One part in so many of what a day may take beside the rules and its reply.
+RESULT_SHARE, LEDGER_SHARE = 2, 3
+LEAST_CHARACTERS = 200  # of a result; a window that has no room for them is refused when it is full
 
 
 class Llm:
@@ -66,12 +72,19 @@ class Llm:
             schema = reply_schema(briefing.tools, interface)
             self._reply_format = ReplyFormat(kind="schema", json_schema=schema)
         self._wants_reset = False  # by its last call
-        self._result_limit = min(LONGEST_RESULT, int(RESULT_CHARACTERS_PER_TOKEN * window))
+        system = system_text(briefing, interface)
+        room = int((window - agent.model.max_tokens_per_call) / FIRST_TOKENS_PER_CHARACTER)
+        room = max(room - len(system), RESULT_SHARE * LEAST_CHARACTERS)
+        self._result_limit = min(
+            LONGEST_RESULT, int(RESULT_CHARACTERS_PER_TOKEN * window), room // RESULT_SHARE
+        )
         self._conversation = Conversation(
-            system=Message(role="system", content=system_text(briefing, interface)),
+            system=Message(role="system", content=system),
             window=window,
             reply_tokens=agent.model.max_tokens_per_call,
-            ledger=Ledger(expire_after_days=briefing.expire_after_days),
+            ledger=Ledger(
+                expire_after_days=briefing.expire_after_days, longest=room // LEDGER_SHARE
+            ),
         )
 
     def ask(self, seen: Seen) -> Episode[Decision]:

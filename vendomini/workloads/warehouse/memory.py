@@ -136,9 +136,9 @@ class Memory:
         return key
 
 
-def keys_listed(keys: Iterable[str]) -> str:
-    """The keys for a message, the newest last: short, however many there are."""
+def keys_listed(keys: Iterable[str], named: int = KEYS_NAMED) -> str:
+    """The keys for a message, the newest `named` of them, the very newest last."""
     names = [shown(key) for key in keys]
-    if len(names) <= KEYS_NAMED:
+    if len(names) <= named:
         return ", ".join(names) or "none"
-    return f"{len(names) - KEYS_NAMED} older ones, " + ", ".join(names[-KEYS_NAMED:])
+    return f"{len(names) - named} older ones, " + ", ".join(names[-named:])

@@ -84,25 +84,27 @@ def re_ask_text(why: str) -> str:
 
 
 def shortened(result: Result, limit: int) -> tuple[str, int]:
-    """The result as JSON, and how many of the oldest entries of its list had to go.
+    """The result as JSON, and how many of the oldest entries of its lists had to go.
 
-    Only a list can be long (messages, shipped orders); the newest entries that fit stay.
+    Only a list can be long (messages, lines, orders); the newest entries that fit stay, and of
+    several lists an earlier one is cut before a later one.
     """
-    whole = _json(result)
-    lists = [key for key, value in result.items() if isinstance(value, list)]
-    if len(whole) <= limit or not lists:
-        return whole, 0
-    key = lists[0]
-    entries: list[Any] = result[key]
-    room = limit - len(_json({**result, key: []}))
-    kept = 0
-    for entry in reversed(entries):
-        room -= len(_json(entry)) + 1
-        if room < 0:
+    said, left_out = _json(result), 0
+    for key in [key for key, value in result.items() if isinstance(value, list)]:
+        if len(said) <= limit:
             break
-        kept += 1
-    left_out = len(entries) - kept
-    return _json({**result, key: entries[left_out:]}), left_out
+        entries: list[Any] = result[key]
+        room = limit - len(_json({**result, key: []}))
+        kept = 0
+        for entry in reversed(entries):
+            room -= len(_json(entry)) + 1
+            if room < 0:
+                break
+            kept += 1
+        left_out += len(entries) - kept
+        result = {**result, key: entries[len(entries) - kept :]}
+        said = _json(result)
+    return said, left_out
 
 
 def _json(value: object) -> str:

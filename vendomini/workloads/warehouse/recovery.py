@@ -117,8 +117,8 @@ class News:
                 del told[id]
 
     def coming(self) -> list[Expected]:
-        """The orders on their way, those expected first first."""
-        expected = [
+        """The orders on their way, in the order of placing."""
+        return [
             Expected(
                 order,
                 quantity=self._quantities.get(order.id, order.quantity),
@@ -126,14 +126,13 @@ class News:
             )
             for order in self._world.pending.values()
         ]
-        return sorted(expected, key=lambda coming: coming.eta)
 
 
 def facts(world: World, news: News) -> Result:
     """What the tools and the inbox have shown or would show now; unread messages only counted.
 
-    Money in currency units. Orders are those expected first, customer orders those due first; of
-    more than `LISTED` the rest is counted.
+    Money in currency units. Of orders the newest `LISTED` are told, the newest last, the others
+    counted.
     """
     orders = news.coming()
     customers = told_customers(world)
@@ -152,7 +151,7 @@ def facts(world: World, news: News) -> Result:
                 "quantity": coming.quantity,
                 "eta_day": coming.eta,
             }
-            for coming in orders[:LISTED]
+            for coming in orders[-LISTED:]
         ],
         "customer_orders": [
             {
@@ -163,7 +162,7 @@ def facts(world: World, news: News) -> Result:
                 "due_day": customer.due,
                 "day": customer.day,
             }
-            for customer in customers[:LISTED]
+            for customer in customers[-LISTED:]
         ],
     }
     if len(orders) > LISTED:
