@@ -8,7 +8,7 @@ Each day it does the first of these that applies:
    all of them while none is cheap enough), or order up to the base stock, as far as capacity
    and cash allow: at the cheapest one of those that deliver in time, else at the fastest, of
    those where a unit costs at most 85 % of what customers paid last;
-4. read the inbox, if there is any message;
+4. read the inbox, if there is any message and it did not do so the day before;
 5. check budget or storage, if not checked for ten days and nothing is unconfirmed;
 6. quote a supplier not quoted yet, or again one whose quote is thirty days old;
 7. wait.
@@ -109,7 +109,7 @@ class Heuristic:
         decision = self._ship() or self._supply()
         if decision is not None:
             return decision
-        if seen.inbox_count:
+        if seen.inbox_count and self._asked[0] != "tool_check_inbox":
             return self._call("tool_check_inbox", {})
         return self._check() or self._refresh() or self._call("tool_wait", {})
 
