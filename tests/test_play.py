@@ -246,6 +246,12 @@ def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path, play:
     assert done.code == 0
     assert LIVE in done.err
     assert "its attempt 1 failed: the engine is gone" in done.err
+    for log in experiment.path("logs").glob("*.steps.jsonl"):
+        log.unlink()
+    lost = play(tmp_path, "broken", "--run", experiment.runs()[1].id)
+    assert lost.code == 0
+    assert "its step log is lost" in lost.err
+    assert "day 2\n" in lost.out
 
 
 def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(
@@ -268,6 +274,10 @@ def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(
     (replies,) = experiment.path("logs").glob("*.replies.jsonl")
     replies.write_bytes(b"")
     assert play(tmp_path, "edited", "--json").code == 1
+    log.write_text("".join(lines[:3]) + "}\n")
+    damaged = play(tmp_path, "edited")
+    assert damaged.code == 2
+    assert "is damaged" in damaged.err
 
 
 HOSTILE = (
@@ -310,6 +320,7 @@ def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path, p
     [
         (["nothing"], "`nothing` is neither a phase file nor an experiment"),
         (["rul"], "did you mean `rule`?"),
+        (["x" * 300], "File name too long"),
         (["nothing.yaml"], "nothing.yaml"),
         (["rule", "--run", "zzzz"], "--run: no run's id begins with `zzzz`"),
         (["rule", "--run", "zzzz"], "--list shows all 4"),

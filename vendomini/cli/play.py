@@ -237,9 +237,16 @@ def _play_log(
     view: View,
 ) -> int:
     served = result.served
-    steps = _logged_steps(experiment, run.id, served.incarnation)
-    index = ReplyIndex(experiment, is_wanted=lambda id: id == run.id)
-    logged = index.longest(run.id, [(served.attempt, served.incarnation)])
+    try:
+        steps = _logged_steps(experiment, run.id, served.incarnation)
+        index = ReplyIndex(experiment, is_wanted=lambda id: id == run.id)
+        logged = index.longest(run.id, [(served.attempt, served.incarnation)])
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(
+            f"a log of worker {served.incarnation} in `{experiment.path('logs')}` is damaged: "
+            f"{error}",
+            hint="restore it, or give --live to play the run here and now",
+        ) from error
     shown = 0
 
     def take(line: bytes, exchanges: list[Exchange]) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def find_runs(config: Path, overrides: Sequence[str], *, root: Path) -> Found:
 
     Raises `ConfigError` or `StoreError` if there is no such thing.
     """
-    if config.is_file() or config.suffix in (".yaml", ".yml"):
+    if os.path.isfile(config) or config.suffix in (".yaml", ".yml"):
         return _in_phase(config, overrides, lambda name: Experiment(root / name))
     places = [Experiment(place) for place in dict.fromkeys((config, root / config))]
     for experiment in places:
