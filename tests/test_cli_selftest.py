@@ -274,11 +274,17 @@ def test_an_edit_of_the_workload_tries_anew(
 # -- the phases that are shipped --------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phases that differ in their models alone have their axes tried once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("file", PHASES, ids=lambda path: path.stem)
 def test_every_axis_of_a_shipped_phase_acts(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, common_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(common_cache))
     phase = load_phase(file, workload_named=workload_named)
     checked = check_axes(expand(phase), workload_named("warehouse"))
     refuse_idle(checked.test)
