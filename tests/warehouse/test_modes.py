@@ -193,15 +193,10 @@ WORDS = " ".join(["word"] * 100)
         ("confidence", True, "a number from 0 to 1"),
         ("confidence", "high", "a number from 0 to 1"),
         ("confidence", float("nan"), "no valid JSON"),
-        ("uncertain_about", "", "a text"),
-        ("uncertain_about", " \n", "a text"),
         ("uncertain_about", "<text>", "a text"),
         ("uncertain_about", 3, "a text"),
-        ("based_on", "", "a text"),
         ("based_on", ["a quote"], "a text"),
-        ("reasoning", "", "a text"),
         ("reasoning", f"{WORDS} more", "at most 100 words, not 101"),
-        ("alternatives_considered", [], "a list of 1 to 5 texts, not of 0"),
         ("alternatives_considered", ["wait"] * 6, "a list of 1 to 5 texts, not of 6"),
         ("alternatives_considered", ["wait", ""], "a list of 1 to 5 texts"),
         ("alternatives_considered", ["wait", 3], "a list of 1 to 5 texts"),
@@ -216,6 +211,38 @@ def test_a_wrong_value_is_a_format_failure_that_says_why(
     assert isinstance(failure, FormatFailure)
     assert why in failure.why
     assert name in failure.why or value != value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("uncertain_about", "", "a text"),
+        ("uncertain_about", " \n", "a text"),
+        ("based_on", "", "a text"),
+        ("reasoning", " ", "a text"),
+        ("alternatives_considered", [], "a list of 1 to 5 texts, not of 0"),
+    ],
+)
+def test_an_empty_text_is_a_format_failure_where_it_must_be_filled_and_nothing_elsewhere(
+    name: str, value: object, why: str
+) -> None:
+    empty = {**asked("required+full", "rich"), name: value}
+    failure = read("required+full", "rich", empty)
+    assert isinstance(failure, FormatFailure)
+    assert f'"{name}" must be {why}' in failure.why
+    for mode in ("required", "optional"):
+        called = read(mode, "rich", empty)
+        assert isinstance(called, ReadCall)
+        assert called.card is not None
+        assert called.card.confidence == REFLECTIVE["confidence"]
+        assert getattr(called.card.reflection, name) is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_card_that_is_null_is_no_card(mode: str) -> None:
+    said = json.dumps({"tool": "tool_wait", "args": {}, "prediction": None})
+    reader = Reader(chosen(mode, "structured").agent.interface)
+    assert isinstance(reader.read(said), ReadCall) == (mode == "optional")
 
 
 @pytest.mark.parametrize(

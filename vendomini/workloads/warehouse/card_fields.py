@@ -18,10 +18,10 @@ MOST_ALTERNATIVES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardField:
-    """One field of a card; one that need not be filled may be left out, or null.
+    """One field of a card; one that need not be filled may be left out, null or empty.
 
     `share` is a number from 0 to 1, `texts` a list of 1 to `MOST_ALTERNATIVES` texts, `reasoning`
-    a text of at most `MOST_WORDS` words. A text that is there is never empty.
+    a text of at most `MOST_WORDS` words.
     """
 
     name: str

@@ -103,7 +103,7 @@ class Reader:
             if isinstance(part, str) and PLACEHOLDER.fullmatch(part):
                 raise _Unreadable(f"{shown(part)} is a placeholder: put what you mean in its place")
         card = None
-        if "prediction" in said:
+        if said.get("prediction") is not None:
             card = self._card(said["prediction"], tool)
         elif self._card_is_demanded:
             raise _Unreadable('"prediction" is missing')
@@ -120,7 +120,7 @@ class Reader:
         values: dict[str, Any] = {}
         for name, field in self._fields.items():
             value = said.get(name)
-            if value is None and not field.is_demanded_of(tool):
+            if _says_nothing(field, value) and not field.is_demanded_of(tool):
                 continue
             if name not in said:
                 raise _Unreadable(f'"{name}" is missing from the prediction')
@@ -145,6 +145,12 @@ def _card_of(values: dict[str, Any]) -> Card:
 def _storable(text: str) -> str:
     """The text, unless it holds half characters that no log can hold."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _says_nothing(field: CardField, value: object) -> bool:
+    if isinstance(value, str) and field.kind in ("text", "reasoning"):
+        return not value.strip()
+    return value is None or (field.kind == "texts" and value == [])
 
 
 def _misfit(field: CardField, value: object) -> str | None:
