@@ -115,7 +115,8 @@ class Catalogue:
         base = self._base[self.supplier_number[supplier]][self.sku_number[sku]]
         if not self.drifts:
             return base
-        self._drift_to(day)
+        if day > self._level_day:
+            self._drift_to(day)
         return int(base * self._level[self.supplier_number[supplier]] + 0.5)
 
     def cheapest(self, sku: str, day: int) -> int:
@@ -160,12 +161,13 @@ class Catalogue:
         return orders
 
     def _drift_to(self, day: int) -> None:
+        """Move all levels on to a later day."""
         low, high = DRIFT_BOUNDS
         for today in range(self._level_day + 1, day + 1):
             for i, level in enumerate(self._level):
                 step = DRIFT_A_DAY * (2 * self._drift.uniform(today, i) - 1)
                 self._level[i] = min(high, max(low, level * (1 + step)))
-        self._level_day = max(self._level_day, day)
+        self._level_day = day
 
 
 def _binomial(trials: int, chance: float) -> tuple[float, ...]:

@@ -139,16 +139,18 @@ class Heuristic:
         if self._day < self._orders_from:
             return None
         books = self._books
-        backlog: dict[str, int] = {}
+        waiting: dict[str, list[Wanted]] = {}
         for wanted in books.wanted.values():
-            backlog[wanted.sku] = backlog.get(wanted.sku, 0) + wanted.quantity
+            waiting.setdefault(wanted.sku, []).append(wanted)
         lacking: list[tuple[int, int, str]] = []
         cash = books.cash - books.committed() - int(RESERVE * self._briefing.budget)
         rich = cash >= RICH_SHARE * self._briefing.budget
         for place, (sku, units) in enumerate(books.stock.items()):
             if sku not in books.sale_prices:
                 continue
-            position = units + books.on_the_way[sku] - backlog.get(sku, 0)
+            position = units + books.on_the_way[sku]
+            if sku in waiting:
+                position -= sum(wanted.quantity for wanted in waiting[sku])
             if 2 * position <= (self._bases[sku] if rich else self._base):
                 lacking.append((position, place, sku))
         if not lacking:
@@ -169,8 +171,8 @@ class Heuristic:
             base = self._bases[sku] if rich else self._base
             gone = sum(
                 wanted.quantity
-                for wanted in books.wanted.values()
-                if wanted.sku == sku and wanted.last_day < self._day + lead_days + SHELF_DAYS
+                for wanted in waiting.get(sku, ())
+                if wanted.last_day < self._day + lead_days + SHELF_DAYS
             )
             affordable = cash // price if cash > 0 else 0
             quantity = min(base - position - gone, free, affordable)
