@@ -1,6 +1,7 @@
 """The heuristic lasts, the random one plays, the scripted one does what replies say."""
 
 import hashlib
+import itertools
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from tests.warehouse.playing import played, settings
 from vendomini.chat import ChatRequest
 from vendomini.workloads.warehouse.settings import PredictionMode
 from vendomini.workloads.warehouse.tools import TOOLS
+
+LEAST_FULFILLED = (0.88, 0.72, 0.58, 0.5, 0.45)  # by level, in 600 days of high pressure
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -34,7 +37,7 @@ def test_the_heuristic_reaches_max_steps_without_shocks(level: int, pressure: st
     assert run.outcome.measures.net_worth > 9000
     fulfilled = run.outcome.measures.fulfilled
     assert fulfilled is not None
-    assert fulfilled > 0.35
+    assert fulfilled > LEAST_FULFILLED[level]
 
 
 @pytest.mark.parametrize("level", [1, 4])
@@ -68,6 +71,36 @@ def test_the_heuristic_plays_with_little_money() -> None:
     run = played(settings(keys))
     assert run.outcome.end == "max_steps"
     assert run.outcome.measures.orders_shipped > 0
+
+
+@pytest.mark.parametrize("level", [0, 4])
+def test_the_heuristic_shows_no_sign_though_it_has_no_money_to_order_with(level: int) -> None:
+    keys = {
+        "simulation.initial_budget": 0.0,
+        "simulation.complexity_level": level,
+        "simulation.max_steps": 500,
+        "pe_induction.p_shock": 1.0,
+        "crash_detector.threshold": "strict",
+    }
+    run = played(settings(keys))
+    assert run.outcome.measures.orders_placed == 0
+    assert run.outcome.signs == ()
+
+
+def test_the_heuristic_never_reads_its_inbox_two_days_running() -> None:
+    keys = {"simulation.max_steps": 600, "pe_induction.p_shock": 1.0}
+    run = played(settings({**keys, "simulation.complexity_level": 4}))
+    tools = [step.action.tool for step in run.steps if step.action]
+    assert "tool_check_inbox" in tools
+    assert ("tool_check_inbox",) * 2 not in set(itertools.pairwise(tools))
+
+
+def test_the_heuristic_foretells_drifting_prices_from_any_of_a_suppliers() -> None:
+    """Each SKU's own last price would be off by .07 in the mean."""
+    keys = {"pe_induction.p_shock": 0.0, "simulation.max_steps": 2000}
+    cost = played(settings({**keys, "simulation.complexity_level": 4})).outcome.pe["cost"]
+    assert cost.mean is not None
+    assert 0 < cost.mean < 0.06
 
 
 @pytest.mark.parametrize("kind", ["heuristic", "random"])
