@@ -128,6 +128,19 @@ def test_magnitudes_show_where_there_is_hardly_money_or_room(mix: str, observabi
     assert len(shown) == len(values)
 
 
+@pytest.mark.parametrize(
+    "rare", [{"demand.orders_per_day": 0.001}, {"demand.p_customer_order": 0.0001}]
+)
+@pytest.mark.parametrize("key", ["demand.sale_markup", "demand.due_days"])
+def test_what_customers_offer_shows_however_rarely_one_comes(
+    key: str, rare: dict[str, float]
+) -> None:
+    one, other, _ = ACTS[key]
+    assert trial({**rare, key: one}).world != trial({**rare, key: other}).world
+    never = dict.fromkeys(rare, 0.0)
+    assert trial({**never, key: one}).world == trial({**never, key: other}).world
+
+
 @pytest.mark.parametrize("key", ["pe_mag", "pe_type_mix", "observability"])
 def test_no_kind_of_shock_shows_where_none_is_drawn(key: str) -> None:
     one, other, _ = ACTS[f"pe_induction.{key}"]

@@ -4,14 +4,14 @@
 |---|---|---|
 | the heuristic (or the random) agent | the settings say | the world, its errors |
 | a recorded breakdown | amplified | the world, its errors, signs |
-| a recorded agent that is stuck | the settings say | how a run ends |
+| a recorded agent that is stuck | the settings say, but for `max_failures` | how a crashed run ends |
 | a recorded conversation through the real agent, for `llm` only | amplified | the prompt, what is read |
 | the first request, for `llm` only | the settings say | the prompt |
 
 *Amplified* means that what is rare, late or scarce in the run comes in its trial: a dose that is
-not 0 is at least `LEAST_DOSE`, no limit ends the trial early, and there is money and room for
-every order. So a magnitude is seen to act at p_shock 0.001 too. The `heuristic` agent stands for
-a scripted one.
+not 0 is at least `LEAST_DOSE`, customers who come at all come often, no limit ends the trial
+early, and there is money and room for every order. So a magnitude is seen to act at p_shock 0.001
+too. The `heuristic` agent stands for a scripted one.
 
 What `agent.model` says is left out: it is compared, not tried.
 """  # noqa: E501  (a table row is one line)
@@ -28,13 +28,15 @@ from vendomini.workloads.warehouse.agent import Decision, Seen
 from vendomini.workloads.warehouse.episode import AnyAgent, play
 from vendomini.workloads.warehouse.recorded import CONVERSATION_STEPS, said, stuck, worsening
 from vendomini.workloads.warehouse.records import Outcome, Step
-from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.settings import DemandSettings, WarehouseSettings
 from vendomini.workloads.workload import Trial
 
 STEPS = 240
 LEAST_DOSE = 0.3
 LEAST_BUDGET = 1_000_000.0
 LEAST_CAPACITY = 10_000
+LEAST_DEMAND = 0.3  # customer orders a day
+LEAST_CHANCE = 0.06  # the same, by SKU in the smallest world
 MODEL = ModelSettings(context_length=1_000_000)  # no trial is long enough for a truncation
 
 
@@ -47,7 +49,8 @@ def trial(settings: WarehouseSettings, *, seed: int, replication: int) -> Trial:
     seen.played(as_set)
     loud = _amplified(_with(settings, kind=silent, steps=STEPS))
     seen.played(loud, agent=_Recorded(lambda step: worsening(step, STEPS)))
-    seen.played(as_set, agent=_Recorded(lambda step: stuck()), is_check=True)
+    lenient = replace(as_set, demand=replace(as_set.demand, max_failures=None))
+    seen.played(lenient, agent=_Recorded(lambda step: stuck()), is_check=True)
     if settings.agent.kind == "llm":
         talk = _amplified(_with(settings, kind="llm", steps=CONVERSATION_STEPS))
         seen.played(talk, is_check=True)
@@ -78,8 +81,18 @@ def _amplified(settings: WarehouseSettings) -> WarehouseSettings:
         settings,
         simulation=simulation,
         pe_induction=replace(induction, p_shock=dose),
-        demand=replace(settings.demand, max_failures=None),
+        demand=_frequent(settings.demand),
         crash_detector=replace(settings.crash_detector, continue_after_crash=STEPS),
+    )
+
+
+def _frequent(demand: DemandSettings) -> DemandSettings:
+    rate, chance = demand.orders_per_day, demand.p_customer_order
+    return replace(
+        demand,
+        orders_per_day=max(rate, LEAST_DEMAND) if rate else rate,
+        p_customer_order=max(chance, LEAST_CHANCE) if chance else chance,
+        max_failures=None,
     )
 
 
