@@ -27,8 +27,8 @@ FIRST_CHARACTER = r"[!#-;=-\[\]-~]"  # no blank, and not `<`: no text is a place
 LONGEST_ID = 32  # characters of a text argument that has no longest length of its own
 LONGEST_TEXT = 400  # characters of one that has
 LONGEST_SAID = 80  # characters of a card's short text
-# Characters that cannot be more than MOST_WORDS words. Each costs an engine about 25 ms, once,
-# when it makes the grammar for a vocabulary of 128,000 tokens.
+# Characters that cannot be more than MOST_WORDS words. Each character of the longest text of a
+# kind costs an engine some 30 ms of a core, once, to make the grammar for 128,000 tokens.
 LONGEST_REASONING = 2 * MOST_WORDS - 1
 REPEATED_AT_MOST = 100  # xgrammar 0.2 fails at a repetition of more than 128
 MOST_ITEMS = 16
