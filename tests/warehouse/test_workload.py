@@ -149,3 +149,17 @@ def test_the_scripted_demand_covers_its_requests() -> None:
     assert demand is not None
     run = played(chosen)
     assert len(run.requests) == demand.requests
+
+
+def test_a_plan_says_when_conversations_hold_only_a_few_days() -> None:
+    def noted(**model: Any) -> tuple[str, ...]:
+        keys = {f"agent.model.{name}": value for name, value in model.items()}
+        return WAREHOUSE.notes(settings({"agent.kind": "llm", **keys}))
+
+    (note,) = noted(context_length=4096, max_tokens_per_call=2000)
+    assert "about 7 days" in note
+    assert "`agent.model.max_tokens_per_call` `2000`" in note
+    assert "about 18 days" in noted(context_length=4096, max_tokens_per_call=512)[0]
+    assert noted(context_length=8192, max_tokens_per_call=2000) == ()
+    assert noted(context_length="auto") == ()
+    assert WAREHOUSE.notes(settings({"agent.model.context_length": 4096})) == ()

@@ -30,6 +30,7 @@ REFLECTIVE_TOKENS: Mapping[FieldKind, int] = {"share": 6, "text": 10, "texts": 2
 SCRIPTED_PREFIX_TOKENS = 150
 SCRIPTED_OUTPUT_TOKENS = 64
 
+FEW_DAYS = 20  # as many as a window of the crash detector has by default
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
 OF_CARDS = ("agent.interface.prediction_format", "measurement.pe_windows")
 OF_TOOLS = ("agent.interface.memory_tools", "agent.interface.recovery_tools")
@@ -116,8 +117,21 @@ class Warehouse:
         return reasons
 
     def notes(self, settings: WarehouseSettings) -> tuple[str, ...]:
-        """What a reader of a plan should know of settings that are no axis and do not act."""
-        return ()
+        """What a reader of a plan should know: that conversations hold only a few days."""
+        demand, model = self.demand(settings), settings.agent.model
+        window = model.context_length
+        if settings.agent.kind != "llm" or demand is None or not isinstance(window, int):
+            return ()
+        room = window - model.max_tokens_per_call - demand.prefix_tokens
+        days = max(0, room // demand.growth_tokens)
+        if days >= min(FEW_DAYS, settings.simulation.max_steps):
+            return ()
+        return (
+            f"a conversation holds about {days} days: `agent.model.context_length` `{window}` "
+            f"less `agent.model.max_tokens_per_call` `{model.max_tokens_per_call}` and about "
+            f"{demand.prefix_tokens} tokens of rules; of older days a ledger of facts stays. A "
+            "smaller `agent.model.max_tokens_per_call` leaves more",
+        )
 
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
