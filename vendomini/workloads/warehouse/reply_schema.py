@@ -25,7 +25,7 @@ from vendomini.workloads.warehouse.tools import Tool
 CHARACTER = r"[ !#-\[\]-~]"
 FIRST_CHARACTER = r"[!#-;=-\[\]-~]"  # no blank, and not `<`: no text is a placeholder
 LONGEST_ID = 32  # characters of a text argument that has no longest length of its own
-LONGEST_TEXT = 400  # characters of one that has
+LONGEST_TEXT = 200  # characters of one that has
 LONGEST_SAID = 80  # characters of a card's short text
 # Characters that cannot be more than MOST_WORDS words. Each character of the longest text of a
 # kind costs an engine some 30 ms of a core, once, to make the grammar for 128,000 tokens.
