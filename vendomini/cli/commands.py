@@ -2,8 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import typer
 
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models, window_note
+from vendomini.cli.runs import of_file
 from vendomini.cli.selftest import Checked, axes_as_json, check_axes, show_axes
 from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
@@ -87,7 +87,7 @@ def prepare(request: Request) -> Prepared:
         profile = load_profile(request.profile)
     elif request.cluster:
         profile = default_profile()
-    with _of_file(request.config):
+    with of_file(request.config):
         models = look_at_models(phase, is_here=profile is None)
     every = expand(phase, window=models.window)
     runs = every if request.limit is None else every[: request.limit]
@@ -98,7 +98,7 @@ def prepare(request: Request) -> Prepared:
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
     experiment = Experiment(request.root / phase.experiment.name)
     notes += window_note(experiment, every, models)
-    with _of_file(request.config):
+    with of_file(request.config):
         facts = look_at_engines(
             phase,
             models,
@@ -240,19 +240,10 @@ def _checked(request: Request, prepared: Prepared) -> tuple[Prepared, Checked]:
     """With the axes tried, and noted in the plan those that do nothing; raises `ConfigError` for
     one where that is an error."""
     checked = check_axes(prepared.every_run, prepared.workload)
-    with _of_file(request.config):
+    with of_file(request.config):
         refuse_idle(checked.test)
     notes = (*prepared.plan.notes, *idle_notes(checked.test))
     return replace(prepared, plan=replace(prepared.plan, notes=notes)), checked
-
-
-@contextmanager
-def _of_file(config: Path) -> Iterator[None]:
-    """Errors inside say which phase file they are about."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{config}: {error}", hint=error.hint) from None
 
 
 def _play_in_turn(
