@@ -15,7 +15,7 @@ from vendomini.engines.launch import engine_for
 ROOT = Path(__file__).parent.parent.parent
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 KV_CACHE_BYTES = 1 << 26
-MAX_MODEL_LEN = 1024
+MAX_MODEL_LEN = 2048
 
 T = TypeVar("T")
 

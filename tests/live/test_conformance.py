@@ -21,6 +21,12 @@ from vendomini.chat import (
     ScoreRequest,
     missing_feature,
 )
+from vendomini.workloads.warehouse.memory import memory_tools
+from vendomini.workloads.warehouse.reading import FormatFailure, Reader
+from vendomini.workloads.warehouse.recovery import recovery_tools
+from vendomini.workloads.warehouse.reply_schema import reply_schema
+from vendomini.workloads.warehouse.settings import InterfaceSettings
+from vendomini.workloads.warehouse.tools import offered
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 DRAWN = Sampling(temperature=1.0, max_tokens=12)
@@ -126,6 +132,28 @@ def test_a_schema_reply_fits_its_schema(live: Live, make: Any) -> None:
         assert said["tool"] in ("tool_wait", "tool_order")
         assert 0 <= said["quantity"] <= 99
         assert len(said["note"]) <= 8
+
+
+def test_constrained_replies_of_the_warehouse_s_fullest_interface_can_be_read(live: Live) -> None:
+    """The largest grammar there is, and whatever a model draws from it is no format failure."""
+    interface = InterfaceSettings(
+        prediction_mode="required+full",
+        prediction_format="rich",
+        memory_tools="full",
+        recovery_tools="all",
+    )
+    tools = offered(4) + memory_tools(interface) + recovery_tools(interface)
+    schema = ReplyFormat(kind="schema", json_schema=reply_schema(tools, interface))
+    # A random model ends hardly any text by itself: a reply has more than a thousand tokens.
+    sampling = replace(DRAWN, max_tokens=MAX_MODEL_LEN - 100, n=4)
+    reply = live.ask(chat("Go on.", sampling=sampling, reply_format=schema))
+    for choice in reply.choices:
+        assert choice.finish_reason == "stop"
+        said = Reader(interface).read(choice.text)
+        assert not isinstance(said, FormatFailure), said
+        assert said.card is not None
+        assert said.card.reflection is not None
+        assert said.card.reflection.reasoning
 
 
 def test_a_text_reply_is_not_held_to_anything(live: Live) -> None:
