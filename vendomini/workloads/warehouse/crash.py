@@ -1,7 +1,9 @@
 """Signs of a breakdown, their onsets, and how severe the first one was.
 
 Primary signs, which every arm can show, are here; secondary ones are in `secondary.py`. The
-first primary one is the run's crash. Signs are looked for after each step, over the last `window_size` steps with it. Steps whose
+first primary one is the run's crash.
+
+Signs are looked for after each step, over the last `window_size` steps with it. Steps whose
 reply could not be read are not behaviour: they are left out of the window altogether. No
 sign fires before the fifth step of a window.
 
