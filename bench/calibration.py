@@ -9,9 +9,9 @@ the longest horizon and past any crash; one detector for each threshold watches 
 is sound because the agent sees neither the detector nor `max_steps`; every fortieth run is
 played again with both as a phase file would set them, and must come to the same.
 
-The policy and the thresholds were set with seed 1000, and the figures to quote are those of
-another seed. Exit code 1 if a threshold crashes more than 1 % of the runs of a level, or a run
-without shocks ends early.
+The policy and the thresholds were set with seeds 1000 and 2000, and the figures to quote are
+those of another one. Exit code 1 if a threshold crashes more than 1 % of the runs of a level,
+or a run without shocks ends early.
 """
 
 import argparse
@@ -54,7 +54,7 @@ MAGNITUDES: tuple[Magnitude, ...] = get_args(Magnitude)
 OBSERVABILITIES: tuple[Observability, ...] = get_args(Observability)
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 
-SEED_OF_CALIBRATING, SEED_OF_CONFIRMING = 1000, 2000
+SEEDS_OF_CALIBRATING, SEED_OF_CONFIRMING = (1000, 2000), 3000
 GOAL = 0.01  # crashed, of the runs of a level
 PLAYED_AGAIN = 40  # every so many runs
 CERTAINTY = 0.95  # of the upper bound of a share
@@ -342,7 +342,7 @@ def main() -> None:
         "runs": len(jobs),
         "steps": chosen.steps,
         "seed": chosen.seed,
-        "seed of calibrating": SEED_OF_CALIBRATING,
+        "seeds of calibrating": SEEDS_OF_CALIBRATING,
         "pressure": chosen.pressure,
         "doses": DOSES,
         "goal": GOAL,

@@ -87,6 +87,24 @@ def test_the_heuristic_shows_no_sign_though_it_has_no_money_to_order_with(level:
     assert run.outcome.signs == ()
 
 
+@pytest.mark.parametrize("level", [1, 4])
+@pytest.mark.parametrize("observability", ["delayed", "hidden"])
+def test_the_heuristic_ships_only_what_is_there_whatever_comes_late(
+    level: int, observability: str
+) -> None:
+    keys = {
+        "simulation.complexity_level": level,
+        "simulation.max_steps": 2500,
+        "pe_induction.p_shock": 0.7,
+        "pe_induction.pe_mag": "high",
+        "pe_induction.pe_type_mix": "uniform",
+        "pe_induction.observability": observability,
+    }
+    outcome = played(settings(keys), seed=2000, replication=140).outcome
+    assert outcome.measures.orders_shipped > 100
+    assert outcome.measures.calls_failed == 0
+
+
 def test_the_heuristic_never_reads_its_inbox_two_days_running() -> None:
     keys = {"simulation.max_steps": 600, "pe_induction.p_shock": 1.0}
     run = played(settings({**keys, "simulation.complexity_level": 4}))

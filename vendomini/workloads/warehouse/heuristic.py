@@ -9,7 +9,7 @@ Each day it does the first of these that applies:
    and cash allow: at the cheapest one of those that deliver in time, else at the fastest, of
    those where a unit costs at most 85 % of what customers paid last;
 4. read the inbox, if there is any message and it did not do so the day before;
-5. check budget or storage, if not checked for ten days and nothing is unconfirmed;
+5. check budget or storage, if not checked for ten days and nothing is unconfirmed or unread;
 6. quote a supplier not quoted yet, or again one whose quote is thirty days old;
 7. wait.
 
@@ -111,7 +111,9 @@ class Heuristic:
             return decision
         if seen.inbox_count and self._asked[0] != "tool_check_inbox":
             return self._call("tool_check_inbox", {})
-        return self._check() or self._refresh() or self._call("tool_wait", {})
+        # With messages unread, a check would count a delivery that they tell of once more.
+        check = None if seen.inbox_count else self._check()
+        return check or self._refresh() or self._call("tool_wait", {})
 
     def _ship(self) -> Decision | None:
         books = self._books
