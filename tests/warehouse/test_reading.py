@@ -42,6 +42,14 @@ def without(text: str, *path: str) -> str:
         f"I shall wait {{for now}}.\n```json\n{WAIT}\n```\nThat is all.",
         f'The last result was {{"success": true}}, so: {WAIT}',
         f"<think>hm</think>{WAIT}",
+        f"<think>{WAIT} or {{'tool': 1}}?</think>\n{WAIT}",
+        f"<thinking>not {{ this</thinking>{WAIT}",
+        f"````json\n{WAIT}\n````",
+        f"~~~\n{WAIT}\n~~~",
+        f"```python\nprint(1)\n```\n{WAIT}",
+        f"I must return {WAIT}",
+        f"> {WAIT}",
+        f"**Action:** `{WAIT}`",
         json.dumps(json.loads(WAIT), indent=4),
     ],
 )
@@ -56,6 +64,7 @@ def test_one_object_is_a_call_whatever_is_round_it(text: str) -> None:
 PYTHON = f"""def next_action():
     # decide
     return json.dumps({WAIT})"""
+SHIP = call("tool_ship_customer_order", {"customer_order_id": ["CO1", "<id>"]})
 GENERIC = '{"tool": "<tool name>", "args": {}}'
 
 
@@ -80,12 +89,20 @@ GENERIC = '{"tool": "<tool name>", "args": {}}'
         (PYTHON, "code"),
         (f"```python\n{WAIT}\n```", "code"),
         (f"action = {WAIT}", "code"),
+        (f"def act():\n    return {WAIT}", "code"),
+        (f"action = '{WAIT}'", "code"),
+        (f'json.loads("""{WAIT}""")', "code"),
+        (f"~~~python\n{WAIT}\n~~~", "code"),
+        (f"``` python\n{WAIT}\n```", "code"),
+        (f"<think>I could {WAIT}", "thoughts"),
+        (f"<think>I could {WAIT}</think>I wait.", "no JSON object"),
         ("import json\nprint({'a': 1})", "no JSON object"),
         ('{"tool": "<tool name>", "args": {"<argument>": <value>}}', "no valid JSON"),
         (GENERIC, "placeholder"),
         (WAIT.replace("tool_wait", "<tool name>"), "placeholder"),
         (ORDER.replace("sku_0", "<sku>"), "placeholder"),
         (ORDER.replace('"sku"', '"<argument>"'), "placeholder"),
+        (SHIP, "placeholder"),
         (without(WAIT, "prediction"), '"prediction" is missing'),
         (without(WAIT, "args"), '"args" is missing'),
         (without(WAIT, "prediction", "expected_success"), '"expected_success" is missing'),

@@ -1,8 +1,9 @@
 """Reading a reply: the call it makes, or why none can be read from it.
 
-Found leniently: the JSON object may have prose round it, or stand in a fence without a
-language or with ``json``. Read strictly: there must be exactly one call, as valid JSON, with
-the keys asked for and no others, and it must stand by itself, not inside of code or a list.
+Found leniently: the JSON object may have prose round it, follow a thought in tags, or stand in
+a fence without a language or with ``json``. Read strictly: there must be exactly one call, as
+valid JSON, with the keys asked for and no others, and it must stand by itself, not inside of a
+thought, of code or of a list.
 
 What is wrong with a call that can be read, such as an unknown tool or a wrong argument, is
 for the world to say: that is behaviour. What is not read here is a *format failure*, and
@@ -30,7 +31,12 @@ from vendomini.workloads.warehouse.settings import InterfaceSettings
 PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")
 LARGEST_AMOUNT = 1e12  # as card.Amount has it
 LONGEST_NAME = 80  # characters of the tool announced as next
-CODE_BEFORE = "=([{"  # what opens code or a list; in prose none of these leads an object
+LOOKED_BACK = 200  # characters before a call that tell whether it is inside of code
+# What opens code, a quoted text in code, or a list; in prose none of these leads an object.
+CODE_BEFORE = re.compile(r"""(?:[=(\[{]\s*["'`]*|^[ \t]*(?:return|yield))\s*\Z""", re.MULTILINE)
+FENCE = re.compile(r"(?:`{3,}|~{3,})[ \t]*([^\s{`~]*)")
+THOUGHT = re.compile(r"\s*<(think|thinking|thought|reasoning)>")
+BRACE = re.compile(r"[{}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +105,8 @@ class Reader:
             raise _Unreadable('"args" is missing')
         if not isinstance(arguments, dict):
             raise _Unreadable(f'"args" must be an object, not {shown(arguments)}')
-        for part in (tool, *arguments, *arguments.values()):
-            if isinstance(part, str) and PLACEHOLDER.fullmatch(part):
+        for part in (tool, *_texts(arguments)):
+            if PLACEHOLDER.fullmatch(part):
                 raise _Unreadable(f"{shown(part)} is a placeholder: put what you mean in its place")
         card = None
         if said.get("prediction") is not None:
@@ -191,10 +197,24 @@ def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip()) and not PLACEHOLDER.fullmatch(value)
 
 
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a JSON value, names of keys too, however deep."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+
+
 def _single_object(text: str, *, with_key: str) -> dict[str, Any]:
     """The only object of the text with this key, standing by itself."""
     if not text.strip():
         raise _Unreadable("the reply is empty")
+    text = _answer(text)
     found = [(place, said) for place, said in _objects(text, with_key) if with_key in said]
     if not found:
         raise _Unreadable(f'there is no JSON object with "{with_key}" in the reply')
@@ -202,18 +222,27 @@ def _single_object(text: str, *, with_key: str) -> dict[str, Any]:
         raise _Unreadable(f"there are {len(found)} calls in the reply: make exactly one")
     place, said = found[0]
     before = text[:place]
-    fences = before.split("```")
-    language = re.match(r"[^\s{]*", fences[-1])
-    inside = len(fences) % 2 == 0
-    if inside and language is not None and language[0].lower() not in ("", "json"):
-        raise _Unreadable(f"the call is inside of {shown(language[0])} code: reply with JSON alone")
-    if before.rstrip()[-1:] and before.rstrip()[-1] in CODE_BEFORE:
+    fences = FENCE.findall(before)  # their languages
+    if len(fences) % 2 and fences[-1].lower() not in ("", "json"):
+        raise _Unreadable(f"the call is inside of {shown(fences[-1])} code: reply with JSON alone")
+    if CODE_BEFORE.search(before[-LOOKED_BACK:]):
         raise _Unreadable("the call is inside of code or a list: reply with one JSON object alone")
     return said
 
 
+def _answer(text: str) -> str:
+    """The text without a thought in tags that leads it: what is weighed there is not said yet."""
+    opened = THOUGHT.match(text)
+    if opened is None:
+        return text
+    _, closed, answer = text[opened.end() :].partition(f"</{opened[1]}>")
+    if not closed:
+        raise _Unreadable("the reply ends inside of its thoughts")
+    return answer
+
+
 def _objects(text: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The outermost JSON objects of the text, each with its place, in time linear in the text.
+    """The outermost JSON objects of the text, each with its place.
 
     Braces that hold no JSON are skipped with all that they hold, unless they hold the key.
     """
@@ -235,10 +264,10 @@ def _objects(text: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _closing(text: str, place: int) -> int | None:
     """Just behind the brace that closes the one at `place`; None: none does."""
     depth = 0
-    for brace in re.finditer(r"[{}]", text[place:]):
+    for brace in BRACE.finditer(text, place):
         depth += 1 if brace[0] == "{" else -1
         if depth == 0:
-            return place + brace.end()
+            return brace.end()
     return None
 
 
