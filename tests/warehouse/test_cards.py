@@ -15,6 +15,9 @@ from vendomini.workloads.warehouse.world import Delivered, World
 CALM = {"demand.orders_per_day": 0.0, "pe_induction.p_shock": 0.0, "simulation.max_steps": 30}
 ORDER: dict[str, Any] = {"supplier_id": "S1", "sku": "sku_0", "quantity": 10}
 
+LEVEL_2 = {"simulation.complexity_level": 2}
+SLOW = "sku_2"  # takes more than a day
+
 
 def order_with(**card: Any) -> Decision:
     return Decision(tool="tool_order", arguments=ORDER, card=Card(**card))
@@ -122,6 +125,23 @@ def test_expediting_withdraws_the_lead_time_predicted_before() -> None:
     assert (error.of, error.error) == (1, 0.5)
     summary = predictions.summaries()["temporal"]
     assert (summary.predicted, summary.unresolved) == (2, 1)
+
+
+@pytest.mark.parametrize("card", [None, Card(expected_success=True)])
+def test_expediting_withdraws_it_whatever_card_comes_with_it(card: Card | None) -> None:
+    expedite = Decision(tool="tool_expedite", arguments={"order_id": "ORD0"}, card=card)
+    order = {"supplier_id": "S1", "sku": SLOW, "quantity": 10}
+    first = Decision(tool="tool_order", arguments=order, card=Card(expected_lead_days=7))
+    run = played(settings(CALM | LEVEL_2), agent=listed([first, expedite]))
+    assert run.steps[1].result is not None
+    assert run.steps[1].result["success"]
+    temporal = run.outcome.pe["temporal"]
+    assert (temporal.predicted, temporal.resolved, temporal.unresolved) == (1, 0, 1)
+
+
+def test_a_negative_lead_time_is_an_error_by_the_formula() -> None:
+    run = played(settings(CALM), agent=listed([order_with(expected_lead_days=-5.0)]))
+    assert run.outcome.pe["temporal"].mean == arrival() + 5
 
 
 @pytest.mark.parametrize(

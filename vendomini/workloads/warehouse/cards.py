@@ -35,7 +35,7 @@ import msgspec
 
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.tools import Called
-from vendomini.workloads.warehouse.world import Delivered, Paid
+from vendomini.workloads.warehouse.world import Delivered, Order, Paid
 
 ErrorType: TypeAlias = Literal["temporal", "quantity", "cost", "storage", "budget", "causal"]
 ERROR_TYPES: tuple[ErrorType, ...] = (
@@ -219,9 +219,18 @@ class Predictions:
         bound = self._delivered.pop(order.id, None)
         timed = self._forward.pop(order.id, bound)
         if timed is not None and timed.lead is not None:
-            self._compare("temporal", timed.step, timed.lead, event.day - timed.day)
+            expected, actual = timed.lead, event.day - timed.day
+            error = abs(expected - actual) / max(expected, 1.0)
+            self._resolve("temporal", timed.step, expected, actual, error=error)
         if bound is not None and bound.quantity is not None:
             self._compare("quantity", bound.step, bound.quantity, event.accepted)
+
+    def expedited(self, order: Order) -> None:
+        """Withdraw the lead times predicted for an order that has been expedited, card or not."""
+        self._forward.pop(order.id, None)
+        bound = self._delivered.get(order.id)
+        if bound is not None:
+            bound.lead = None
 
     def made(self, card: Card, called: Called, *, step: int, day: int) -> None:
         """Bind the card of a call to what it is about."""

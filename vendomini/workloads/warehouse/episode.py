@@ -261,6 +261,8 @@ class Game:
         self._last_result = called.result
         if called.ordered is not None:
             self._shocks.order_placed(called.ordered, self.world)
+        if called.expedited is not None:
+            self._predictions.expedited(called.expedited)
         if not called.succeeded:
             self._calls_failed += 1
         if decision.card is not None:
