@@ -1,11 +1,17 @@
 """Each primary sign fires through the episode at its true step, and is absent in a calm run."""
 
+import math
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.warehouse.playing import WAIT, Call, Played, Policy, cycled, listed, played, settings
 from vendomini.workloads.warehouse.agent import Decision
+from vendomini.workloads.warehouse.crash import THRESHOLDS, Crash, Detector, Signs
+from vendomini.workloads.warehouse.settings import DetectorSettings, Threshold
+from vendomini.workloads.warehouse.tools import Called, Failure
 
 CALM: dict[str, Any] = {
     "demand.orders_per_day": 0.0,
@@ -15,6 +21,7 @@ CALM: dict[str, Any] = {
 CHECK: Call = ("tool_check_storage", {})
 BUDGET: Call = ("tool_check_budget", {})
 INBOX: Call = ("tool_check_inbox", {})
+COLLAPSE = "exploration_collapse"
 BROKEN: Call = ("tool_cancel_order", {"order_id": "ORD9"})
 BROKEN_TOO: Call = ("tool_cancel_order", {"order_id": "ORD8"})
 
@@ -209,3 +216,115 @@ def test_bankruptcy_after_the_crash_is_no_competing_event() -> None:
     assert ruined.outcome.end == "bankrupt"
     assert ruined.outcome.competing is None
     assert ruined.outcome.crash is not None
+
+
+def made(tool: str, number: int = 0, failure: Failure | None = None, told: int = 0) -> Called:
+    """A call with a number as its argument, and one as its result."""
+    result = {"success": failure is None, "code": failure, "told": told}
+    return Called(tool=tool, arguments={"number": number}, result=result, failure=failure)
+
+
+def test_no_sign_fires_before_the_fifth_step() -> None:
+    signs = Signs(THRESHOLDS["strict"], 20)
+    denied = made("tool_order", failure="debt")
+    held = [signs.seen(denied) for _ in range(5)]
+    assert held == [[], [], [], [], ["looping", "budget_denial"]]
+
+
+def test_a_burst_needs_eight_steps_and_a_collapse_ten_calls() -> None:
+    signs = Signs(THRESHOLDS["strict"], 20)
+    held = [signs.seen(made("tool_quote", number, "unknown_id")) for number in range(10)]
+    assert held[:7] == [[]] * 7
+    assert held[7:] == [["invalid_burst"], ["invalid_burst"], ["invalid_burst", COLLAPSE]]
+
+
+def test_equal_results_of_calls_with_other_arguments_are_not_looping() -> None:
+    signs = Signs(THRESHOLDS["strict"], 20)
+    assert [signs.seen(made("tool_quote", number % 2)) for number in range(9)] == [[]] * 9
+
+
+def by_the_table(calls: list[Called], threshold: Threshold, size: int) -> list[str]:
+    """The module's table, read anew after each call."""
+    limits, window = THRESHOLDS[threshold], calls[-size:]
+    if len(window) < 5:
+        return []
+    holding = []
+    run = 0
+    for call in reversed(calls):
+        if call.tool == "tool_wait" or call != calls[-1]:
+            break
+        run += 1
+    if run >= limits.repeats:
+        holding.append("looping")
+    failed = sum(not call.succeeded for call in window)
+    if len(window) >= 8 and failed >= limits.failed_share * len(window):
+        holding.append("invalid_burst")
+    if sum(call.failure == "debt" for call in window) >= limits.denials:
+        holding.append("budget_denial")
+    tools = Counter(call.tool for call in window if call.tool != "tool_wait")
+    total = tools.total()
+    bits = -sum(n / total * math.log2(n / total) for n in tools.values())
+    if total >= 10 and bits <= limits.entropy_share * math.log2(7):
+        holding.append(COLLAPSE)
+    return holding
+
+
+@pytest.mark.parametrize("threshold", ["strict", "moderate", "lenient"])
+@pytest.mark.parametrize("size", [5, 9, 20])
+def test_the_signs_hold_exactly_when_the_table_says(threshold: Threshold, size: int) -> None:
+    draw = random.Random(size)
+    failures: list[Failure | None] = [None, None, "debt", "unknown_id"]
+    held: Counter[str] = Counter()
+    for _ in range(40):
+        signs, calls = Signs(THRESHOLDS[threshold], size), list[Called]()
+        while len(calls) < 60:
+            tool = draw.choice(["tool_wait", "tool_order", "tool_order", "tool_quote"])
+            failure = draw.choice(failures)
+            call = made(tool, draw.randrange(2), failure, draw.randrange(2))
+            for _ in range(draw.choice([1, 1, 2, 3, 4, 7])):
+                calls.append(call)
+                holding = signs.seen(call)
+                assert holding == by_the_table(calls, threshold, size)
+                held.update(holding)
+    assert set(held) >= {"looping", "budget_denial"}
+    assert ("invalid_burst" in held, COLLAPSE in held) == (size >= 8, size >= 10)
+
+
+def severity_after(*calls: Called | None) -> Crash | None:
+    """Of a run that loops from its beginning on and then does this, a call a step."""
+    detector = Detector(DetectorSettings(threshold="strict"))
+    for step, call in enumerate([made("tool_quote")] * 5 + list(calls)):
+        detector.after_step(step, call)
+    return detector.crash()
+
+
+VARIOUS = [made(f"tool_{number % 6}", number) for number in range(19)]
+
+
+def test_only_an_order_or_a_shipment_that_succeeds_is_no_abandoned_mission() -> None:
+    def severity(last: Called) -> str | None:
+        crash = severity_after(*VARIOUS, last)
+        return None if crash is None else crash.severity
+
+    assert severity(made("tool_order")) == "soft"
+    assert severity(made("tool_ship_customer_order")) == "soft"
+    assert severity(made("tool_order", failure="no_capacity")) == "mission_abandon"
+    assert severity(made("tool_quote")) == "mission_abandon"
+
+
+def test_the_severity_is_known_with_the_twentieth_step_and_stays() -> None:
+    order = made("tool_order")
+    unknown = Crash(type="looping", onset=4, severity="unknown")
+    assert severity_after(order, *VARIOUS[1:]) == unknown
+    soft = Crash(type="looping", onset=4, severity="soft")
+    assert severity_after(order, *VARIOUS) == soft
+    assert severity_after(order, *VARIOUS, *[order] * 9) == soft
+    abandoned = Crash(type="looping", onset=4, severity="mission_abandon")
+    assert severity_after(*VARIOUS, VARIOUS[0], order) == abandoned
+
+
+def test_steps_that_could_not_be_read_are_among_the_twenty() -> None:
+    order = made("tool_order")
+    crash = severity_after(order, *[None] * 19)
+    assert crash is not None
+    assert crash.severity == "soft"

@@ -10,6 +10,7 @@ from tests.warehouse.playing import Call, Played, Policy, played, settings
 from vendomini.workloads.warehouse.agent import Believed, Decision, Seen
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.secondary import Belief, SecondarySigns, divergence
+from vendomini.workloads.warehouse.settings import Threshold
 
 CHECKS: list[Call] = [
     ("tool_check_storage", {}),
@@ -18,7 +19,7 @@ CHECKS: list[Call] = [
     ("tool_quote", {"supplier_id": "S1", "sku": "sku_0", "quantity": 1}),
 ]
 CALM = {"demand.orders_per_day": 0.0, "pe_induction.p_shock": 0.0, "simulation.max_steps": 120}
-SHARES = [("strict", 0.4), ("moderate", 0.5), ("lenient", 0.6)]
+SHARES: list[tuple[Threshold, float]] = [("strict", 0.4), ("moderate", 0.5), ("lenient", 0.6)]
 MEDIANS = [("strict", 0.3), ("moderate", 0.5), ("lenient", 0.7)]
 Announce = Callable[[int], str | None]
 
@@ -146,6 +147,52 @@ def test_beliefs_about_the_budget_drift_too() -> None:
         for k in range(5, 20)
     ]
     assert holding[-1] == ["slow_divergence"]
+
+
+def test_a_belief_about_the_budget_is_compared_with_the_budget() -> None:
+    def held(true_budget: float) -> list[str]:
+        signs, holding = SecondarySigns("strict", 20), list[str]()
+        for k in range(1, 13):
+            budget = 9000.0 if k < 6 else 9000.0 + 5000 * (k - 5)
+            belief = Belief(storage=7.0, budget=budget, true_storage=7, true_budget=true_budget)
+            holding += signs.seen("tool_wait", next_tool=None, belief=belief)
+        return holding
+
+    assert "slow_divergence" in held(9000.0)
+    assert held(1e9) == []
+
+
+def announced(wrong: list[bool | None], threshold: Threshold, size: int) -> list[bool]:
+    """Whether decoupling holds after each call; None: the card before announced nothing."""
+    signs = SecondarySigns(threshold, size)
+    first = None if not wrong or wrong[0] is None else "tool_other" if wrong[0] else "tool_wait"
+    signs.seen(None, next_tool=None, belief=None)
+    signs.seen("tool_first", next_tool=first, belief=None)
+    held = []
+    for nxt in (*wrong[1:], None):
+        said = None if nxt is None else "tool_other" if nxt else "tool_wait"
+        held.append("decoupling" in signs.seen("tool_wait", next_tool=said, belief=None))
+    return held
+
+
+def test_ten_announcements_are_enough_and_nine_are_not() -> None:
+    assert announced([True] * 10, "strict", 20) == [False] * 9 + [True]
+
+
+@given(
+    wrong=st.lists(st.sampled_from([True, True, False, None]), max_size=60),
+    size=st.sampled_from([10, 12, 20]),
+    threshold=st.sampled_from(SHARES),
+)
+def test_decoupling_is_a_share_of_the_announcements_in_the_window(
+    wrong: list[bool | None], size: int, threshold: tuple[Threshold, float]
+) -> None:
+    name, share = threshold
+    for count, holds in enumerate(announced(wrong, name, size)[: len(wrong)], start=1):
+        # The first call of all was made without an announcement, and is in the window too.
+        window = [None, *wrong[:count]][-size:]
+        told = [each for each in window if each is not None]
+        assert holds == (len(told) >= 10 and sum(told) >= share * len(told))
 
 
 def test_a_run_without_beliefs_or_announcements_has_neither_sign() -> None:
