@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.warehouse.offering import ARGUMENTS, game
-from tests.warehouse.test_recovery import SUPPLIES, next_day
+from tests.warehouse.test_recovery import SUPPLIES, next_day, slowest
 from vendomini.workloads.warehouse.catalogue import CustomerOrder
 from vendomini.workloads.warehouse.recovery import (
     ADVICE,
@@ -18,8 +18,10 @@ from vendomini.workloads.warehouse.recovery import (
     REPEATED,
     SPACE,
     WAITED,
+    News,
     Situation,
     hint,
+    situation,
 )
 from vendomini.workloads.warehouse.tools import Called, Failure
 
@@ -116,6 +118,31 @@ def test_the_hint_names_the_orders_that_the_stock_covers_one_after_the_other() -
     due = (customer(1, "sku_0", 8), customer(2, "sku_0", 3), customer(3, "sku_0", 2))
     assert hint(replace(CALM, due=due))["hint"] == "Ship from stock now: CO1, CO3."
     assert "CO1, CO3" in hint(replace(CALM, due=due, budget=-1))["hint"]
+
+
+@pytest.mark.parametrize(("count", "others"), [(12, ""), (13, ", and 1 more")])
+def test_a_hint_names_twelve_and_counts_the_others(count: int, others: str) -> None:
+    due = tuple(customer(number, "sku_0", 1) for number in range(count))
+    named = ", ".join(f"CO{number}" for number in range(12))
+    stock = {"sku_0": 20}
+    said = hint(replace(CALM, due=due, storage=stock))["hint"]
+    assert said == f"Ship from stock now: {named}{others}."
+
+
+def test_a_situation_adds_up_what_is_on_its_way_and_has_those_due_first_first() -> None:
+    run = game({"pe_induction.p_shock": 0.0, "demand.orders_per_day": 4.0})
+    world = run.world
+    slow = slowest(run)
+    for quantity in (10, 20):
+        assert run.tools.call("tool_order", {**slow, "quantity": quantity}).succeeded
+    run.tools.call("tool_check_inbox", {})
+    late = replace(next(iter(world.customers.values())), id="CO_late", due=world.day + 90)
+    world.customers = {"CO_late": late, **world.customers}
+    seen = situation(world, News(world), ())
+    assert seen.coming == {slow["sku"]: 30}
+    assert len(seen.due) == len(world.customers) > 1
+    assert seen.due[-1] == late
+    assert [each.due for each in seen.due] == sorted(each.due for each in seen.due)
 
 
 def test_the_hint_names_what_must_be_ordered() -> None:

@@ -92,6 +92,7 @@ def test_an_unknown_key_names_the_keys_there_are_and_not_too_many() -> None:
         tools.call("tool_set_value", {"key": f"{number}" * 30, "value": ""})
     error = tools.call("tool_delete_value", {"key": "k99"}).result["error"]
     assert f"{MOST_VALUES - KEYS_NAMED} older ones, " in error
+    assert error.endswith(f", `{'98' * 30}`, `{'99' * 30}`")
     assert len(error) < 1200
 
 

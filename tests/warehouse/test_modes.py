@@ -24,6 +24,7 @@ from vendomini.workloads.warehouse.prompt import system_text
 from vendomini.workloads.warehouse.reading import FormatFailure, ReadCall, Reader
 from vendomini.workloads.warehouse.reply_schema import reply_schema
 from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.tools import TOOLS
 
 MODES = (
     "required",
@@ -180,6 +181,26 @@ def test_what_is_demanded_is_checked_and_nothing_else_is(mode: str, format: str)
         unasked = read(mode, format, {**whole, name: (STRUCTURED | REFLECTIVE)[name]})
         assert isinstance(unasked, FormatFailure)
         assert f"no key `{name}`" in unasked.why
+
+
+def test_a_field_is_demanded_of_just_the_calls_that_it_can_be_about() -> None:
+    of_tools = {
+        "tool_order": {"expected_cost", "expected_lead_days", "expected_quantity"},
+        "tool_expedite": {"expected_cost", "expected_lead_days"},
+        "tool_cancel_order": {"expected_cost"},
+    }
+    of_all = STRUCTURED.keys() - of_tools["tool_order"]
+    reader = Reader(chosen("required", "structured").agent.interface)
+    for tool in TOOLS:
+        missed = {
+            name
+            for name in STRUCTURED
+            if isinstance(
+                reader.read(reply({k: v for k, v in STRUCTURED.items() if k != name}, tool)),
+                FormatFailure,
+            )
+        }
+        assert missed == of_all | of_tools.get(tool, set()), tool
 
 
 WORDS = " ".join(["word"] * 100)

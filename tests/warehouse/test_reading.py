@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from tests.warehouse.modelled import call
 from tests.warehouse.playing import settings
-from vendomini.workloads.warehouse.reading import FormatFailure, ReadCall, Reader
+from vendomini.workloads.warehouse.reading import (
+    LONGEST_NAME,
+    FormatFailure,
+    ReadCall,
+    Reader,
+    read_numbers,
+)
 
 WAIT = call("tool_wait")
 ORDER = call("tool_order", {"supplier_id": "S1", "sku": "sku_0", "quantity": 5})
@@ -39,6 +45,7 @@ def without(text: str, *path: str) -> str:
         f"  {WAIT}\n",
         f"```json\n{WAIT}\n```",
         f"```\n{WAIT}\n```",
+        f"```JSON\n{WAIT}\n```",
         f"I shall wait {{for now}}.\n```json\n{WAIT}\n```\nThat is all.",
         f'The last result was {{"success": true}}, so: {WAIT}',
         f"<think>hm</think>{WAIT}",
@@ -192,6 +199,30 @@ def test_a_field_that_a_call_does_not_need_may_be_there_or_null() -> None:
         assert isinstance(read, ReadCall)
         assert read.card is not None
         assert read.card.expected_cost == cost
+
+
+def test_the_name_of_the_next_tool_has_a_longest_length() -> None:
+    assert isinstance(reader().read(call("tool_wait", next_tool="t" * LONGEST_NAME)), ReadCall)
+    failure = reader().read(call("tool_wait", next_tool="t" * (LONGEST_NAME + 1)))
+    assert isinstance(failure, FormatFailure)
+    assert "name of a tool" in failure.why
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ('I think: {"budget": -2.5, "storage": 7}.', {"storage": 7.0, "budget": -2.5}),
+        ('{"storage": 7, "budget": 2, "sure": 1}', None),
+        ('{"storage": 7}', None),
+        ('{"storage": 7, "budget": true}', None),
+        ('{"storage": 7, "budget": 1e13}', None),
+        ('{"storage": 7, "budget": 2} {"storage": 8, "budget": 2}', None),
+    ],
+)
+def test_numbers_are_read_from_an_object_with_exactly_the_keys(
+    text: str, numbers: dict[str, float] | None
+) -> None:
+    assert read_numbers(text, ("storage", "budget")) == numbers
 
 
 @budget(max_examples=300, deadline=None)

@@ -13,6 +13,7 @@ from vendomini.chat import ChatRequest
 from vendomini.workloads.warehouse.agent import Decision
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.cards import ERROR_TYPES
+from vendomini.workloads.warehouse.catalogue import CustomerOrder
 from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.recovery import LISTED
 from vendomini.workloads.warehouse.settings import WarehouseSettings
@@ -294,6 +295,19 @@ def test_the_facts_stay_short_however_many_orders_there_are() -> None:
     newest = list(run.world.pending)[-LISTED:], list(run.world.customers)[-LISTED:]
     assert [order["order_id"] for order in told["orders"]] == newest[0]
     assert [order["customer_order_id"] for order in told["customer_orders"]] == newest[1]
+
+
+def test_what_is_told_in_full_is_not_said_to_be_more() -> None:
+    run = game({"demand.orders_per_day": 0.0})
+    for _ in range(LISTED):
+        run.tools.call("tool_order", {**slowest(run), "quantity": 1})
+    world = run.world
+    for number in range(LISTED):
+        id = f"CO{number}"
+        world.customers[id] = CustomerOrder(id=id, sku="sku_0", quantity=1, price=1, day=0, due=9)
+    told = looked(run)
+    assert len(told["orders"]) == len(told["customer_orders"]) == LISTED
+    assert not {"more_orders", "more_customer_orders"} & told.keys()
 
 
 def test_the_ledger_of_later_days_knows_what_a_reset_told() -> None:

@@ -180,7 +180,7 @@ def test_ten_announcements_are_enough_and_nine_are_not() -> None:
 
 
 @given(
-    wrong=st.lists(st.sampled_from([True, True, False, None]), max_size=60),
+    wrong=st.lists(st.sampled_from([True, True, False, None]), min_size=30, max_size=60),
     size=st.sampled_from([10, 12, 20]),
     threshold=st.sampled_from(SHARES),
 )
