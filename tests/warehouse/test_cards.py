@@ -54,6 +54,12 @@ def test_storage_and_budget_resolve_at_the_days_end() -> None:
     assert errors == {"storage": 1.0, "budget": 0.25, "causal": 1.0}
 
 
+def test_a_step_that_could_not_be_read_resolves_no_card_of_the_day_before() -> None:
+    said = Decision(tool="tool_wait", arguments={}, card=Card(expected_storage_after=4))
+    run = played(settings(CALM), agent=listed([said, Decision(parse_status="failed")]))
+    assert [len(step.resolved) for step in run.steps[:2]] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("card", "error"),
     [
@@ -61,6 +67,10 @@ def test_storage_and_budget_resolve_at_the_days_end() -> None:
         (Card(expected_success=False), 1.0),
         (Card(expected_success=True, expected_budget_after=10050.0), 0.0),
         (Card(expected_success=True, expected_budget_after=10200.0), 1.0),
+        (Card(expected_budget_after=10101.0), 0.0),
+        (Card(expected_budget_after=10102.0), 1.0),
+        (Card(expected_budget_after=9900.0), 0.0),
+        (Card(expected_budget_after=9899.0), 1.0),
         (Card(expected_success=False, expected_budget_after=10000.0), 1.0),
     ],
 )
@@ -97,8 +107,10 @@ def test_an_order_that_never_arrives_is_unresolved(call_back: str) -> None:
 
 
 def test_what_was_never_predicted_has_no_errors() -> None:
-    pe = played(settings(CALM), agent=listed([Decision(tool="tool_wait", arguments={})])).outcome.pe
-    assert all(summary.resolved == 0 for name, summary in pe.items() if name != "causal")
+    decision = Decision(tool="tool_order", arguments=ORDER, card=Card(next_tool="tool_wait"))
+    chosen = settings({**CALM, "simulation.max_steps": 1})
+    pe = played(chosen, agent=listed([decision])).outcome.pe
+    assert {(each.predicted, each.resolved, each.unresolved) for each in pe.values()} == {(0, 0, 0)}
     assert list(pe) == list(ERROR_TYPES)
 
 
@@ -139,6 +151,16 @@ def test_expediting_withdraws_it_whatever_card_comes_with_it(card: Card | None) 
     assert (temporal.predicted, temporal.resolved, temporal.unresolved) == (1, 0, 1)
 
 
+def test_a_quantity_is_what_went_into_storage_not_what_came() -> None:
+    world, predictions = World(settings(CALM), seed=0, replication=0), Predictions((10,))
+    ordered = call(world, "tool_order", ORDER)
+    assert ordered.ordered is not None
+    predictions.made(Card(expected_quantity=10), ordered, step=0, day=0)
+    predictions.happened(Delivered(order=ordered.ordered, day=4, accepted=6, returned=4))
+    errors = {e.type: e.error for e in predictions.day_ended(storage=0, budget=0)}
+    assert errors == {"quantity": 0.4}
+
+
 def test_a_negative_lead_time_is_an_error_by_the_formula() -> None:
     run = played(settings(CALM), agent=listed([order_with(expected_lead_days=-5.0)]))
     assert run.outcome.pe["temporal"].mean == arrival() + 5
@@ -156,14 +178,16 @@ def test_relative_errors_never_divide_by_less_than_one(
 def test_averages_and_windows_follow_their_formulas() -> None:
     errors = [1.0, 0.0, 2.0, 0.5, 0.25]
     track = Track(4)
-    fast = slow = 0.0
+    fast = medium = slow = 0.0
     for error in errors:
         track.predicted += 1
         track.add(error)
         fast = 0.3 * error + 0.7 * fast
+        medium = 0.1 * error + 0.9 * medium
         slow = 0.01 * error + 0.99 * slow
     summary = track.summary((2, 4))
     assert summary.ewma_fast == pytest.approx(fast, abs=1e-6)
+    assert summary.ewma_medium == pytest.approx(medium, abs=1e-6)
     assert summary.ewma_slow == pytest.approx(slow, abs=1e-6)
     assert (summary.mean, summary.max) == (0.75, 2.0)
     spread = math.sqrt(sum((e - 0.75) ** 2 for e in errors) / 5)
@@ -186,8 +210,11 @@ def test_coverage_adds_up_for_the_heuristic() -> None:
     logged = [e.type for step in run.steps for e in step.resolved]
     for type, summary in run.outcome.pe.items():
         assert summary.predicted == summary.resolved + summary.unresolved
+        assert summary.unresolved >= 0
         assert logged.count(type) == summary.resolved
-    assert run.outcome.pe["budget"].resolved == 200
+    for type in ("storage", "budget", "causal"):
+        summary = run.outcome.pe[type]
+        assert (summary.predicted, summary.resolved) == (200, 200)
     orders = run.outcome.measures.orders_placed
     assert run.outcome.pe["temporal"].predicted == orders
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.warehouse.playing import settings
 from vendomini.workloads.warehouse.beliefs import ANSWER
+from vendomini.workloads.warehouse.card_fields import MOST_WORDS
 from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.reading import ReadCall, Reader
 from vendomini.workloads.warehouse.reply_schema import reply_schema
@@ -84,6 +85,23 @@ def test_no_id_and_no_bound_of_the_world_is_in_it() -> None:
     schema = reply_schema(offered(4), interface("required", "structured"))
     for word in ("sku_0", "S1", "ORD", '"minimum":1,', '"maxItems":100', "minItems"):
         assert word not in schema
+
+
+def test_the_next_tool_is_any_that_is_offered() -> None:
+    for level in (1, 4):
+        names = [tool.name for tool in offered(level)]
+        for reply in alternatives("required", level=level).values():
+            card = reply["properties"]["prediction"]["properties"]
+            assert card["next_tool"] == {"enum": names}
+
+
+def test_the_longest_reasoning_is_never_of_too_many_words() -> None:
+    schema = msgspec.json.decode(reply_schema(offered(1), interface("required+full", "rich")))
+    pattern = re.compile(schema["$defs"]["reasoning"]["pattern"])
+    words = " ".join("w" * MOST_WORDS)
+    assert pattern.fullmatch(words)
+    assert not pattern.fullmatch(words + " w")
+    assert not pattern.fullmatch(words + "w")
 
 
 def walk(
