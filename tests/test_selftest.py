@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.toy import Toy, ToySettings, toy_runs
 from vendomini.errors import ConfigError
 from vendomini.phase import Run, Scalar
-from vendomini.prepare import idle_notes, refuse_idle, self_test, tried_axes
+from vendomini.prepare import idle_notes, refuse_idle, self_test, tried_axes, what_is_tried
 from vendomini.prepare.selftest import MOST_CONTEXTS, Arm, TriedAxis, judge
 from vendomini.workloads.workload import Trial
 
@@ -281,6 +281,34 @@ def test_a_trial_is_made_once_for_all_models_and_replications() -> None:
     toy = CountedToy()
     runs = runs_of(model=["a", "b", "c"], steps=[1, 2, 3], breaks=[False, True])
     assert self_test(runs, toy).trials == toy.trials == 1 + 2 + 1
+
+
+def test_a_result_is_kept_for_all_that_decides_it_and_nothing_else() -> None:
+    runs = runs_of(steps=[1, 2], breaks=[False, True])
+
+    def name(runs: list[Run]) -> str:
+        return what_is_tried(runs, Toy())
+
+    assert name(runs[::2]) == name(runs) == name(runs[::-1])
+    assert name(runs_of(steps=[1, 2], breaks=[False, True], model=["a", "b"])) == name(runs)
+    others = [
+        runs[:-2],
+        runs_of(steps=[1, 3], breaks=[False, True]),
+        runs_of("random", steps=[1, 2], breaks=[False, True]),
+        [replace(run, seed=run.seed + 1) for run in runs],
+        runs + runs_of("random", steps=[1, 2], breaks=[False, True]),
+    ]
+    names = [name(runs), *map(name, others)]
+    assert len(set(names)) == len(names)
+
+
+def test_one_run_that_asks_a_model_makes_an_idle_axis_an_error() -> None:
+    axes: dict[str, list[Scalar]] = {"steps": [1, 2], "needs_engine": [False, True]}
+    mixed = runs_of("heuristic", **axes) + runs_of("llm", **axes)
+    test = self_test(mixed, Toy())
+    assert idle_notes(test) == ()
+    with pytest.raises(ConfigError, match=r"game\.needs_engine"):
+        refuse_idle(test)
 
 
 def test_each_axis_says_what_it_changes() -> None:
