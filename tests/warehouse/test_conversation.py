@@ -252,11 +252,12 @@ def test_the_ledger_says_what_was_told_and_it_is_true() -> None:
         arrived = {m["order_id"] for m in news if m["type"] == "delivery"}
         assert {id for id, *_ in orders} == set(placed) - arrived
         listed = set(re.findall(r"(CO\d+) \(", said))
-        assert listed <= customers
-        expires_after = chosen.demand.expire_after_days
+        last_evening, keeps = days - 1, chosen.demand.expire_after_days
         assert listed == {
-            id for id in customers & set(told_of) if told_of[id]["day"] + expires_after >= days
+            id for id in customers & set(told_of) if last_evening - told_of[id]["day"] <= keeps
         }
+        still_open = mornings[days][1] if days < len(mornings) else set()
+        assert listed >= still_open & set(told_of)
         listed_customers += len(listed)
         budgets = [
             (step.result.get("budget", step.result.get("new_budget")), step.day)

@@ -175,11 +175,11 @@ class Ledger:
         )
 
     def _customers(self, listed: int) -> str:
-        """Those that cannot have expired by the morning after the days that have left."""
+        """Those that cannot have expired by the last evening that has left."""
         for id in [
             id
             for id, told in self.customers.items()
-            if told["day"] + self.expire_after_days < self.days
+            if self.days - 1 - told["day"] > self.expire_after_days
         ]:
             del self.customers[id]
         return _newest(

@@ -128,8 +128,8 @@ def _numbers(briefing: Briefing) -> str:
         f"Below {_money(briefing.bankrupt_below)} you are bankrupt and it is over.",
         f"- Storage: {briefing.storage_per_sku} units of each SKU at the start, capacity "
         f"{briefing.capacity} units, fee {briefing.fee:g} per unit and day.",
-        f"- A customer order not shipped {briefing.expire_after_days} days after it was made is "
-        "lost."
+        f"- A customer order more than {briefing.expire_after_days} days old at the end of a day "
+        "is lost."
         + (
             f" Shipped after its due_day it earns {briefing.late_penalty:.4g} of its price less."
             if briefing.late_penalty
