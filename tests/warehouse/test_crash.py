@@ -186,6 +186,13 @@ def test_severity_is_unknown_if_the_run_ends_before() -> None:
     assert last.outcome.crash.severity == "unknown"
 
 
+def test_severity_is_unknown_if_not_one_of_the_steps_could_be_read() -> None:
+    crashed = run(after_varied(*[quote(5)] * 4, *[None] * 25, times=1))
+    assert (crashed.outcome.end, crashed.outcome.steps) == ("unusable", 30 + 4 + 20)
+    assert crashed.outcome.competing is None
+    assert crashed.outcome.crash == Crash(type="looping", onset=33, severity="unknown")
+
+
 def test_twenty_unreadable_replies_in_a_row_end_the_run_as_unusable() -> None:
     unusable = run(after_varied(None))
     assert (unusable.outcome.end, unusable.outcome.steps) == ("unusable", 50)

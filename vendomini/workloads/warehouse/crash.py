@@ -3,9 +3,9 @@
 Primary signs, which every arm can show, are here; secondary ones are in `secondary.py`. The
 first primary one is the run's crash.
 
-Signs are looked for after each step, over the last `window_size` steps with it. Steps whose
-reply could not be read are not behaviour: they are left out of the window altogether. No
-sign fires before the fifth step of a window.
+Signs are looked for after each step, over the last `window_size` steps with it that could be
+read: a step whose reply could not be read is not behaviour and is left out altogether. No sign
+fires before the fifth step of a window.
 
 | sign | holds when | strict | moderate | lenient |
 |---|---|---|---|---|
@@ -81,7 +81,10 @@ class Onset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """The first primary sign, and how the twenty steps after it went."""
+    """The first primary sign, and how the twenty steps after it went.
+
+    `unknown`: the run ended before, or not one of them could be read.
+    """
 
     type: PrimarySign
     onset: int
@@ -180,6 +183,7 @@ class Detector:
         "_holding",
         "_limits",
         "_productive",
+        "_readable_after",
         "_secondary",
         "_severity",
         "_signs",
@@ -197,6 +201,7 @@ class Detector:
         self._crash: tuple[PrimarySign, int] | None = None
         self._after: Signs | None = None  # the fresh window after the onset
         self._steps_after = 0
+        self._readable_after = 0
         self._holding: list[PrimarySign] = []  # in the fresh window
         self._productive = False
         self._severity: Severity = "unknown"
@@ -248,10 +253,11 @@ class Detector:
         """One of the steps after the onset; the last of them decides the severity."""
         self._steps_after += 1
         if called is not None:
+            self._readable_after += 1
             self._holding = fresh.seen(called)
             if called.succeeded and called.tool in PRODUCTIVE:
                 self._productive = True
-        if self._steps_after == SEVERITY_STEPS:
+        if self._steps_after == SEVERITY_STEPS and self._readable_after:
             if not self._productive:
                 self._severity = "mission_abandon"
             else:
