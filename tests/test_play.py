@@ -478,6 +478,8 @@ def test_each_request_shows_only_what_it_adds() -> None:
     cut = talk.exchange(asked(SYSTEM, USER("ledger, day 1"), SAID, USER("day 2")), reply(""))
     assert cut.has_lost
     assert cut.new == (USER("ledger, day 1"), USER("day 2"))
+    reset = talk.exchange(asked(SYSTEM, USER("ledger, day 2"), USER("day 3")), reply(""))
+    assert (reset.has_lost, reset.new) == (True, (USER("ledger, day 2"), USER("day 3")))
 
 
 def test_a_reply_that_could_not_be_read_is_shown_with_why() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,6 +255,8 @@ def test_a_model_that_was_a_mock_is_told_and_how_to_play_without_one(load: Load)
     said = "line 12: `mock-demo-model` was no model but five replies in turn"
     assert said in notes_of(load(DEMO))
     assert "mock" not in notes_of(load("agent: {model: {name: mock-x}}"))
+    assert "no model" in notes_of(load("model: {name: mock-x}"))
+    assert "no model" not in notes_of(load("model: {name: org/mock-x}"))
 
 
 def test_every_translation_is_a_note_with_its_file_and_line(load: Load) -> None:
@@ -274,6 +277,13 @@ def test_every_translation_is_a_note_with_its_file_and_line(load: Load) -> None:
         "`meta-llama/Llama-3.1-8B-Instruct`, `allenai--OLMo-2"
     ) in said
     (acts,) = [note for note in load(OLDER_PHASE_3).notes if note.startswith("acts here")]
+    assert re.findall(r"`([a-z_.]+)` \(", acts) == [
+        "fixed",
+        "max_steps_by_level",
+        "env",
+        "agent.interface",
+        "agent.model.context_length",
+    ]
     assert "`fixed` (" in acts
     assert "phase.yaml, line 16)" in acts
     assert "`max_steps_by_level` (" in acts
@@ -555,6 +565,12 @@ def test_a_translation_says_what_was_said_at_the_line_where_it_was_said(
     again = translate(now, parts=("fixed", "grid"))
     assert again.notes == ()
     assert again.document.data == now.data
+
+
+def test_each_value_of_an_axis_in_old_words_is_at_its_own_line() -> None:
+    text = "grid:\n  max_steps:\n    - 5\n    - 6\n"
+    now = translate(parse_yaml(text, Path("old.yaml")), parts=("fixed", "grid")).document
+    assert now.line("grid.simulation.max_steps[1]") == 4
 
 
 @given(key=st.lists(st.sampled_from(["env", "model", "max_steps", "a", "b[0]"]), min_size=1))

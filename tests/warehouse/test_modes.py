@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,17 @@ def test_a_field_is_demanded_of_just_the_calls_that_it_can_be_about() -> None:
             )
         }
         assert missed == of_all | of_tools.get(tool, set()), tool
+
+
+def test_the_prompt_names_no_tool_that_is_not_offered() -> None:
+    for level, is_offered in ((1, False), (2, True)):
+        run = replace(
+            chosen("required", "structured"),
+            simulation=settings({"simulation.complexity_level": level}).simulation,
+        )
+        game = Game(run, seed=0, replication=0)
+        said = system_text(briefing(run, game.world, game.tools.offered), run.agent.interface)
+        assert ("tool_expedite" in said) == is_offered
 
 
 WORDS = " ".join(["word"] * 100)

@@ -229,6 +229,13 @@ def test_the_model_is_left_out_of_a_trial() -> None:
         assert trial({key: value}) == plain
 
 
+def test_each_agent_that_asks_no_model_is_tried_as_itself() -> None:
+    worlds = {
+        kind: trial({"agent.kind": kind}).world for kind in ("heuristic", "random", "scripted")
+    }
+    assert worlds["random"] != worlds["heuristic"] == worlds["scripted"]
+
+
 def test_replications_and_seeds_are_other_worlds() -> None:
     one = WAREHOUSE.trial(changed({}), seed=0)
     assert WAREHOUSE.trial(changed({}), seed=1).world != one.world

@@ -32,9 +32,10 @@ def test_a_window_nobody_decided_is_one_clear_error() -> None:
     assert "agent.model.context_length" in refused.value.hint
 
 
-def test_every_setting_of_an_interface_acts() -> None:
-    for kind in ("llm", "scripted", "heuristic"):
-        assert WAREHOUSE.notes(settings({"agent.kind": kind})) == ()
+@pytest.mark.parametrize("kind", ["scripted", "heuristic", "random"])
+def test_nothing_is_noted_of_agents_without_a_conversation(kind: str) -> None:
+    assert WAREHOUSE.notes(settings({"agent.model.context_length": 4096, "agent.kind": "llm"}))
+    assert not WAREHOUSE.notes(settings({"agent.model.context_length": 4096, "agent.kind": kind}))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,21 @@ def test_values_that_are_impossible_together_are_refused(keys: dict[str, Any], w
     with pytest.raises(ConfigError, match=word) as refused:
         WAREHOUSE.check(settings(keys))
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"demand.orders_per_day": 10.0},
+        {"simulation.initial_storage_per_sku": 50},
+        {"measurement.pe_windows": (1,)},
+        {"measurement.pe_windows": (1, 2, 10**6)},
+        {"agent.kind": "llm", "agent.model.context_length": 4000},
+        {"agent.kind": "scripted", "agent.model.context_length": 3999},
+    ],
+)
+def test_values_at_their_common_bound_are_taken(keys: dict[str, Any]) -> None:
+    WAREHOUSE.check(settings(keys))
 
 
 def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
