@@ -242,8 +242,20 @@ def test_the_rules_say_the_numbers_of_the_settings() -> None:
     said = system_of(llm(keys))
     for word in ("0 to 76", "20000", "-2000", "321", "0.25", "0.125", "17", "13 days", "sku_19"):
         assert word in said, word
+    assert "Budget at the start: 20000. Below -2000 you are bankrupt and it is over." in said
+    assert "- SKUs: sku_0, sku_1, ... sku_19 (20 in all). Suppliers: S1, S2, S3, S4, S5." in said
     assert "tool_expedite" in said
     assert "change from day to day" in said
+
+
+def test_the_rules_leave_out_what_the_settings_leave_out() -> None:
+    said = system_of(llm({"simulation.initial_budget": 99.5, "simulation.complexity_level": 0}))
+    assert "- SKUs: sku_0, sku_1, sku_2, sku_3, sku_4. Suppliers: S1, S2." in said
+    assert "Budget at the start: 99.50. Below -1000 " in said
+    for word in ("lost customer orders it is over", "Shipped after", "change from day to day"):
+        assert word not in said
+    ten = system_of(llm({"simulation.complexity_level": 1}))
+    assert "sku_0, sku_1, ... sku_9 (10 in all)" in ten
 
 
 def test_the_prompt_is_short_and_as_long_as_the_planner_is_told() -> None:
