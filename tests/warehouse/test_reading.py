@@ -17,6 +17,7 @@ from vendomini.workloads.warehouse.reading import (
     Reader,
     read_numbers,
 )
+from vendomini.workloads.warehouse.tools import offered
 
 WAIT = call("tool_wait")
 ORDER = call("tool_order", {"supplier_id": "S1", "sku": "sku_0", "quantity": 5})
@@ -160,6 +161,14 @@ def test_a_wrong_call_that_can_be_read_is_behaviour(
     assert isinstance(read, ReadCall)
     assert read.tool == tool
     assert arguments is None or read.arguments == arguments
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_card_needs_no_fields_of_a_tool_that_its_run_does_not_offer(level: int) -> None:
+    names = {tool.name for tool in offered(level)}
+    text = call("tool_expedite", {"order_id": "ORD0"}, expected_cost=None, expected_lead_days=None)
+    read = Reader(settings().agent.interface, names).read(text)
+    assert isinstance(read, ReadCall) == ("tool_expedite" not in names)
 
 
 def test_a_reply_cut_off_by_its_length_says_so_and_a_whole_one_counts() -> None:

@@ -66,7 +66,7 @@ class Llm:
             )
         self._model = agent.model
         self._beliefs_every = interface.beliefs_every
-        self._reader = Reader(interface)
+        self._reader = Reader(interface, {tool.name for tool in briefing.tools})
         self._reply_format = TEXT
         if interface.reply_format == "schema":
             schema = reply_schema(briefing.tools, interface)

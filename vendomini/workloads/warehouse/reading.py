@@ -12,7 +12,7 @@ never a call.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -78,9 +78,16 @@ class _Unreadable(Exception):
 class Reader:
     """Reads the replies of one run, by what its interface asks for."""
 
-    __slots__ = ("_card_is_demanded", "_fields")
+    __slots__ = ("_card_is_demanded", "_fields", "_offered")
 
-    def __init__(self, interface: InterfaceSettings) -> None:
+    def __init__(
+        self, interface: InterfaceSettings, offered: Collection[str] | None = None
+    ) -> None:
+        """`offered` are the names of the run's tools: of others a card needs no field of their own.
+
+        None: all there are.
+        """
+        self._offered = offered
         self._card_is_demanded = card_is_demanded(interface.prediction_mode)
         self._fields = {field.name: field for field in card_fields(interface)}
 
@@ -124,9 +131,11 @@ class Reader:
                     f"the prediction has no key {shown(name)}; it has: {_listed(self._fields)}"
                 )
         values: dict[str, Any] = {}
+        is_offered = self._offered is None or tool in self._offered
         for name, field in self._fields.items():
             value = said.get(name)
-            if _says_nothing(field, value) and not field.is_demanded_of(tool):
+            is_demanded = field.is_demanded_of(tool) and (is_offered or field.tools is None)
+            if _says_nothing(field, value) and not is_demanded:
                 continue
             if name not in said:
                 raise _Unreadable(f'"{name}" is missing from the prediction')
