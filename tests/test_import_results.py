@@ -353,6 +353,63 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
     assert [row["step"] for row in step_rows(read(folder))] == [0, 1, 2, 3, 5, 7, 8, 9]
 
 
+def test_the_first_line_that_can_be_read_is_the_first_step_only_if_none_is_torn(
+    tmp_path: Path,
+) -> None:
+    lines = [b'{"step": 0, "obs', *(json.dumps(step(n)).encode() for n in range(1, 6))]
+    folder = write_run(tmp_path, "run_a", said=summary(6), torn=b"\n".join([*lines, b""]))
+    found = read(folder)
+    assert (found.first_step, found.length) == (0, 6)
+    assert [row["step"] for row in step_rows(found)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("total", "problem"), [(9, None), (10, None), (11, "inconsistent")])
+def test_torn_lines_excuse_as_many_steps_of_the_summary(
+    tmp_path: Path, total: int, problem: str | None
+) -> None:
+    lines = [json.dumps(step(n)) for n in range(7)] + ["{", "{"]
+    torn = "".join(f"{line}\n" for line in lines).encode()
+    found = problem_of(read(write_run(tmp_path, "run_a", said=summary(total), torn=torn)))
+    assert (found and found[0]) == problem
+
+
+def test_a_truth_value_is_no_number_of_a_step(tmp_path: Path) -> None:
+    found = read(write_run(tmp_path, "run_a", [step(0), step(1, step=True)]))
+    assert ([each.step for each in found.steps], found.unreadable_lines) == ([0], 1)
+
+
+@pytest.mark.parametrize("digits", ["1e999", "-1e999", "9" * 400, "9" * 5000])
+def test_a_number_beyond_all_numbers_is_missing_and_its_line_is_read(
+    tmp_path: Path, digits: str
+) -> None:
+    line = json.dumps(step(0)).replace('"budget": 199.0', f'"budget": {digits}')
+    assert digits in line
+    (row,) = step_rows(read(write_run(tmp_path, "run_a", torn=line.encode())))
+    assert (row["truth.budget"], row["truth.storage"]) == (None, 1)
+
+
+@pytest.mark.parametrize(("units", "total"), [(4, 7), ("many", 3), (None, 3)])
+def test_a_storage_that_is_not_known_of_every_sku_is_that_of_the_last_step(
+    tmp_path: Path, units: object, total: int
+) -> None:
+    said = summary(3, final_storage={"sku_0": 3, "sku_1": units})
+    row = run_row(read(write_run(tmp_path, "run_a", [step(n) for n in range(3)], said)))
+    assert row["outcome.measures.final_storage"] == total
+
+
+def test_a_crash_is_what_the_summary_says_whatever_the_steps_say(tmp_path: Path) -> None:
+    def end(name: str, crashed: object, onset: int) -> tuple[object, ...]:
+        steps, said = crashed_steps(9, onset=onset), summary(9, crashed=crashed)
+        row = run_row(read(write_run(tmp_path, f"run_{name}", steps, said)))
+        assert row["error.kind"] is None
+        return tuple(row[f"outcome.{key}"] for key in ("end", "crash.type", "crash.onset"))
+
+    assert end("both", True, 6) == ("crash", "looping", 6)
+    assert end("summary_alone", True, 99) == ("crash", None, None)
+    assert end("steps_alone", False, 6) == ("max_steps", None, None)
+    assert end("unsaid", None, 6) == ("crash", "looping", 6)
+
+
 def test_what_is_no_number_is_missing(tmp_path: Path) -> None:
     steps = [step(0, result=observation(1, budget=float("nan"), revenue=float("inf")))]
     said = summary(1, final_budget=float("-inf"), revenue=True)
@@ -389,6 +446,7 @@ def test_a_folder_of_several_runs_is_marked_and_has_no_outcome(
     assert row["import.runs_in_folder"] == 2
     assert outcome_in(row) == {}
     assert row["import.fulfilled_orders"] is None
+    assert read(tmp_path / "run_a").onset is None
     assert (done.merged, done.runs_in_merged, done.done) == (1, 2, 0)
     assert table["import.runs_in_folder"].to_list() == [2] * 112
     assert table["import.line"].to_list() == list(range(1, 113))

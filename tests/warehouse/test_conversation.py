@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from tests.warehouse.modelled import COUNTERS, Counting, Storekeeper, call, context_reply
 from tests.warehouse.playing import played, settings
-from vendomini.chat import ChatRequest, Message, Reply, Request
+from vendomini.chat import ChatRequest, Choice, Message, Reply, Request
 from vendomini.errors import ConfigError
-from vendomini.workloads.warehouse.agent import briefing
+from vendomini.workloads.warehouse.agent import Seen, briefing
+from vendomini.workloads.warehouse.conversation import Conversation
 from vendomini.workloads.warehouse.episode import Game
+from vendomini.workloads.warehouse.ledger import Ledger
 from vendomini.workloads.warehouse.llm import Llm
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 
@@ -157,6 +159,27 @@ def test_the_oldest_steps_leave_in_one_block_of_a_quarter_of_the_window() -> Non
         assert engine.tokens(before) > window - 2000 - 700
     steps_between = len(engine.requests) / len(cuts)
     assert steps_between > 5
+
+
+def test_more_than_a_quarter_leaves_where_more_must() -> None:
+    ledger = Ledger(expire_after_days=8, longest=1000)
+    talk = Conversation(
+        system=Message(role="system", content="rules"),
+        window=4000,
+        reply_tokens=1000,
+        ledger=ledger,
+    )
+    for day in range(18):
+        talk.begin(Seen(day=day, inbox_count=0, last_result=None), "x" * 300)
+        talk.answered(Reply(choices=(Choice(text="y"),)), "y")
+        talk.called(("tool_wait", {}))
+    before = talk.tokens
+    talk.begin(Seen(day=18, inbox_count=0, last_result=None), "z" * 6000)
+    overflow = talk.tokens + 1000 - 4000
+    assert overflow > 4000 / 4
+    a_day = before / 18
+    talk.make_room()
+    assert ledger.days >= overflow / a_day > 4000 / 4 / a_day
 
 
 def test_an_engine_that_does_not_count_is_not_overrun_either() -> None:
