@@ -312,12 +312,15 @@ def test_what_is_told_in_full_is_not_said_to_be_more() -> None:
 
 def test_the_ledger_of_later_days_knows_what_a_reset_told() -> None:
     window = 6000
-    at = dict.fromkeys(range(0, 200, 11), RESET)
+    level = {"simulation.complexity_level": 4}  # orders that are long on their way
+    order = call("tool_order", {**slowest(game(level)), "quantity": 1})
+    at = {day: order for day in range(10, 200, 11)} | dict.fromkeys(range(0, 200, 11), RESET)
     engine = keeping(at, window=window)
     run = played(
-        llm(**{"agent.model.context_length": window, "simulation.max_steps": 120}), reply=engine
+        llm(**{"agent.model.context_length": window, "simulation.max_steps": 120, **level}),
+        reply=engine,
     )
-    checked = 0
+    checked, known = 0, set()
     for number, request in enumerate(engine.requests):
         first = request.messages[1].content
         if "left this conversation" not in first:
@@ -345,8 +348,10 @@ def test_the_ledger_of_later_days_knows_what_a_reset_told() -> None:
                     for message in step.result.get("messages", ())
                 )
                 assert (f"{order['order_id']} (" in first) is not delivered
+                known.add(delivered)
             checked += 1
     assert checked > 10
+    assert known == {False, True}
 
 
 def audited(run: Played) -> list[tuple[int, dict[str, Any]]]:
