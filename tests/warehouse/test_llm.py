@@ -137,6 +137,16 @@ def test_a_huge_unreadable_reply_stays_as_its_beginning() -> None:
     assert len(kept) < 700
 
 
+def test_a_huge_readable_reply_stays_as_it_came() -> None:
+    long = "I think. " * 400 + INBOX
+    run = played(llm({"simulation.max_steps": 2}), reply=replying(long, INBOX))
+    assert chats(run.requests)[1].messages[2].content == long
+    just = "x" * 600
+    for garbage, kept in ((just, just), (just + "x", just + " [...]")):
+        run = played(llm({"simulation.max_steps": 1}), reply=replying(garbage, INBOX))
+        assert chats(run.requests)[1].messages[2].content == kept
+
+
 def test_half_characters_do_not_stop_a_run() -> None:
     run = played(llm(), reply=lambda request: "\ud800 " + INBOX)
     assert run.outcome.end == "max_steps"
