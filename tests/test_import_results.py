@@ -397,6 +397,19 @@ def test_a_storage_that_is_not_known_of_every_sku_is_that_of_the_last_step(
     assert row["outcome.measures.final_storage"] == total
 
 
+def test_nothing_shipped_is_a_share_of_0_and_nothing_requested_is_no_share(tmp_path: Path) -> None:
+    def fulfilled(shipped: int, failed: int, still_open: int) -> object:
+        name = f"run_{shipped}{failed}{still_open}"
+        steps = [step(0, result=observation(1, open_customer_orders=still_open))]
+        said = summary(1, customer_orders_shipped=shipped, customer_orders_failed=failed)
+        row = run_row(read(write_run(tmp_path, name, steps, said)))
+        return row["outcome.measures.fulfilled"]
+
+    assert fulfilled(0, 3, 1) == 0.0
+    assert fulfilled(0, 0, 0) is None
+    assert fulfilled(1, 2, 1) == 0.25
+
+
 def test_a_crash_is_what_the_summary_says_whatever_the_steps_say(tmp_path: Path) -> None:
     def end(name: str, crashed: object, onset: int) -> tuple[object, ...]:
         steps, said = crashed_steps(9, onset=onset), summary(9, crashed=crashed)

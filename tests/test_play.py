@@ -21,6 +21,7 @@ from tests.toy import toy_runs
 from tests.warehouse.playing import settings
 from vendomini.chat import ChatRequest, Choice, Message, Reply
 from vendomini.cli.main import main
+from vendomini.cli.play import _logged_steps
 from vendomini.cli.runs import Found, chosen
 from vendomini.cli.transcript import (
     Conversations,
@@ -415,6 +416,8 @@ def test_an_ambiguous_id_is_refused_with_the_ids_it_may_mean(tmp_path: Path) -> 
         chosen(found, "000")
     assert refused.value.hint.endswith("`0000000000000002`, ...")
     assert chosen(found, f"{11:016x}").replication == 11
+    with pytest.raises(ConfigError, match="no run's id begins with `b`"):
+        chosen(found, "b")  # the last one's ends with it
 
 
 # -- its parts ---------------------------------------------------------------------------------
@@ -463,6 +466,40 @@ USER: Callable[[str], Message] = lambda text: Message(role="user", content=text)
 SAID = Message(role="assistant", content="a call")
 
 
+@pytest.mark.parametrize(
+    ("tool", "told"), [("tool_cancel_order", {"fee": 5.0}), ("tool_expedite", {"cost": 5.0})]
+)
+def test_what_a_call_costs_at_once_is_not_paid_to_suppliers(
+    tool: str, told: dict[str, float]
+) -> None:
+    truth = {"budget": 100.0, "revenue": 0.0, "storage": 0, "pending": 1, "shipped": 0}
+    teller = WarehouseTeller(settings())
+    teller.step({"step": 0, "day": 0, "action": None, "truth": truth}, ())
+    called = {
+        "step": 1,
+        "day": 1,
+        "action": {"tool": tool, "args": {"order_id": "ORD0"}},
+        "result": {"success": True, **told},
+        "truth": {**truth, "budget": 92.5, "pending": int(tool == "tool_expedite")},
+    }
+    assert text_of(teller.step(called, ()), "happened") == "2.50 paid to suppliers"
+
+
+def test_the_log_of_a_run_is_that_of_its_last_beginning(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path)
+    path = experiment.steps_path("here")
+    path.parent.mkdir(parents=True)
+    lines = [
+        msgspec.json.encode({"run": run, "step": step})
+        for run, step in (("a", 0), ("a", 1), ("b", 0), ("a", 0), ("b", 1), ("a", 1), ("a", 2))
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    steps = [msgspec.json.decode(line)["step"] for line in _logged_steps(experiment, "a", "here")]
+    assert steps == [0, 1, 2]
+    assert len(_logged_steps(experiment, "b", "here")) == 2
+    assert _logged_steps(experiment, "c", "here") == []
+
+
 def test_each_request_shows_only_what_it_adds() -> None:
     talk = Conversations()
     first = talk.exchange(asked(SYSTEM, USER("day 0")), reply("a call"))
@@ -498,6 +535,20 @@ def test_a_reply_that_could_not_be_read_is_shown_with_why() -> None:
         "nothing: no reply could be read (asked again 1 time); the last one: there is no JSON "
         'object with "tool" in the reply'
     )
+
+
+def test_a_text_of_just_the_length_that_is_shown_is_shown_whole() -> None:
+    assert shortened(Line(label="", text="abc", most=3)) == "abc"
+    assert shortened(Line(label="", text="abcd", most=3)) == "abc [... 1 more characters: --full]"
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_in_full_nothing_is_left_out(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    view = View(WarehouseTeller(settings()), steps=range(9), full=full, as_json=False, pause=False)
+    result = {"success": True, "lines": ["word"] * 500}
+    action = {"tool": "tool_read_scratchpad", "args": {}}
+    view.step({"step": 0, "day": 0, "action": action, "result": result}, ())
+    assert (capsys.readouterr().out.count("word") == 500) == full
 
 
 def test_what_an_older_log_lacks_is_left_out_and_what_is_unknown_is_shown() -> None:

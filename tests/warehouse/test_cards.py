@@ -28,6 +28,15 @@ def arrival() -> int:
     return world.place_order(supplier="S1", sku="sku_0", quantity=10).arrival
 
 
+def lead_of_an_order_on_day(day: int) -> int:
+    run = World(settings(CALM), seed=0, replication=0)
+    for _ in range(day):
+        run.evening()
+        run.morning()
+    assert run.day == day
+    return run.place_order(supplier="S1", sku="sku_0", quantity=10).arrival - day
+
+
 def test_an_order_resolves_at_its_delivery_and_payment_not_before() -> None:
     decision = order_with(expected_lead_days=1, expected_quantity=8, expected_cost=1.0)
     run = played(settings(CALM), agent=listed([decision]))
@@ -41,6 +50,17 @@ def test_an_order_resolves_at_its_delivery_and_payment_not_before() -> None:
         "cost": pytest.approx(price - 1.0),
     }
     assert all(e.of == 0 for _, e in of_order)
+
+
+def test_a_lead_time_is_counted_from_the_day_of_the_order() -> None:
+    late = listed([WAIT, WAIT, WAIT, WAIT, order_with(expected_lead_days=1)])
+    (error,) = [
+        error
+        for step in played(settings(CALM), agent=late).steps
+        for error in step.resolved
+        if error.type == "temporal"
+    ]
+    assert (error.of, error.error) == (4, lead_of_an_order_on_day(4) - 1)
 
 
 def test_storage_and_budget_resolve_at_the_days_end() -> None:

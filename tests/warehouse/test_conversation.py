@@ -161,25 +161,49 @@ def test_the_oldest_steps_leave_in_one_block_of_a_quarter_of_the_window() -> Non
     assert steps_between > 5
 
 
-def test_more_than_a_quarter_leaves_where_more_must() -> None:
-    ledger = Ledger(expire_after_days=8, longest=1000)
+def talk_of(days: int) -> Conversation:
+    """A conversation with an engine that does not count."""
     talk = Conversation(
         system=Message(role="system", content="rules"),
         window=4000,
         reply_tokens=1000,
-        ledger=ledger,
+        ledger=Ledger(expire_after_days=8, longest=1000),
     )
-    for day in range(18):
+    for day in range(days):
         talk.begin(Seen(day=day, inbox_count=0, last_result=None), "x" * 300)
         talk.answered(Reply(choices=(Choice(text="y"),)), "y")
         talk.called(("tool_wait", {}))
+    return talk
+
+
+def test_what_leaves_is_no_longer_counted_and_the_ledger_is_once() -> None:
+    talk = talk_of(12)
+
+    def estimated() -> int:
+        said = [talk.system, *(m for each in talk._exchanges for m in each.messages)]
+        texts = [message.content for message in said] + [talk._ledger_text] * bool(
+            talk._ledger_text
+        )
+        return sum(talk._estimate(text) for text in texts)
+
+    assert talk.tokens == estimated()
+    for _ in range(2):
+        assert talk.truncate()
+        assert talk._ledger_text
+        assert talk.tokens == estimated()
+    talk.forget()
+    assert (len(talk.messages), talk.tokens) == (3, estimated())
+
+
+def test_more_than_a_quarter_leaves_where_more_must() -> None:
+    talk = talk_of(18)
     before = talk.tokens
     talk.begin(Seen(day=18, inbox_count=0, last_result=None), "z" * 6000)
     overflow = talk.tokens + 1000 - 4000
     assert overflow > 4000 / 4
     a_day = before / 18
     talk.make_room()
-    assert ledger.days >= overflow / a_day > 4000 / 4 / a_day
+    assert talk.ledger.days >= overflow / a_day > 4000 / 4 / a_day
 
 
 def test_an_engine_that_does_not_count_is_not_overrun_either() -> None:

@@ -9,8 +9,9 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from tests.warehouse.playing import WAIT, cycled, listed, played, settings
-from vendomini.workloads.warehouse.agent import Seen
+from vendomini.workloads.warehouse.agent import Seen, briefing
 from vendomini.workloads.warehouse.episode import Game
+from vendomini.workloads.warehouse.heuristic import Heuristic
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.tools import TOOLS, Called, call, offered
 from vendomini.workloads.warehouse.world import Delivered, Order, Paid, World
@@ -341,6 +342,29 @@ def test_failures_end_a_run_only_if_a_file_says_so() -> None:
     ended = played(settings({"demand.max_failures": 5}), agent=cycled(WAIT))
     assert ended.outcome.end == "max_failures"
     assert ended.steps[-1].truth.failed >= 5 > ended.steps[-2].truth.failed
+
+
+def test_the_truth_of_a_step_is_the_world_at_its_end() -> None:
+    chosen = settings({"pe_induction.p_shock": 1.0, "pe_induction.pe_type_mix": "causal_only"})
+    game = Game(chosen, seed=0, replication=0)
+    agent = Heuristic(briefing(chosen, game.world, game.tools.offered))
+    seen = []
+    while game.end is None:
+        truth = game.day(agent.decide(game.morning())).truth
+        world = game.world
+        pending = list(world.pending.values())
+        assert truth.budget == world.budget / 100
+        assert truth.owed == world.owed / 100
+        assert truth.storage == sum(world.storage.values())
+        assert (truth.pending, truth.pending_units) == (
+            len(pending),
+            sum(order.quantity for order in pending),
+        )
+        assert (truth.inbox, truth.customers) == (len(world.inbox), len(world.customers))
+        assert (truth.shipped, truth.failed) == (world.totals.shipped, world.totals.failed)
+        assert truth.revenue == world.totals.revenue / 100
+        seen.append((truth.owed, truth.pending, truth.inbox, truth.customers, truth.shipped))
+    assert all(any(values) for values in zip(*seen, strict=True))
 
 
 def test_an_impossible_call_is_logged_as_json_can_hold_it() -> None:
