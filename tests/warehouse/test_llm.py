@@ -1,6 +1,7 @@
 """The agent of a model: what it is told, what it is asked again, what it leaves."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -236,6 +237,15 @@ def test_what_differs_between_arms_comes_last() -> None:
         other = system_of(llm(keys))
         assert other != base
         assert other.startswith(base[: int(shared * len(base))]), keys
+
+
+def test_tools_that_only_some_levels_offer_come_after_all_that_every_level_offers() -> None:
+    def listed(level: int) -> list[str]:
+        said = system_of(llm({"simulation.complexity_level": level}))
+        return re.findall(r"^- (tool_\w+): ", said, re.MULTILINE)
+
+    assert len(listed(1)) > 8
+    assert listed(2) == [*listed(1), "tool_expedite"]
 
 
 def test_the_rules_say_the_numbers_of_the_settings() -> None:

@@ -18,6 +18,7 @@ from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.recovery import LISTED
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.toolbox import AUDITED
+from vendomini.workloads.warehouse.toolbox import audited as audited_of
 
 RESET = call("tool_reset_beliefs")
 SUPPLIES = {"supplier_id": "S1", "sku": "sku_0", "quantity": 10}
@@ -415,3 +416,4 @@ def test_predictions_are_kept_only_for_who_may_audit(tools: str) -> None:
     run = game(keys)
     run.day(Decision(tool="tool_wait", arguments={}, card=Card(expected_success=True)))
     assert len(run._predictions.audit) == (tools in ("audit", "all"))
+    assert not audited_of(settings(keys).agent)

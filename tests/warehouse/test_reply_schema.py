@@ -104,6 +104,12 @@ def test_the_longest_reasoning_is_never_of_too_many_words() -> None:
     assert not pattern.fullmatch(words + "w")
 
 
+def test_several_customer_orders_can_be_shipped_in_one_call() -> None:
+    ship = alternatives("none")["tool_ship_customer_order"]["properties"]["args"]["properties"]
+    (several,) = [o for o in ship["customer_order_id"]["anyOf"] if o["type"] == "array"]
+    assert several["maxItems"] == 16
+
+
 def walk(
     matcher: Any, xgrammar: Any, vocabulary: list[str], chance: random.Random, *, wordy: bool
 ) -> str:
