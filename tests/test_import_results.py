@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.product import ROOT, vendomini
+from vendomini.cli.results import words
 from vendomini.errors import StoreError
 from vendomini.predecessor import Imported, import_results, tables
 from vendomini.predecessor.folder import Folder, named_tool, read_folder
@@ -701,6 +702,16 @@ def test_the_command_says_what_it_found_and_what_is_missing(tmp_path: Path) -> N
         "runs.parquet",
         "steps.parquet",
     ]
+
+
+def test_the_share_of_the_parsers_actions_is_one_of_the_replies(tmp_path: Path) -> None:
+    steps = [step(0), step(1, "tool_wait"), step(2, prediction={}), step(3, prediction={})]
+    steps[1]["prediction"]["scratchpad_raw"] = "ACTION: tool_order"
+    write_run(tmp_path, "run_a", steps, summary(4))
+    done, _, _ = imported_from(tmp_path, tmp_path / "tables")
+    said = "\n".join(words(done))
+    assert "1 of 2 actions (50%) were not named by the reply" in said
+    assert "2 steps were logged without their replies" in said
 
 
 def test_the_command_speaks_json(tmp_path: Path) -> None:

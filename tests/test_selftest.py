@@ -136,6 +136,14 @@ def test_numbers_too_close_for_a_trial_are_let_pass_where_an_end_of_their_range_
     assert not verdict.alike
     assert verdict.later
     assert verdict.changes == ("world",)
+    far = judge(
+        "limit",
+        grid(limit=[1000, 2000]),
+        lambda arm: within(arm["limit"]),
+        ends=(1,),
+        probed=lambda arm, axis, value: within(value),
+    )
+    assert (far.alike, far.later, far.changes) == ((), True, ("world",))
 
 
 def test_numbers_that_act_nowhere_in_their_range_are_idle() -> None:
