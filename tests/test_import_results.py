@@ -389,11 +389,11 @@ def test_a_number_beyond_all_numbers_is_missing_and_its_line_is_read(
     assert (row["truth.budget"], row["truth.storage"]) == (None, 1)
 
 
-@pytest.mark.parametrize(("units", "total"), [(4, 7), ("many", 3), (None, 3)])
+@pytest.mark.parametrize(("units", "total"), [(4, 9), ("many", 3), (None, 3)])
 def test_a_storage_that_is_not_known_of_every_sku_is_that_of_the_last_step(
     tmp_path: Path, units: object, total: int
 ) -> None:
-    said = summary(3, final_storage={"sku_0": 3, "sku_1": units})
+    said = summary(3, final_storage={"sku_0": 5, "sku_1": units})
     row = run_row(read(write_run(tmp_path, "run_a", [step(n) for n in range(3)], said)))
     assert row["outcome.measures.final_storage"] == total
 
