@@ -42,6 +42,7 @@ class Toy:
     """Each step asks one chat, then a score and a chat with two choices at once."""
 
     name = "toy"
+    outcome_type = ToyOutcome
     version = 1
     settings_type = ToySettings
 

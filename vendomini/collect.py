@@ -1,25 +1,28 @@
 """From the files of an experiment to tables: one row a run, one row a step."""
 
+import functools
 import itertools
 import mmap
 import operator
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from vendomini.errors import StoreError
 from vendomini.phase import Run
+from vendomini.schema import choices_of, setting_keys
 from vendomini.status import states
 from vendomini.store.disk import explained
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import line_starts_by_run
 from vendomini.store.records import Served
+from vendomini.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:  # polars takes a while to load, and `import vendomini.cli` must not
     import polars
@@ -88,11 +91,12 @@ def run_rows(experiment: Experiment, runs: Sequence[Run]) -> Iterator[dict[str, 
     """One flat row a run, in the order of the runs.
 
     Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``arm.<key>``, ``served.*`` and
-    ``error.*``, null where they do not apply; of a finished run ``outcome.*`` and
-    ``pe.<type>.*``.
+    ``error.*``, ``outcome.*`` and ``pe.<type>.*``, null where they do not apply.
     """
     state = states(experiment, runs)
     varying = varying_settings(runs)
+    workload = WORKLOADS.get(runs[0].workload) if runs else None
+    known = outcome_columns(workload.outcome_type) if workload else ()
     errors = experiment.errors({run for run, is_in in state.items() if is_in == "failed"})
     nothing = {f"served.{name}": None for name in Served.__struct_fields__} | {
         "error.kind": None,
@@ -109,6 +113,7 @@ def run_rows(experiment: Experiment, runs: Sequence[Run]) -> Iterator[dict[str, 
             "replication": run.replication,
         }
         row.update((f"arm.{key}", settings.get(key)) for key in varying)
+        row.update(dict.fromkeys(known))
         row.update(nothing)
         if result is not None:
             for key, value in flat(msgspec.json.decode(result.outcome)).items():
@@ -118,6 +123,28 @@ def run_rows(experiment: Experiment, runs: Sequence[Run]) -> Iterator[dict[str, 
             last = errors[run.id][-1]
             row.update({"error.kind": last.kind, "error.message": last.message})
         yield row
+
+
+@functools.cache
+def outcome_columns(outcome: type) -> tuple[str, ...]:
+    """The columns that an outcome's type makes, whatever a single run's outcome lacks.
+
+    A field that is a mapping from a `Literal` has columns for each of its names. Fields of
+    ``pe`` stand at the top, as ``pe.<type>.*``.
+    """
+    found: list[str] = []
+    hints = get_type_hints(outcome)
+    for key in setting_keys(outcome):
+        hint = hints.get(key)
+        if get_origin(hint) is not dict:
+            found.append(key)
+            continue
+        names, inside = get_args(hint)
+        for name in choices_of(names, {}):
+            is_section = isinstance(inside, type) and is_dataclass(inside)
+            nested = setting_keys(inside) if is_section else ()
+            found += [f"{key}.{name}.{inner}" for inner in nested] or [f"{key}.{name}"]
+    return tuple(key if key.startswith("pe.") else f"outcome.{key}" for key in found)
 
 
 def varying_settings(runs: Iterable[Run]) -> list[str]:

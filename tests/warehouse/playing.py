@@ -78,7 +78,9 @@ class Played:
         return msgspec.json.encode([self.steps, self.outcome])
 
     def signs(self) -> dict[str, int]:
-        return {sign.type: sign.onset for sign in self.outcome.signs}
+        """Onsets of the signs that set in, in their order."""
+        set_in = {sign: onset for sign, onset in self.outcome.signs.items() if onset is not None}
+        return dict(sorted(set_in.items(), key=lambda each: each[1]))
 
 
 def played(

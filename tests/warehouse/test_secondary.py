@@ -69,7 +69,6 @@ def test_acting_against_the_announcement_is_decoupling_from_its_share_on(
     wrong_from_40 = announcing(lambda day: as_planned(day) if day < 40 else "tool_wait")
     decoupled = run(wrong_from_40, threshold)
     assert decoupled.signs() == {"decoupling": 40 + round(share * 20)}
-    assert [sign.primary for sign in decoupled.outcome.signs] == [False]
     assert decoupled.outcome.crash is None
     assert decoupled.outcome.end == "max_steps"
 

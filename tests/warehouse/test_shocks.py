@@ -278,9 +278,13 @@ def test_full_tells_the_same_day_delayed_three_days_later_and_hidden_never() -> 
     assert hidden == []
     assert full
     assert all(day == message["day"] for day, message in full if message["day"] > 0)
-    assert all(day == message["day"] + 3 for day, message in delayed if message["day"] > 0)
+    assert delayed
+    assert all(day == message["day"] == message["struck_day"] + 3 for day, message in delayed)
     due = [message for day, message in full if message["day"] + 3 < 40]
-    assert [message for _, message in delayed] == due
+    as_struck = [{**message, "day": message["struck_day"]} for _, message in delayed]
+    for message in as_struck:
+        del message["struck_day"]
+    assert as_struck == due
 
 
 def test_partial_tells_the_same_day_without_the_amount() -> None:
@@ -308,3 +312,43 @@ def test_strengths_rise_with_the_magnitude() -> None:
         assert less.payment_lag < more.payment_lag
         assert less.raise_by < more.raise_by
         assert less.lead_extra < more.lead_extra
+
+
+def test_expediting_counts_from_the_day_that_was_stated_and_announced() -> None:
+    for observability, stated in (("full", 2), ("partial", 0), ("hidden", 0)):
+        world, plain, order, _ = struck(
+            "temporal", "medium", **{"pe_induction.observability": observability}
+        )
+        order.eta = plain.eta = 10
+        order.arrival = 12
+        world.expedite(order)
+        assert order.eta == 10 + stated - 2
+        assert order.arrival == 10
+
+
+def test_a_delayed_notice_is_of_its_day_and_knows_of_an_expedite_in_between() -> None:
+    world, _, order, shocks = struck(
+        "temporal", "medium", **{"pe_induction.observability": "delayed"}
+    )
+    order.eta, order.arrival = 10, 12
+    world.expedite(order)
+    assert order.eta == 8
+    world.day = 3
+    shocks.strike(world)
+    (notice,) = [message for message in world.inbox if message["type"] == "delay_notice"]
+    assert (notice["day"], notice["struck_day"]) == (3, 0)
+    assert notice["new_eta"] == order.arrival == 10
+
+
+def test_stock_is_worth_what_it_costs_on_the_last_day_played() -> None:
+    keys = {
+        "simulation.complexity_level": 4,
+        "simulation.initial_storage_per_sku": 3,
+        "demand.orders_per_day": 0.0,
+        "simulation.max_steps": 7,
+    }
+    run = played(settings(keys), agent=cycled(WAIT))
+    catalogue = World(settings(keys), seed=0, replication=0).catalogue
+    prices = [catalogue.cheapest(sku, 6) for sku in catalogue.skus]
+    worth = run.outcome.measures.final_budget + 3 * sum(prices) / 100
+    assert run.outcome.measures.net_worth == pytest.approx(worth)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
 from tests.warehouse.modelled import call
 from tests.warehouse.worked import Worked, worked
 from vendomini.chat import ChatRequest
+from vendomini.collect import collect
 
 CALM: dict[str, Any] = {
     "demand.orders_per_day": 0.0,
@@ -80,7 +82,7 @@ def played(
 
 
 def onsets(run: Worked) -> dict[str, int]:
-    return {sign["type"]: sign["onset"] for sign in run.outcome["signs"]}
+    return {sign: onset for sign, onset in run.outcome["signs"].items() if onset is not None}
 
 
 # -- signs ---------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def test_a_varied_run_shows_no_sign_and_is_censored(tmp_path: Path) -> None:
         {"crash_detector.threshold": "strict", "agent.interface.beliefs_every": 5},
         believes=lambda day: {"storage": day // 7, "budget": 10000},
     )
-    assert calm.outcome["signs"] == []
+    assert set(calm.outcome["signs"].values()) == {None}
     assert calm.outcome["crash"] is None
     assert calm.outcome["competing"] is None
     assert calm.outcome["censored"] is True
@@ -150,7 +152,6 @@ def test_announcing_one_tool_and_calling_another_is_decoupling_and_no_crash(
 ) -> None:
     run = played(tmp_path, varied, announces=lambda day: "tool_expedite")
     assert onsets(run) == {"decoupling": 10}, "ten announced calls are the least"
-    assert run.outcome["signs"][0]["primary"] is False
     assert run.outcome["crash"] is None
     assert run.outcome["censored"] is True
 
@@ -165,7 +166,7 @@ def test_cards_that_announce_nothing_show_no_decoupling(tmp_path: Path) -> None:
             card["expected_cost"] = 10
         return json.dumps({"tool": tool, "args": arguments, "prediction": card})
 
-    assert worked(tmp_path, {**CALM, **minimal}, reply).outcome["signs"] == []
+    assert onsets(worked(tmp_path, {**CALM, **minimal}, reply)) == {}
 
 
 def test_beliefs_that_leave_the_truth_behind_are_slow_divergence_and_no_crash(
@@ -189,7 +190,7 @@ def test_without_belief_questions_nothing_diverges(tmp_path: Path) -> None:
     run = played(tmp_path, varied, believes=lambda day: {"storage": 3 * day, "budget": 0})
     assert all(step["belief"] is None for step in run.steps)
     assert run.outcome["beliefs"]["asked"] == 0
-    assert run.outcome["signs"] == []
+    assert onsets(run) == {}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_replies_that_cannot_be_read_are_no_actions_and_end_a_run_as_unusable(
     assert run.outcome["competing"] == {"type": "unusable", "onset": 19}
     assert run.outcome["format_failures"] == 20
     assert run.outcome["re_asks"] == 40
-    assert run.outcome["signs"] == []
+    assert onsets(run) == {}
     assert run.outcome["crash"] is None
     assert {step["parse_status"] for step in run.steps} == {"failed"}
     assert {step["action"] is None and step["card"] is None for step in run.steps} == {True}
@@ -355,8 +356,9 @@ def test_a_shock_strikes_and_is_told_as_the_phase_says(
     for notice in told:
         amounts = NOTICES[type][notice["type"]]
         assert amounts & set(notice) == (set() if observability == "partial" else amounts)
-        late = notice["read"] - notice["day"]
-        assert late in ((3, 4) if observability == "delayed" else (0, 1))
+        assert notice["read"] - notice["day"] in (0, 1)
+        if observability == "delayed":
+            assert notice["day"] - notice["struck_day"] == 3
 
 
 @pytest.mark.parametrize("type", NOTICES)
@@ -372,3 +374,18 @@ def test_a_mix_draws_all_types(tmp_path: Path, mix: str, types: int) -> None:
     keys = {"pe_induction.p_shock": 1.0, "pe_induction.pe_type_mix": mix}
     run = played(tmp_path, orders_and_reads, keys)
     assert len({step["shock_drawn"] for step in run.steps}) == types
+
+
+def test_the_table_of_runs_has_the_same_columns_whatever_has_happened(tmp_path: Path) -> None:
+    tables = {}
+    for name, says in (("calm", varied), ("looping", after(20, quote(5)))):
+        (tmp_path / name).mkdir()
+        run = played(tmp_path / name, says)
+        collected = collect(run.experiment, out=tmp_path / name, progress=lambda done, total: None)
+        tables[name] = polars.read_csv(collected.runs_csv)
+    assert tables["calm"].columns == tables["looping"].columns
+    assert tables["calm"]["outcome.crash.onset"].to_list() == [None]
+    assert tables["looping"]["outcome.crash.onset"].to_list() == [23]
+    assert tables["looping"]["outcome.signs.looping"].to_list() == [23]
+    assert tables["looping"]["outcome.signs.decoupling"].to_list() == [None]
+    assert "outcome.competing.type" in tables["calm"].columns

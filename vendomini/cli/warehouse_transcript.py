@@ -112,8 +112,9 @@ class WarehouseTeller:
             Line(label="crash", text=said, tone="plain" if crash is None else "bad"),
         ]
         signs = ", ".join(
-            f"{sign['type']} at step {sign['onset']}" + ("" if sign["primary"] else " (secondary)")
-            for sign in outcome["signs"]
+            f"{sign} at step {onset}" + ("" if sign in PRIMARY else " (secondary)")
+            for sign, onset in sorted(outcome["signs"].items(), key=lambda each: each[1] or 0)
+            if onset is not None
         )
         lines.append(Line(label="signs", text=signs or "none"))
         lines.append(Line(label="measures", text=_listed(outcome["measures"])))

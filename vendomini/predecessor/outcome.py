@@ -1,12 +1,9 @@
 """What is known of how a run of the predecessor ended, under the names of our outcomes."""
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from vendomini.predecessor.folder import Folder, Tree, mapping, number
-from vendomini.schema import setting_keys
-from vendomini.workloads.warehouse.records import Outcome
 
 LOST_ORDERS = 25
 """Its default of `demand.max_failures`: expired customer orders that end a run."""
@@ -94,22 +91,6 @@ def outcome_of(folder: Folder) -> Tree:
     if not is_crashed and end in ("bankrupt", "max_failures"):
         found |= {"competing.type": end, "competing.onset": folder.length - 1}
     return {f"outcome.{key}": value for key, value in found.items()}
-
-
-@cache
-def outcome_columns() -> tuple[str, ...]:
-    """The columns that `collect` makes of an outcome of ours."""
-    found: list[str] = []
-    hints = get_type_hints(Outcome)
-    for key in setting_keys(Outcome):
-        if get_origin(hints.get(key)) is dict:
-            names, inside = get_args(hints[key])
-            found += [
-                f"{key}.{n}.{inner}" for n in get_args(names) for inner in setting_keys(inside)
-            ]
-        else:
-            found.append(key)
-    return tuple(key if key.startswith("pe.") else f"outcome.{key}" for key in found)
 
 
 def _end(folder: Folder, *, is_crashed: bool, budget: float | None) -> str | None:

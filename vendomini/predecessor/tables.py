@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vendomini.collect import (
     STEP_ROWS_AT_ONCE,
     flat,
+    outcome_columns,
     replace_whole,
     run_columns,
     series,
@@ -25,9 +26,10 @@ from vendomini.predecessor.folder import (
     read_folder,
     result_folders,
 )
-from vendomini.predecessor.outcome import outcome_columns, outcome_of, problem_of
+from vendomini.predecessor.outcome import outcome_of, problem_of
 from vendomini.store.disk import Disk
 from vendomini.store.records import Served
+from vendomini.workloads.warehouse.records import Outcome
 
 if TYPE_CHECKING:
     import polars
@@ -49,7 +51,7 @@ MISSING: Mapping[str, str] = {
     "pe.*": "it resolved no prediction: its errors and averages were 0 whatever happened",
     "outcome.shocks.*": "it logged no shocks",
     "outcome.crash.severity": "it never told severities",
-    "outcome.signs": "it looked no further after the first sign",
+    "outcome.signs.*": "it looked no further after the first sign",
     "outcome.max_steps": "its limit of steps was not logged",
     "outcome.measures.net_worth, .orders_placed, .calls_failed": "it logged neither prices nor "
     "the results of calls",
@@ -173,7 +175,7 @@ def run_row(folder: Folder) -> Tree:
         "replication": replication if isinstance(replication, int) else None,
     }
     row |= {f"arm.{key}": value for key, value in _arm(params).items()}
-    row |= dict.fromkeys(outcome_columns())
+    row |= dict.fromkeys(outcome_columns(Outcome))
     row |= {f"served.{name}": None for name in Served.__struct_fields__}
     row |= dict(zip(("error.kind", "error.message"), problem or (None, None), strict=True))
     if problem is None:

@@ -10,12 +10,13 @@ from vendomini.schema.check import (
     unknown_key,
 )
 from vendomini.schema.fields import defaults, setting_keys
-from vendomini.schema.words import nearest, shown
+from vendomini.schema.words import choices_of, nearest, shown
 
 __all__ = [
     "Place",
     "Source",
     "check_value",
+    "choices_of",
     "complete",
     "conform",
     "defaults",

@@ -55,6 +55,11 @@ class Workload(Protocol):
     @property
     def settings_type(self) -> type: ...
 
+    @property
+    def outcome_type(self) -> type:
+        """The dataclass of an outcome: the table of runs has its columns, whatever happened."""
+        ...
+
     def check(self, settings: Any) -> None:
         """Raise `ConfigError` if values that are fine alone are impossible together."""
         ...

@@ -27,7 +27,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.secondary import Belief, SecondarySign, SecondarySigns
+from vendomini.workloads.warehouse.secondary import (
+    SECONDARY,
+    Belief,
+    SecondarySign,
+    SecondarySigns,
+)
 from vendomini.workloads.warehouse.settings import DetectorSettings, Threshold
 from vendomini.workloads.warehouse.tools import Called
 
@@ -68,15 +73,6 @@ THRESHOLDS: Mapping[Threshold, Thresholds] = {
     "moderate": Thresholds(repeats=4, failed_share=0.4, denials=4, entropy_share=0.15),
     "lenient": Thresholds(repeats=6, failed_share=0.5, denials=5, entropy_share=0.1),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Onset:
-    """A sign that fired, and the step after which it held for the first time."""
-
-    type: Sign
-    onset: int
-    primary: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,12 +238,9 @@ class Detector:
         type, onset = self._crash
         return Crash(type=type, onset=onset, severity=self._severity)
 
-    def signs(self) -> tuple[Onset, ...]:
-        """All that fired, by onset."""
-        return tuple(
-            Onset(type=sign, onset=onset, primary=sign in PRIMARY)
-            for sign, onset in self.onsets.items()
-        )
+    def signs(self) -> dict[Sign, int | None]:
+        """For each sign the step after which it held for the first time; None: it never did."""
+        return {sign: self.onsets.get(sign) for sign in (*PRIMARY, *SECONDARY)}
 
     def _judge(self, fresh: Signs, called: Called | None) -> None:
         """One of the steps after the onset; the last of them decides the severity."""

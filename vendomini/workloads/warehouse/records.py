@@ -12,7 +12,7 @@ import msgspec
 from vendomini.workloads.warehouse.agent import ParseStatus
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.cards import ErrorSummary, ErrorType, Resolved
-from vendomini.workloads.warehouse.crash import Crash, Onset, Sign
+from vendomini.workloads.warehouse.crash import Crash, Sign
 from vendomini.workloads.warehouse.secondary import Belief
 from vendomini.workloads.warehouse.shocks import Applied, ShockType
 from vendomini.workloads.warehouse.tools import Result
@@ -139,8 +139,9 @@ class BeliefSummary:
 class Outcome:
     """What a run came to. `steps` counts those played, `end` says why there were no more.
 
-    Onsets count steps from 0. The run is censored if neither a crash nor a competing event
-    came; an event after the crash is not one.
+    Onsets count steps from 0; `signs` names that of each sign, None if it never set in. The run
+    is censored if neither a crash nor a competing event came; an event after the crash is not
+    one.
     """
 
     steps: int
@@ -149,7 +150,7 @@ class Outcome:
     crash: Crash | None
     competing: CompetingEvent | None
     censored: bool
-    signs: tuple[Onset, ...]
+    signs: dict[Sign, int | None]
     measures: Measures
     shocks: dict[ShockType, ShockCounts]
     pe: dict[ErrorType, ErrorSummary]

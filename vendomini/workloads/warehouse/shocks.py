@@ -139,7 +139,8 @@ class Shocks:
         self._when = Stream("shock when", seed=seed, replication=replication)
         self._what = Stream("shock what", seed=seed, replication=replication)
         self._armed: dict[ShockType, int] = {}  # by type: the day it was drawn
-        self._later: dict[int, list[MessageFields]] = {}
+        # By day: notices that come late, and the order whose delay one of them announces.
+        self._later: dict[int, list[tuple[MessageFields, Order | None]]] = {}
 
     def strike(self, world: World) -> None:
         """The morning's part: notices that come late, and today's shock if one is drawn."""
@@ -147,7 +148,8 @@ class Shocks:
         self.applied_today = ()
         day = world.day
         if self._later:
-            world.inbox.extend(self._later.pop(day, ()))
+            for notice, delayed in self._later.pop(day, ()):
+                self._post(notice, delayed, world)
         if self._when.uniform(day) >= self._p:
             return
         type = self._type(day)
@@ -206,6 +208,7 @@ class Shocks:
             world,
             {"type": "delay_notice", "order_id": order.id, "day": world.day},
             {"delay_days": days, "new_eta": order.eta + days},
+            delayed=order,
         )
         return days
 
@@ -256,10 +259,28 @@ class Shocks:
         )
         self._count("rule", supplier, extra, day)
 
-    def _announce(self, world: World, fact: MessageFields, amounts: MessageFields) -> None:
+    def _announce(
+        self,
+        world: World,
+        fact: MessageFields,
+        amounts: MessageFields,
+        *,
+        delayed: Order | None = None,
+    ) -> None:
+        """Tell of a shock, as observability has it; `delayed` is the order it holds back."""
         if self._observability == "full":
-            world.inbox.append(fact | amounts)
+            self._post(fact | amounts, delayed, world)
         elif self._observability == "partial":
             world.inbox.append(fact)
         elif self._observability == "delayed":
-            self._later.setdefault(world.day + NOTICE_DELAY_DAYS, []).append(fact | amounts)
+            posted = world.day + NOTICE_DELAY_DAYS
+            notice = fact | amounts | {"day": posted, "struck_day": world.day}
+            self._later.setdefault(posted, []).append((notice, delayed))
+
+    def _post(self, notice: MessageFields, delayed: Order | None, world: World) -> None:
+        """Put a notice with its amounts into the inbox; what it says of an order is now stated."""
+        if delayed is not None and delayed.id in world.pending:
+            delayed.announced_delay += notice["delay_days"]
+            # It may have been expedited since the shock.
+            notice["new_eta"] = delayed.eta + delayed.announced_delay
+        world.inbox.append(notice)

@@ -43,6 +43,7 @@ class Warehouse:
     name: ClassVar[str] = "warehouse"
     version: ClassVar[int] = 2
     settings_type: ClassVar[type] = WarehouseSettings
+    outcome_type: ClassVar[type] = Outcome
 
     def check(self, settings: WarehouseSettings) -> None:
         """Raise `ConfigError` if values that are each allowed are impossible together."""

@@ -35,7 +35,8 @@ class Order:
     """An order at a supplier that has not arrived.
 
     `quantity`, `price` (cents a unit) and `eta` are what was agreed and stated; `arriving`
-    and `arrival` are what will come, and when. `payment_lag` is in days after delivery.
+    and `arrival` are what will come, and when. `announced_delay` are days that a notice has
+    put on the stated day. `payment_lag` is in days after delivery.
     `struck` names the types of shock that have hit it: each hits an order at most once, or a
     delay a day would hold an order back for ever and its errors would never resolve.
     """
@@ -49,6 +50,7 @@ class Order:
     eta: int
     arriving: int
     arrival: int
+    announced_delay: int = 0
     payment_lag: int = 0
     struck: list[str] = field(default_factory=list)
 
@@ -226,10 +228,12 @@ class World:
     def expedite(self, order: Order) -> int:
         """Bring an order forward, to tomorrow at the earliest; the cents charged.
 
-        The stated day moves like the true one, whatever the true one is.
+        The stated day, with what a notice has put on it, moves like the true one, whatever the
+        true one is.
         """
         tomorrow = self.day + 1
-        order.eta = max(tomorrow, order.eta - EXPEDITED_DAYS)
+        order.eta = max(tomorrow, order.eta + order.announced_delay - EXPEDITED_DAYS)
+        order.announced_delay = 0
         order.arrival = max(tomorrow, order.arrival - EXPEDITED_DAYS)
         return self._charge(share(COST_OF_EXPEDITING, order.value))
 
@@ -247,9 +251,11 @@ class World:
         return gross, penalty
 
     def net_worth(self) -> int:
-        """Budget less what is owed, with stock at today's cheapest unshocked price, in cents."""
+        """Budget less what is owed, with stock at the cheapest unshocked price, in cents: that of
+        the day which has ended."""
+        ended = max(0, self.day - 1)
         stock = sum(
-            units * self.catalogue.cheapest(sku, self.day)
+            units * self.catalogue.cheapest(sku, ended)
             for sku, units in self.storage.items()
             if units
         )
