@@ -429,24 +429,21 @@ def test_deliveries_payments_and_the_inbox_are_those_of_the_world(magnitude: str
     game = Game(chosen, seed=1, replication=0)
     agent = Heuristic(briefing(chosen, game.world, game.tools.offered))
     teller = WarehouseTeller(chosen)
-    arrived, paid, checked = 0, 0.0, 0
+    arrived, paid = 0, 0
     while game.end is None:
         units, spent = game.world.totals.units_in, game.world.totals.paid
         seen = game.morning()
         units, spent = game.world.totals.units_in - units, game.world.totals.paid - spent
         step = json.loads(msgspec.json.encode(game.day(agent.decide(seen))))
-        waiting = teller.saw_json(step)["inbox_count"]
-        assert waiting in (None, seen.inbox_count)
-        checked += waiting is not None
+        assert teller.saw_json(step)["inbox_count"] == seen.inbox_count
         said = text_of(teller.step(step, ()), "happened")
-        told_units = re.search(r"arrived: (\d+) units? into storage", said)
-        assert (int(told_units[1]) if told_units else 0) == units
-        told_money = re.search(r"(-?[\d.]+) paid to suppliers", said)
-        assert (told_money[1] if told_money else "0.00") == f"{spent / 100:.2f}"
+        told_units = re.findall(r"arrived: (\d+) units? of sku_\d+ into storage", said)
+        assert sum(map(int, told_units)) == units
+        told_money = re.findall(r"([\d.]+) paid for ORD\d+", said)
+        assert round(100 * sum(map(float, told_money))) == spent
         arrived, paid = arrived + units, paid + spent
     assert arrived > 0
     assert paid > 0
-    assert checked > game.step / 2
 
 
 def text_of(lines: Sequence[Line], label: str) -> str:
@@ -464,25 +461,6 @@ def reply(text: str, **changes: Any) -> Reply:
 SYSTEM = Message(role="system", content="rules")
 USER: Callable[[str], Message] = lambda text: Message(role="user", content=text)  # noqa: E731
 SAID = Message(role="assistant", content="a call")
-
-
-@pytest.mark.parametrize(
-    ("tool", "told"), [("tool_cancel_order", {"fee": 5.0}), ("tool_expedite", {"cost": 5.0})]
-)
-def test_what_a_call_costs_at_once_is_not_paid_to_suppliers(
-    tool: str, told: dict[str, float]
-) -> None:
-    truth = {"budget": 100.0, "revenue": 0.0, "storage": 0, "pending": 1, "shipped": 0}
-    teller = WarehouseTeller(settings())
-    teller.step({"step": 0, "day": 0, "action": None, "truth": truth}, ())
-    called = {
-        "step": 1,
-        "day": 1,
-        "action": {"tool": tool, "args": {"order_id": "ORD0"}},
-        "result": {"success": True, **told},
-        "truth": {**truth, "budget": 92.5, "pending": int(tool == "tool_expedite")},
-    }
-    assert text_of(teller.step(called, ()), "happened") == "2.50 paid to suppliers"
 
 
 def test_the_log_of_a_run_is_that_of_its_last_beginning(tmp_path: Path) -> None:

@@ -1,12 +1,4 @@
-"""What a step of the warehouse means to a reader.
-
-The log says what the world was at the end of each day; what came in and was paid meanwhile is
-the difference between two days, less what the call itself did:
-
-    delivered orders = pending before + ordered - cancelled - pending now
-    units in = storage now - storage before + units shipped
-    paid to suppliers = (revenue now - before) - (budget now - before) - storage fee - charges
-"""
+"""What a step of the warehouse means to a reader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +12,12 @@ from vendomini.workloads.warehouse.shocks import NOTICE_DELAY_DAYS, STRENGTHS
 
 KNOWN = frozenset(
     {
-        "action", "belief", "card", "day", "ewma", "parse_status", "re_asks", "resolved", "result",
-        "run", "shock_applied", "shock_drawn", "shock_dropped", "signs", "step", "truth",
+        "action", "belief", "card", "day", "events", "ewma", "inbox_count", "parse_status",
+        "re_asks", "resolved", "result", "run", "shock_applied", "shock_drawn", "shock_dropped",
+        "signs", "step", "truth",
     }
 )  # fmt: skip
 """Fields of a step that are told below; any other is shown as it is."""
-
-CHARGED = {"tool_cancel_order": "fee", "tool_expedite": "cost"}
-"""Tools that cost money at once, and where their result says how much."""
 
 LONGEST_RESULT = 600  # characters
 
@@ -36,15 +26,12 @@ PE_COLUMNS = {"predicted": 10, "resolved": 9, "unresolved": 11, "mean": 10, "sd"
 
 
 class WarehouseTeller:
-    """Implements `transcript.Teller`; remembers the day before and the orders on their way."""
+    """Implements `transcript.Teller`; remembers the day before."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
         self._settings = settings
         self._reader = Reader(settings.agent.interface)
         self._last: Values = {}  # the step before
-        self._orders: dict[str, str] = {}  # by id, in words: not known to have arrived
-        self._by_step: dict[int, str] = {}  # the order that the call of a step was about
-        self._unnamed = 0  # of them, how many have arrived, nobody can tell which
         self._has_crashed = False
 
     def heading(self, step: Values) -> str:
@@ -63,9 +50,7 @@ class WarehouseTeller:
         ]
 
     def saw_json(self, step: Values) -> dict[str, Any]:
-        """`inbox_count` is None where the log does not tell: a notice of a shock that struck the
-        day's own order came after it."""
-        return {"last_result": self._last.get("result"), "inbox_count": _inbox_of_morning(step)}
+        return {"last_result": self._last.get("result"), "inbox_count": step.get("inbox_count")}
 
     def step(self, step: Values, exchanges: Sequence[Exchange]) -> list[Line]:
         lines = self._done(step, exchanges)
@@ -156,80 +141,22 @@ class WarehouseTeller:
         return read.why if isinstance(read, FormatFailure) else None
 
     def _happened(self, step: Values) -> list[str]:
-        """What the world did by itself. The first day has no day before: nothing can come yet."""
+        """What the world did by itself: the morning's events, then what the day made of it."""
         now: Values = step.get("truth") or {}
         before: Values = self._last.get("truth") or {}
-        result: Values = step.get("result") or {}
-        action: Values = step.get("action") or {}
-        tool = action.get("tool") if result.get("success") else None
+        happened = [_event(event) for event in step.get("events") or ()]
         if not now:
-            return []
-        happened = []
-        shipped = _since(now, before, "shipped")
+            return happened
         failed = _since(now, before, "failed")
-        customers = _since(now, before, "customers") + shipped + failed
-        if customers:
-            happened.append(_counted(customers, "customer order came", "customer orders came"))
-        if before:
-            happened += self._deliveries(step, now, before, tool, result)
+        came = _since(now, before, "customers") + _since(now, before, "shipped") + failed
+        if came:
+            happened.append(_counted(came, "customer order came", "customer orders came"))
         fee = cents(self._settings.simulation.storage_fee * now["storage"]) / 100
-        if before:
-            charged = result.get(CHARGED[tool], 0.0) if tool in CHARGED else 0.0
-            out = _since(now, before, "revenue") - _since(now, before, "budget")
-            paid = round(out - fee - charged, 2)
-            if paid:
-                happened.append(f"{paid:.2f} paid to suppliers")
         if fee:
             happened.append(f"storage fee {fee:.2f}")
         if failed:
             happened.append(_counted(failed, "customer order lost", "customer orders lost"))
-        self._remember(step, action, tool, result)
         return happened
-
-    def _deliveries(
-        self, step: Values, now: Values, before: Values, tool: str | None, result: Values
-    ) -> list[str]:
-        placed, cancelled = tool == "tool_order", tool == "tool_cancel_order"
-        count = before["pending"] + placed - cancelled - now["pending"]
-        if not count:
-            return []
-        shipped = sum(each["quantity"] for each in result.get("shipped") or ())
-        units = _since(now, before, "storage") + shipped
-        named = [
-            self._by_step[error["of"]]
-            for error in step.get("resolved") or ()
-            if error["type"] in ("temporal", "quantity") and error["of"] in self._by_step
-        ]
-        arrived = [id for id in dict.fromkeys(named) if id in self._orders]
-        if len(arrived) != count and not self._unnamed and len(self._orders) == count:
-            arrived = list(self._orders)
-        if len(arrived) == count:
-            which = ", ".join(f"{id} ({self._orders.pop(id)})" for id in arrived)
-            said = f"{which} arrived"
-        else:
-            self._unnamed += count
-            said = _counted(count, "order arrived", "orders arrived")
-        return [f"{said}: {_counted(units, 'unit', 'units')} into storage"]
-
-    def _remember(self, step: Values, action: Values, tool: str | None, result: Values) -> None:
-        """Orders that this step's call placed, withdrew, or was told of."""
-        arguments = action.get("args")
-        if not isinstance(arguments, Mapping):
-            return
-        if tool == "tool_order":
-            id = result["order_id"]
-            self._orders[id] = f"{arguments.get('quantity')} {arguments.get('sku')}"
-            self._by_step[step["step"]] = id
-        elif tool == "tool_expedite":
-            self._by_step[step["step"]] = str(arguments.get("order_id"))
-        elif tool == "tool_cancel_order":
-            self._orders.pop(str(arguments.get("order_id")), None)
-        elif tool == "tool_check_inbox":
-            for message in result.get("messages") or ():
-                is_new = message.get("type") == "delivery" and message["order_id"] in self._orders
-                if is_new:
-                    del self._orders[message["order_id"]]
-                    self._unnamed -= 1
 
     def _shocks(self, step: Values) -> list[Line]:
         lines = []
@@ -294,16 +221,12 @@ class WarehouseTeller:
         return lines
 
 
-def _inbox_of_morning(step: Values) -> int | None:
-    """Messages that waited before the call; None where the log does not tell."""
-    result, action = step.get("result") or {}, step.get("action") or {}
-    if action.get("tool") == "tool_check_inbox" and result.get("success"):
-        return len(result["messages"])
-    placed = result.get("order_id")
-    if any(each["target"] == placed for each in step.get("shock_applied") or ()):
-        return None
-    count = (step.get("truth") or {}).get("inbox")
-    return count if isinstance(count, int) else None
+def _event(event: Values) -> str:
+    if event["type"] == "payment":
+        return f"{event['amount']:.2f} paid for {event['order_id']}"
+    units = _counted(event["accepted"], "unit", "units")
+    said = f"{event['order_id']} arrived: {units} of {event['sku']} into storage"
+    return said + (f", {event['returned']} went back" if event["returned"] else "")
 
 
 def _call(action: Values) -> str:

@@ -23,9 +23,11 @@ from vendomini.workloads.warehouse.records import (
     BeliefSummary,
     Competing,
     CompetingEvent,
+    Delivery,
     End,
     Measures,
     Outcome,
+    Payment,
     ShockCounts,
     Step,
     Truth,
@@ -36,7 +38,7 @@ from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import TYPES, Shocks
 from vendomini.workloads.warehouse.toolbox import Toolbox, audited
 from vendomini.workloads.warehouse.tools import Called, Result
-from vendomini.workloads.warehouse.world import World, bankrupt_below
+from vendomini.workloads.warehouse.world import Delivered, Paid, World, bankrupt_below
 from vendomini.workloads.workload import RecordStep
 
 PAUSE_STEPS = 100  # between two pauses of an agent that never asks
@@ -93,6 +95,8 @@ class Game:
         "_competing",
         "_continue",
         "_detector",
+        "_events",
+        "_inbox_count",
         "_last_result",
         "_max_failures",
         "_max_steps",
@@ -129,6 +133,8 @@ class Game:
         self._last_result: Result | None = None
         self._competing: CompetingEvent | None = None
         self._beliefs: list[Belief] = []
+        self._events: list[Delivery | Payment] = []  # of the morning
+        self._inbox_count = 0
         self._calls_failed = 0
         self._re_asks = 0
         self._unreadable = 0
@@ -136,12 +142,15 @@ class Game:
 
     def morning(self) -> Seen:
         """Payments, deliveries, customers and shocks; what the agent sees then."""
+        self._events = []
         for event in self.world.morning():
             self._predictions.happened(event)
+            self._events.append(_logged(event))
         self._shocks.strike(self.world)
+        self._inbox_count = len(self.world.inbox)
         return Seen(
             day=self.world.day,
-            inbox_count=len(self.world.inbox),
+            inbox_count=self._inbox_count,
             last_result=self._last_result,
         )
 
@@ -161,6 +170,8 @@ class Game:
         return Step(
             step=step,
             day=today,
+            inbox_count=self._inbox_count,
+            events=self._events,
             action=None if called is None else Action(called.tool, called.arguments),
             result=self._last_result,
             card=decision.card,
@@ -286,6 +297,12 @@ class Game:
         if onset is not None and step - onset >= self._continue:
             return "crash"
         return "max_steps" if step + 1 >= self._max_steps else None
+
+
+def _logged(event: Delivered | Paid) -> Delivery | Payment:
+    if isinstance(event, Paid):
+        return Payment(event.order.id, event.amount / 100)
+    return Delivery(event.order.id, event.order.sku, event.accepted, event.returned)
 
 
 def summary_of(beliefs: list[Belief]) -> BeliefSummary:

@@ -47,6 +47,22 @@ class Truth(msgspec.Struct, frozen=True, gc=False):
     revenue: float
 
 
+class Delivery(msgspec.Struct, frozen=True, tag="delivery", tag_field="type", gc=False):
+    """An order that arrived in the morning: units that went into storage, and that went back."""
+
+    order_id: str
+    sku: str
+    accepted: int
+    returned: int
+
+
+class Payment(msgspec.Struct, frozen=True, tag="payment", tag_field="type", gc=False):
+    """What was charged for an order in the morning, in currency units."""
+
+    order_id: str
+    amount: float
+
+
 class Averages(msgspec.Struct, frozen=True, gc=False):
     """fast, medium and slow of each type; None before the type's first resolved error."""
 
@@ -61,11 +77,14 @@ class Averages(msgspec.Struct, frozen=True, gc=False):
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step. `signs` are those that set in with it; `resolved` names the step predicted in.
 
+    `inbox_count` is what the agent saw in the morning, `events` what had happened until then;
     `belief` is None where none was asked for.
     """
 
     step: int
     day: int
+    inbox_count: int
+    events: list[Delivery | Payment]
     action: Action | None  # None: the replies could not be read
     result: Result | None
     card: Card | None
