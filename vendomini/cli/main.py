@@ -67,6 +67,15 @@ Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", help="Only the first N runs of the grid.")
 ]
 Workers = Annotated[int, typer.Option("--n-jobs", metavar="N", help="Local workers.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        readable=False,
+        help="Where the tables go; by default `collected/` inside it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
 
 
@@ -130,7 +139,7 @@ def plan(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what `run` would do, and why. Writes and books nothing."""
+    """Show what `run` would do, and why. Books nothing, and writes nothing but a cache."""
     request = commands.Request(
         config=config,
         overrides=tuple(overrides or ()),
@@ -178,15 +187,7 @@ def status(
 def collect(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            readable=False,
-            help="Where the tables go; by default `collected/` inside it.",
-        ),
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Write the tables: runs.parquet, runs.csv and steps.parquet, one row a run and a step."""
@@ -262,15 +263,7 @@ def import_results(
             help="The predecessor's project, its logs, or one folder of results.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            readable=False,
-            help="Where the tables go; by default `collected/` inside it.",
-        ),
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Write the predecessor's results as tables like those of `collect`."""
