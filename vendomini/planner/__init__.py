@@ -1,0 +1,1 @@
+"""What a model takes and how fast it is, computed: pure functions of facts."""
