@@ -13,6 +13,8 @@ class Deployment:
     """One replica of a model: one engine on `tensor_parallel_size * pipeline_parallel_size` GPUs.
 
     With `hf` the layers are spread over `pipeline_parallel_size` GPUs, which work in turn.
+    With `data_parallel_size` above 1 so many groups of these GPUs each hold the attention and
+    what is not routed, and share the routed experts of one model among all of them.
     `max_model_len` is the longest conversation in tokens that has to fit.
     """
 
@@ -22,6 +24,7 @@ class Deployment:
     pipeline_parallel_size: int = 1
     nodes: int = 1
     enable_expert_parallel: bool = False
+    data_parallel_size: int = 1
     max_model_len: int
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     gpu_memory_utilization: float | None = None  # None: the engine's default
@@ -32,7 +35,7 @@ class Deployment:
 
     @property
     def gpus(self) -> int:
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +80,4 @@ class Speed:
     decode_tokens_s: float
     prefill_tokens_s: float
     source: str
+    is_measured: bool = False
