@@ -26,10 +26,10 @@ LARGEST_DRIVER_SHARE = 0.08
 MIG = re.compile(r"\b(\d+c\.)?\d+g[._]\d+gb\b|\bmig\b")
 _WORDS = re.compile(r"[a-z0-9.]+")
 # Makers, families and kinds of memory: they tell no two GPUs of the table apart.
-_NOISE = frozenset(
-    "nvidia amd radeon tesla geforce instinct corporation gpu graphics card oam vf hbm2 hbm2e "
-    "hbm3 hbm3e generation".split()
-)
+_NOISE = frozenset({
+    "nvidia", "amd", "radeon", "tesla", "geforce", "instinct", "corporation", "gpu", "graphics",
+    "card", "oam", "vf", "hbm2", "hbm2e", "hbm3", "hbm3e", "generation",
+})  # fmt: skip
 _FORMS = re.compile(r"(sxm|pcie|pci|nvl)\d?")
 _MEMORY = re.compile(r"^(\d+)g$|(\d)gi?b$")  # 80G, 80GB; not A10G
 _FORM_NAMES = {"pci": "pcie"}
