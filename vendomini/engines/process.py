@@ -10,6 +10,7 @@ from vendomini.chat import Capacity, EngineFeatures, EngineSpec, Load, Reply, Re
 from vendomini.engines.child import Child, new_folder
 from vendomini.engines.client import Client, ServerGone
 from vendomini.engines.commands import KnownDevice, engine_command
+from vendomini.engines.gpus import gpu_name
 from vendomini.engines.served import Served
 from vendomini.errors import ConfigError, EngineDead, EngineError
 from vendomini.models import find_folder, read_model
@@ -60,6 +61,7 @@ class ProcessEngine:
         self._client: Client | None = None
         self._served: Served | None = None
         self._device: KnownDevice | None = None
+        self._gpu: str | None = None  # None: there is none, or nobody says which
 
     @property
     def features(self) -> EngineFeatures:
@@ -71,12 +73,14 @@ class ProcessEngine:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        return {"device": self._device or "", **self._opened.facts}
+        gpu = {"gpu": self._gpu} if self._gpu is not None else {}
+        return {"device": self._device or "", **gpu, **self._opened.facts}
 
     async def start(self) -> None:
         """Raises `EngineError` with the root cause; then nothing of it is left running."""
         spec = self.spec
         self._device = device_of(spec, has_gpu=gpu_is_here(os.environ))
+        self._gpu = gpu_name(os.environ) if self._device == "cuda" else None
         if self._device == "cpu":
             asked = f", though {spec.gpus} are in the plan" if spec.gpus else ""
             why = "as the settings say" if spec.device == "cpu" else f"no GPU is here{asked}"

@@ -22,6 +22,7 @@ from vendomini.errors import EngineError, EngineLacks, ReplayError
 from vendomini.phase import Run
 from vendomini.store.logs import Appender, Logged
 from vendomini.store.records import ReplyEntry
+from vendomini.worker.meter import Meter
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Answers:
         engine: Engine | None,
         log: Appender,
         before_asking: Callable[[], Awaitable[None]],
+        meter: Meter | None = None,
     ) -> None:
         self.replies = 0
         self.replayed = 0
@@ -54,6 +56,7 @@ class Answers:
         self._engine = engine
         self._log = log
         self._before_asking = before_asking  # awaited before each request that is not replayed
+        self._meter = meter or Meter()
         self._ask = 0
         self._diverged_at: int | None = None  # the ask at which the log ended
 
@@ -132,7 +135,10 @@ class Answers:
                 hint="choose another model or another `engine.backend`",
             )
         await self._before_asking()
-        return await self._engine.answer(request)
+        with self._meter.under_way():
+            reply = await self._engine.answer(request)
+        self._meter.add(reply)
+        return reply
 
 
 async def drive(episode: Episode[T], answers: Answers) -> T:

@@ -33,6 +33,7 @@ from vendomini.store.records import (
 )
 from vendomini.worker.drive import Answers, drive
 from vendomini.worker.job import Job
+from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace
 from vendomini.workloads.workload import Workload
 
@@ -70,6 +71,7 @@ class Player:
         logs: Logs,
         index: ReplyIndex,
         pace: Pace,
+        meter: Meter,
         is_fresh: Callable[[], bool],
         said: Callable[[str], None],
     ) -> None:
@@ -83,6 +85,7 @@ class Player:
         self._logs = logs
         self._index = index
         self._pace = pace
+        self._meter = meter
         self._is_fresh = is_fresh
         self._say = said
         self._writers: dict[str, StepWriter] = {}
@@ -113,6 +116,7 @@ class Player:
                 engine=self._engine,
                 log=self._logs.replies,
                 before_asking=lambda: self._may_ask(run.id),
+                meter=self._meter,
             )
             episode = self._workload.play(
                 settings_of(run.settings, self._workload.settings_type),

@@ -1,6 +1,7 @@
 """The life of a worker: look for work, open the engine, claim, play, publish, leave."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import Heartbeat
 from vendomini.store.logs import Logs, ReplyIndex
+from vendomini.store.measurements import add_measurement
 from vendomini.store.records import WorkerRecord
 from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
 from vendomini.worker.job import Job
+from vendomini.worker.meter import Meter
 from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_live
 from vendomini.worker.playing import Player
 from vendomini.worker.search import Found
@@ -70,8 +73,11 @@ class Worker:
         said: Callable[[str], None],
         doing: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._experiment = experiment
         self._job = job
         self._engine = engine
+        self._meter = Meter()
+        self._gpu: str | None = None  # None: not open yet, or it does not say
         self._engine_is_open = False
         self._engine_tasks: set[asyncio.Task[None]] = set()
         self._pace = Pace(job.concurrency)
@@ -112,6 +118,7 @@ class Worker:
             logs=self._logs,
             index=ReplyIndex(experiment, is_wanted=self._finder.runs.__contains__),
             pace=self._pace,
+            meter=self._meter,
             is_fresh=lambda: self._heartbeat.is_fresh,
             said=said,
         )
@@ -132,6 +139,7 @@ class Worker:
         finally:
             await self._let_go()
             await self._close_engine()
+            await asyncio.to_thread(self._keep_measurement)
             self._leave()
         return Ended(
             runs=self._player.tally.done,
@@ -190,6 +198,7 @@ class Worker:
         engine = self._engine
         facts: Mapping[str, str] = {}
         if engine is not None:
+            began = time.monotonic()
             opening = asyncio.create_task(engine.start())
             while not opening.done() and self._drain.reason is None:
                 await self._look_up({opening}, at_most=POLL_S)
@@ -200,6 +209,7 @@ class Worker:
                 await asyncio.gather(opening, return_exceptions=True)
                 return False
             opening.result()
+            self._meter.startup_s = time.monotonic() - began
             most = most_live(
                 engine.capacity,
                 conversation_tokens=self._job.conversation_tokens,
@@ -213,6 +223,7 @@ class Worker:
                     f"{self._job.conversation_tokens or 0:,}"
                 )
             facts = engine.facts
+            self._gpu = facts.get("gpu")
             self._engine_tasks = {
                 asyncio.create_task(self._outlive(engine)),
                 asyncio.create_task(self._keep_pace(engine)),
@@ -258,6 +269,16 @@ class Worker:
             task.cancel()
         if self._engine is not None:
             await self._engine.stop()
+
+    def _keep_measurement(self) -> None:
+        """For later plans. It is not worth failing for."""
+        spec = self._job.engine
+        measured = None if spec is None else self._meter.measured(spec, gpu=self._gpu)
+        if measured is not None:
+            try:
+                add_measurement(self._experiment.folder, measured)
+            except StoreError as error:
+                self._say(f"the engine's speed is not kept: {error}")
 
     async def _announce_drain(self) -> None:
         if not self._said_drain:

@@ -1,0 +1,31 @@
+"""Which GPUs a process may use, as the driver names them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def gpu_name(environ: Mapping[str, str], driver: Path = DRIVER) -> str | None:
+    """The name of the GPUs in use, such as ``NVIDIA A100-SXM4-80GB``.
+
+    None where there are none, where the driver does not tell, and where they differ and
+    CUDA_VISIBLE_DEVICES does not name them by UUID: numbers mean one order to the driver and
+    another to CUDA.
+    """
+    told = [_told(path) for path in sorted(driver.glob("*/information"))]
+    visible = [part for part in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    chosen = [
+        gpu for gpu in told if any(gpu.get("GPU UUID", "?").startswith(part) for part in visible)
+    ]
+    names = {gpu["Model"] for gpu in chosen or told if "Model" in gpu}
+    return names.pop() if len(names) == 1 else None
+
+
+def _told(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    parts = [line.partition(":") for line in lines]
+    return {name.strip(): value.strip() for name, _, value in parts}
