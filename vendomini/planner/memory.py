@@ -14,6 +14,7 @@ from typing import Final
 from vendomini.hardware import GIB, GpuSpec
 from vendomini.models.spec import CacheLayers, ModelSpec
 from vendomini.planner.deployment import Deployment, MemoryUse
+from vendomini.planner.gates import loads_dequantized, runtime_dtype
 
 MIB: Final = 1024**2
 
@@ -128,6 +129,10 @@ def _is_large_card(gpu: GpuSpec) -> bool:
     return gpu.memory_bytes >= LARGE_CARD_BYTES and "a100" not in gpu.name.lower()
 
 
+def _element_bytes(model: ModelSpec, deployment: Deployment) -> int:
+    return 4 if runtime_dtype(model, deployment.gpu) == "float32" else 2
+
+
 def _stages(layers: int, count: int) -> Iterator[_Stage]:
     """As vLLM cuts the list of layers (get_pp_indices): what is left over goes one each to the
     stages before the last, from the back."""
@@ -172,10 +177,18 @@ def _weights(model: ModelSpec, deployment: Deployment, stage: _Stage) -> int:
     head on the last, and both on one that is both; tied ones on either.
     """
     tp = deployment.tensor_parallel_size
-    embedding = min(model.embedding_params * 2, model.weight_bytes)
-    vision = min(model.vision_params * 2, model.weight_bytes - embedding)
-    layers = model.weight_bytes - embedding - vision
-    each = 2.0 if model.quantization is None else model.quantization.weight_bytes_each
+    element = _element_bytes(model, deployment)
+    quantization = model.quantization
+    if loads_dequantized(model, deployment.gpu, deployment.backend):
+        quantization = None
+    each = element if quantization is None else quantization.weight_bytes_each
+    if quantization is None and (model.quantization is not None or element != 2):
+        loaded = model.params * element
+    else:
+        loaded = model.weight_bytes
+    embedding = min(model.embedding_params * element, loaded)
+    vision = min(model.vision_params * element, loaded - embedding)
+    layers = loaded - embedding - vision
     experts = min(model.expert_params * each, layers)
     group = tp * deployment.data_parallel_size
     if deployment.enable_expert_parallel and model.num_experts:
@@ -215,7 +228,7 @@ def _hf_activations(model: ModelSpec, deployment: Deployment, stage: _Stage) -> 
 
 
 def _forward(model: ModelSpec, deployment: Deployment, tokens: int, hidden_states: int) -> int:
-    """16-bit states of `tokens` in the widest layer: the residual stream on every rank, and the
+    """States of `tokens` in the widest layer: the residual stream on every rank, and the
     larger of attention (three hidden sizes) and feed-forward (gate, up, product), divided.
 
     An expert layer holds each token once for every expert it goes to, as vLLM's fused kernel
@@ -227,7 +240,8 @@ def _forward(model: ModelSpec, deployment: Deployment, tokens: int, hidden_state
         inner = model.moe_intermediate_size / tp
         routed = max(2 * inner, model.hidden_size) + inner
         width = max(width, model.experts_per_token * routed)
-    return math.ceil(tokens * (hidden_states * model.hidden_size + width) * 2)
+    element = _element_bytes(model, deployment)
+    return math.ceil(tokens * (hidden_states * model.hidden_size + width) * element)
 
 
 def _kv_bytes(model: ModelSpec, deployment: Deployment, stage: _Stage) -> int:
@@ -250,6 +264,8 @@ def _group_bytes(group: CacheLayers, model: ModelSpec, deployment: Deployment, s
     if group.kind != "latent":
         heads = math.ceil(group.kv_heads / deployment.tensor_parallel_size)
     one_byte = deployment.kv_cache_dtype == "fp8" or model.kv_cache_fp8
-    element = 1 if one_byte and deployment.backend == "vllm" else 2
+    element = _element_bytes(model, deployment)
+    if one_byte and deployment.backend == "vllm":
+        element = 1
     layers = math.ceil(group.layers * share)
     return layers * heads * group.width * element * blocks * BLOCK_TOKENS
