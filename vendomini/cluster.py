@@ -4,7 +4,8 @@ Memory is counted as Slurm counts it: 1 GB is 1024 MB, a power of two in spite o
 """
 
 import fnmatch
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 GpuRequest: TypeAlias = Literal["gres", "gpus"]
@@ -69,7 +70,8 @@ class ClusterFacts:
 class Resources:
     """What each worker of a group gets, and how many workers there are.
 
-    `gpus`, `cpus` and `memory_gb` are a worker's, on one node; `minutes` is its time limit.
+    `gpus`, `cpus` and `memory_gb` are a worker's, on each of its `nodes`; `minutes` is its time
+    limit.
     """
 
     gpus: int
@@ -80,6 +82,7 @@ class Resources:
     gpu_type: str | None = None  # None: any
     partition: str | None = None  # None: the profile's
     constraint: str | None = None  # node features; None: the profile's
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,24 @@ class ResourceRule:
 
     model: str
     resources: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKind:
+    """Nodes that are alike, as a profile describes them. `gpu` is the name in our own table.
+
+    `gpus`, `cpus` and `memory_gb` are one node's.
+    """
+
+    count: int
+    gpu: str
+    gpus: int
+    cpus: int
+    memory_gb: float
+    gpu_type: str | None = None  # None: the site does not name its types
+    partition: str | None = None  # None: the profile's
+    max_minutes: int | None = None  # None: no limit
+    constraint: str | None = None  # node features that lead to them; None: the profile's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +143,11 @@ class Profile:
     constraint: str | None = None
     exclude: str | None = None
     gpu_request: GpuRequest = "gres"
+    gpus: Mapping[str, str] = field(default_factory=dict)  # the site's GPU types in our names
+    nodes: tuple[NodeKind, ...] = ()  # what there is, to plan on; empty: ask Slurm
+    max_gpus: int | None = None  # most GPUs that a group holds at a time; None: no limit
+    max_minutes: int | None = None  # longest time limit to ask for; None: the partition's
+    worker_minutes: int = 240  # time limit that a worker should keep to, to start early
     array_parallelism: int | None = None  # most workers of one array at a time; None: all
     signal_delay_s: int = 120
     heartbeat_s: float = 30

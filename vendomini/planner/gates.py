@@ -150,11 +150,11 @@ def runtime_dtype(model: ModelSpec, gpu: GpuSpec) -> str:
     return "bfloat16"
 
 
-def attention(gpu: GpuSpec, backend: Backend, model: ModelSpec | None = None) -> str:
+def attention(model: ModelSpec | None, gpu: GpuSpec, backend: Backend) -> str:
     """The attention implementation, as the engine names it.
 
     hf: ``flash_attention_2``, ``sdpa`` or ``eager``; vllm: its first choice of backend on this
-    GPU (`platforms/cuda.py`), such as ``FLASH_ATTN``.
+    GPU (`platforms/cuda.py`), such as ``FLASH_ATTN``. `model` None: one that asks nothing special.
     """
     if backend == "vllm":
         return _vllm_attention(gpu, model)
