@@ -94,7 +94,7 @@ def read_model(folder: Path) -> ModelFacts:
         num_key_value_heads=_number(language, KEY_VALUE_HEADS) or heads,
         hidden_size=_number(language, HIDDEN),
         layers=_number(language, LAYERS),
-        max_model_len=_max_model_len(language, str(language.get("model_type", ""))),
+        max_model_len=max_model_len(language),
         dtype=_dtype(language) or _dtype(config),
         weight_bytes=weight_bytes(folder),
         chat_template=_chat_template(folder),
@@ -132,11 +132,13 @@ def _dtype(config: Mapping[str, Any]) -> str | None:
     return said.removeprefix("torch.") if said else None
 
 
-def _max_model_len(config: Mapping[str, Any], model_type: str) -> int | None:
-    """As vLLM 0.32 derives it (`vllm.config.model._get_and_verify_max_len`), for the same answer.
+def max_model_len(config: Mapping[str, Any]) -> int | None:
+    """The longest context in tokens that the language model's part of a config.json allows.
 
+    As vLLM 0.32 derives it (`vllm.config.model._get_and_verify_max_len`), for the same answer.
     Only scalings that leave `max_position_embeddings` as trained (linear, dynamic) multiply it.
     """
+    model_type = str(config.get("model_type", ""))
     lengths = [length for name in CONTEXT if (length := _number(config, (name,)))]
     # Cohere's models say here what they are really good for.
     longest = _number(config, ("model_max_length",)) or min(lengths, default=None)

@@ -61,6 +61,24 @@ def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def stored_weight_bytes(folder: Path) -> int | None:
+    """The size of a folder's tensors, from its index or the files; None: neither is complete.
+
+    What an index says counts although the files it names are missing. Raises `ConfigError` for
+    a damaged file.
+    """
+    for name in INDEXES:
+        if (folder / name).is_file():
+            metadata = read_json(folder / name).get("metadata")
+            total = metadata.get("total_size") if isinstance(metadata, dict) else None
+            if isinstance(total, int | float) and total > 0:
+                return int(total)
+    try:
+        return weight_bytes(folder)
+    except ModelIncomplete:
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises `ConfigError` if the file is damaged or cannot be read."""
     try:

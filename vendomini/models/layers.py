@@ -1,0 +1,319 @@
+"""The layers of a model, one by one, as its config.json describes them: what mixes tokens
+(attention and its kin), and what follows (an MLP, experts, nothing).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from vendomini.models.fields import (
+    EXPERT_SIZE,
+    EXPERTS,
+    EXPERTS_PER_TOKEN,
+    HEADS,
+    HIDDEN,
+    INTERMEDIATE,
+    KEY_VALUE_HEADS,
+    LAYERS,
+    SHARED_EXPERT_SIZE,
+    SHARED_EXPERTS,
+    Fields,
+)
+
+Mixing: TypeAlias = Literal["attention", "latent", "delta", "kda", "mamba", "none"]
+"""`delta` is the gated delta net of Qwen3-Next, `kda` that of Kimi-Linear, `latent` is MLA."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer. Sizes are channels; `window` is in tokens, None: all of the conversation."""
+
+    mixing: Mixing = "attention"
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    value_dim: int = 0  # a value head's; mostly `head_dim`
+    window: int | None = None
+    keys_are_values: bool = False  # one projection makes both (Gemma 4's global layers)
+    caches: bool = True  # False: it uses the keys and values of a layer before it
+    intermediate: int | None = None  # of a dense MLP; None: there is none
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_size: int = 0
+    shared_size: int = 0  # of all shared experts of the layer together
+
+
+def layers_of(config: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of the language model, in order. `config` is its own part of a config.json."""
+    fields = Fields.of(config)
+    if blocks := fields.list("block_configs"):
+        return tuple(_nas_layers(fields, blocks))
+    pattern = _mixer_pattern(fields)
+    if pattern is not None:
+        return tuple(_one_mixer(fields, sign) for sign in pattern)
+    count = fields.positive(*LAYERS) or 0
+    kinds = layer_kinds(fields, count)
+    moe = moe_layers(fields, count)
+    return tuple(
+        _follow(fields, _mix(fields, kinds[index], index, count), is_moe=moe[index])
+        for index in range(count)
+    )
+
+
+def layer_kinds(fields: Fields, count: int) -> list[str]:
+    """Per layer: full_attention, sliding_attention, chunked_attention, linear_attention, ..."""
+    said = fields.list("layer_types")
+    if said is not None and len(said) == count:
+        return [str(kind) for kind in said]
+    counted = _counts(fields.mapping("layer_types", "layer_types_counts"))
+    if counted and sum(counted.values()) == count:
+        return _interleaved(counted)
+    if linear := fields.mapping("linear_attn_config"):
+        return _kimi_kinds(linear, count)
+    if every := fields.positive("full_attention_interval"):
+        if fields.positive("linear_num_value_heads"):
+            return _every(count, every, "full_attention", "linear_attention")
+    model_type = str(fields.said.get("model_type", ""))
+    if model_type in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
+        return _every(count, 4, "full_attention", "linear_attention")
+    swa = fields.value("hybrid_layer_pattern", "hybrid_layer_pattern_counts")
+    if isinstance(swa, list):  # MiMo-V2: 1 is a sliding layer
+        return ["sliding_attention" if each else "full_attention" for each in swa]
+    if isinstance(swa, dict):
+        named = {"0": "full_attention", "1": "sliding_attention"}
+        return _interleaved({named[str(key)]: int(value) for key, value in swa.items()})
+    if model_type.startswith("llama4"):
+        every = fields.positive("no_rope_layer_interval") or 4
+        return _every(count, every, "full_attention", "chunked_attention")
+    if fields.positive("sliding_window") and fields.flag("use_sliding_window", otherwise=True):
+        return _sliding_kinds(fields, model_type, count)
+    return ["full_attention"] * count
+
+
+def moe_layers(fields: Fields, count: int) -> list[bool]:
+    """Which layers have experts."""
+    if not fields.positive(*EXPERTS) or fields.value("enable_moe_block") is False:
+        return [False] * count
+    frequency = fields.value("moe_layer_freq")
+    if isinstance(frequency, list) and len(frequency) == count:
+        return [bool(each) for each in frequency]
+    listed = fields.list("moe_layers")
+    if listed is not None:
+        return [index in listed for index in range(count)]
+    if isinstance(enum := fields.value("moe_layers_enum"), str):
+        chosen = {int(part) for part in enum.split(",") if part}
+        return [index in chosen for index in range(count)]
+    if types := fields.list("mlp_layer_types"):
+        return [each == "sparse" for each in types]
+    first = fields.number("first_k_dense_replace") or 0
+    if step := fields.positive("interleave_moe_layer_step"):
+        return [(index + 1) % step == 0 for index in range(count)]
+    step = fields.positive("decoder_sparse_step") or 1
+    dense = fields.list("mlp_only_layers") or []
+    every = frequency if isinstance(frequency, int) and frequency > 0 else 1
+    return [
+        index >= first and index % every == 0 and (index + 1) % step == 0 and index not in dense
+        for index in range(count)
+    ]
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
+    if kind in {"linear_attention", "kda"}:
+        return Layer(mixing="kda" if kind == "kda" else "delta", caches=False)
+    if kind in {"mamba", "mamba2"}:
+        return Layer(mixing="mamba", caches=False)
+    heads = fields.positive(*HEADS) or 1
+    if rank := fields.positive("kv_lora_rank"):
+        rope = fields.positive("qk_rope_head_dim") or 0
+        return Layer(mixing="latent", heads=heads, kv_heads=1, head_dim=rank + rope)
+    hidden = fields.positive(*HIDDEN) or 0
+    head_dim = fields.positive("head_dim", "attention_head_dim", "kv_channels") or hidden // heads
+    kv_heads = _kv_heads(fields, heads)
+    layer = Layer(heads=heads, kv_heads=kv_heads, head_dim=head_dim, value_dim=head_dim)
+    if value_dim := fields.positive("v_head_dim"):
+        layer = replace(layer, value_dim=value_dim)
+    if kind == "sliding_attention":
+        layer = replace(layer, window=fields.positive("sliding_window"))
+        layer = _swa_sizes(fields, layer)
+    elif kind == "chunked_attention":
+        layer = replace(layer, window=fields.positive("attention_chunk_size"))
+    elif wide := fields.positive("global_head_dim"):  # Gemma 4
+        layer = replace(layer, head_dim=wide, value_dim=wide)
+        if fields.flag("attention_k_eq_v") or fields.positive("num_global_key_value_heads"):
+            layer = replace(
+                layer,
+                kv_heads=fields.positive("num_global_key_value_heads") or kv_heads,
+                keys_are_values=True,
+            )
+    shared = fields.number("num_kv_shared_layers") or 0
+    return replace(layer, caches=False) if shared and index >= count - shared else layer
+
+
+def _swa_sizes(fields: Fields, layer: Layer) -> Layer:
+    """MiMo-V2's sliding layers have heads of their own."""
+    return replace(
+        layer,
+        heads=fields.positive("swa_num_attention_heads") or layer.heads,
+        kv_heads=fields.positive("swa_num_key_value_heads") or layer.kv_heads,
+        head_dim=fields.positive("swa_head_dim") or layer.head_dim,
+        value_dim=fields.positive("swa_v_head_dim") or layer.value_dim,
+    )
+
+
+def _kv_heads(fields: Fields, heads: int) -> int:
+    model_type = fields.said.get("model_type")
+    if model_type == "chatglm":
+        if fields.flag("multi_query_attention"):
+            return fields.positive("multi_query_group_num") or heads
+        return heads
+    if model_type == "falcon" and not fields.flag("new_decoder_architecture"):
+        stated = fields.positive("num_key_value_heads")
+        return stated or (1 if fields.flag("multi_query", otherwise=True) else heads)
+    if model_type == "gpt_bigcode":
+        return 1 if fields.flag("multi_query", otherwise=True) else heads
+    nested = fields.mapping("attn_config").get("kv_n_heads")  # DBRX, MPT
+    if isinstance(nested, int):
+        return nested
+    return fields.positive(*KEY_VALUE_HEADS) or heads
+
+
+def _follow(fields: Fields, layer: Layer, *, is_moe: bool) -> Layer:
+    if not is_moe:
+        wide = fields.positive("intermediate_size_mlp")  # Llama-4's dense layers
+        return replace(layer, intermediate=wide or _intermediate(fields))
+    size = fields.positive(*EXPERT_SIZE) or _intermediate(fields)
+    return replace(
+        layer,
+        experts=fields.positive(*EXPERTS) or 0,
+        experts_per_token=_experts_per_token(fields),
+        expert_size=size,
+        shared_size=_shared_size(fields, size),
+        # Gemma 4's layers have both.
+        intermediate=_intermediate(fields) if fields.flag("enable_moe_block") else None,
+    )
+
+
+def _experts_per_token(fields: Fields) -> int:
+    return fields.positive(*EXPERTS_PER_TOKEN) or 1
+
+
+def _shared_size(fields: Fields, expert_size: int) -> int:
+    model_type = str(fields.said.get("model_type", ""))
+    if model_type.startswith("llama4"):
+        return expert_size
+    count = fields.number(*SHARED_EXPERTS)
+    size = fields.positive(*SHARED_EXPERT_SIZE)
+    if size:
+        return size * (count or 1) if model_type == "nemotron_h" else size
+    return (count or 0) * expert_size
+
+
+def _intermediate(fields: Fields) -> int:
+    hidden = fields.positive(*HIDDEN) or 0
+    found = fields.positive(*INTERMEDIATE)
+    if fields.said.get("model_type") == "qwen":  # it counts both halves of the gate
+        return (found or 0) // 2
+    return found or 4 * hidden
+
+
+def _one_mixer(fields: Fields, sign: str) -> Layer:
+    """A layer of Nemotron-H: a mixer or an MLP or experts, and nothing else."""
+    match sign:
+        case "M" | "mamba":
+            return Layer(mixing="mamba", caches=False)
+        case "*" | "attention":
+            return _mix(fields, "full_attention", 0, 1)
+        case "E" | "moe":
+            layer = _follow(fields, Layer(mixing="none", caches=False), is_moe=True)
+            return replace(layer, intermediate=None)
+        case _:
+            return Layer(mixing="none", caches=False, intermediate=_intermediate(fields))
+
+
+def _mixer_pattern(fields: Fields) -> list[str] | None:
+    pattern = fields.value("hybrid_override_pattern")
+    if isinstance(pattern, str):
+        return [sign for sign in pattern if sign not in "|"]
+    if fields.said.get("model_type") != "nemotron_h":
+        return None
+    listed = fields.value("layers_block_type")
+    if isinstance(listed, list):
+        return [str(each) for each in listed]
+    counted = _counts(fields.mapping("layers_block_type", "layers_block_type_counts"))
+    return _interleaved(counted) if counted else None
+
+
+def _nas_layers(fields: Fields, blocks: list[Any]) -> Iterator[Layer]:
+    """Nemotron-NAS: each layer may lack its attention or have fewer KV heads, and its own MLP."""
+    hidden = fields.positive(*HIDDEN) or 0
+    heads = fields.positive(*HEADS) or 1
+    head_dim = fields.positive("head_dim") or hidden // heads
+    for block in blocks:
+        attention, ffn = block.get("attention", {}), block.get("ffn", {})
+        layer = Layer(mixing="none", caches=False)
+        if not attention.get("no_op") and not attention.get("replace_with_linear"):
+            group = attention.get("n_heads_in_group") or 1
+            layer = Layer(
+                heads=heads, kv_heads=heads // group, head_dim=head_dim, value_dim=head_dim
+            )
+        if not ffn.get("no_op"):
+            size = ffn.get("intermediate_size")
+            if size is None:
+                # As its code rounds it: two thirds of four times the hidden size, in steps.
+                wanted = int(2 * (ffn.get("ffn_mult") or 1.0) * hidden / 3)
+                size = wanted if wanted % 256 == 0 else wanted + 256 - wanted % 256
+            layer = replace(layer, intermediate=size)
+        yield layer
+
+
+def _sliding_kinds(fields: Fields, model_type: str, count: int) -> list[str]:
+    """Where a config.json has a window and no list of layers: what the model's code does."""
+    pattern = fields.positive("sliding_window_pattern", "_sliding_window_pattern")
+    usual = {
+        "gemma2": 2,
+        "gemma3_text": 6,
+        "gemma3": 6,
+        "gemma4_text": 6,
+        "gemma4": 6,
+        "gpt_oss": 2,
+        "cohere2": 4,
+        "olmo3": 4,
+        "exaone4": 4,
+    }
+    every = pattern or usual.get(model_type)
+    if every and every > 1:
+        return _every(count, every, "full_attention", "sliding_attention")
+    if model_type.startswith("qwen"):
+        full = fields.number("max_window_layers") or 0
+        return ["full_attention" if i < full else "sliding_attention" for i in range(count)]
+    return ["sliding_attention"] * count
+
+
+def _kimi_kinds(linear: Mapping[str, Any], count: int) -> list[str]:
+    full = linear.get("full_attn_layers")
+    if isinstance(full, list):  # counted from 1
+        return ["full_attention" if i + 1 in full else "kda" for i in range(count)]
+    number = full if isinstance(full, int) else 0
+    return _interleaved({"kda": count - number, "full_attention": number})
+
+
+def _every(count: int, every: int, last: str, others: str) -> list[str]:
+    return [last if (index + 1) % every == 0 else others for index in range(count)]
+
+
+def _counts(found: Mapping[str, Any]) -> dict[str, int]:
+    return {str(kind): int(n) for kind, n in found.items() if isinstance(n, int)}
+
+
+def _interleaved(counts: Mapping[str, int]) -> list[str]:
+    """Kinds spread evenly: how many there are of each is known, their order is not."""
+    total = sum(counts.values())
+    places = sorted(
+        ((index + 0.5) / number * total, kind)
+        for kind, number in sorted(counts.items())
+        for index in range(number)
+    )
+    return [kind for _, kind in places]

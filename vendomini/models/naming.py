@@ -1,0 +1,160 @@
+"""What the name of a model says of it: its size, how it is stored, whose variant it is."""
+
+import re
+from dataclasses import dataclass
+
+_ACTIVE = re.compile(r"(?<![a-z0-9.])a(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
+_MIXTURE = re.compile(r"(?<![a-z0-9.])(?P<experts>\d+)x(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
+_SIZE = re.compile(r"(?<![a-z0-9.])[ex]?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])")
+_DATE = re.compile(r"\d{4}|\d{6}|\d{8}|v\d+(\.\d+)*")
+
+STORED = {
+    "fp8": "fp8",
+    "f8": "fp8",
+    "mxfp8": "mxfp8",
+    "int8": "int8",
+    "w8a8": "int8",
+    "8bit": "int8",
+    "w8a16": "gptq_int8",
+    "awq": "awq",
+    "gptq": "gptq",
+    "int4": "int4",
+    "4bit": "int4",
+    "w4a16": "int4",
+    "autoround": "gptq",
+    "nvfp4": "nvfp4",
+    "fp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "bnb": "bitsandbytes",
+    "nf4": "bitsandbytes",
+    "gguf": "gguf",
+    "bf16": "bf16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+}
+"""Parts of a name that tell how it is stored, with the method of `quantization`."""
+
+_FIRST = ("awq", "gptq", "bnb", "nvfp4", "mxfp4", "mxfp8")
+"""Those that say more than the bits beside them: `GPTQ-Int4`, `bnb-4bit`."""
+
+_BESIDE = frozenset(
+    [
+        "kv",
+        "dynamic",
+        "static",
+        "pertensor",
+        "quantized",
+        "quant",
+        "unsloth",
+        "hf",
+        "mlx",
+        "w4a4",
+        "a16",
+        "marlin",
+        "block",
+        "channelwise",
+        "wa",
+        "w8a8fp8",
+        "int",
+        "gs128",
+        "g128",
+        "128g",
+        "asym",
+        "sym",
+        "mixed",
+    ]
+)
+_TUNED = frozenset(
+    [
+        "instruct",
+        "chat",
+        "it",
+        "base",
+        "pt",
+        "sft",
+        "dpo",
+        "rlhf",
+        "preview",
+        "thinking",
+        "reasoning",
+        "inst",
+        "rm",
+        "exp",
+        "speciale",
+        "terminus",
+        "rlvr",
+        "pretrained",
+        "tuned",
+        "text",
+        "latest",
+        "original",
+        "online",
+    ]
+)
+_MAKERS = frozenset({"meta", "nvidia", "c4ai"})
+
+
+@dataclass(frozen=True, slots=True)
+class SizeInName:
+    """Parameters a name speaks of, in 10**9; `active` are those read for a token."""
+
+    total: float
+    active: float | None = None  # None: it speaks of all
+    experts: int | None = None
+
+
+def size_in_name(name: str) -> SizeInName | None:
+    """``7B``, ``360M``, ``8x7B``, ``30B-A3B``, ``1T``: the last such part counts; None: no size."""
+    bare = name.rsplit("/", 1)[-1].lower().replace("_", "-")
+    if match := _MIXTURE.search(bare):
+        experts, each = int(match["experts"]), float(match["size"])
+        # Experts share attention: Mixtral's 8x7B are 46.7, its 8x22B are 140.6.
+        total = each * (1 + (experts - 1) * 0.82)
+        return SizeInName(total, active=each * 1.8, experts=experts)
+    active = _ACTIVE.search(bare)
+    sizes = [
+        float(match["size"].replace("p", ".")) * {"t": 1000.0, "b": 1.0, "m": 0.001}[match["unit"]]
+        for match in _SIZE.finditer(bare)
+    ]
+    if not sizes:
+        return None
+    return SizeInName(sizes[-1], active=float(active["size"]) if active else None)
+
+
+def stored_as(name: str) -> str | None:
+    """How its name says that it is stored, as `quantization` calls it; None: it does not say."""
+    parts = _parts(name)
+    for first in _FIRST:
+        if first in parts:
+            eight = first in {"gptq", "bnb"} and ({"int8", "8bit"} & set(parts))
+            return f"{STORED[first]}_int8" if eight else STORED[first]
+    return next((STORED[part] for part in parts if part in STORED), None)
+
+
+LEVELS = 4
+
+
+def key(name: str, level: int) -> str:
+    """What a name has in common with those of its variants, the more the higher the `level`.
+
+    0: its letters in lower case, without who published it. 1: without how it is stored. 2: and
+    without how it was tuned. 3: and without dates and versions.
+    """
+    parts = _parts(name)
+    if len(parts) > 1 and parts[0] in _MAKERS:
+        parts = parts[1:]
+    if level >= 1:
+        parts = [part for part in parts if part not in STORED and part not in _BESIDE]
+    if level >= 2:
+        parts = [part for part in parts if part not in _TUNED]
+    if level >= 3:
+        parts = [part for part in parts if not _DATE.fullmatch(part)] or parts
+    return "-".join(parts)
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _parts(name: str) -> list[str]:
+    bare = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    return [part for part in re.split(r"[-_ ]+", bare) if part]
