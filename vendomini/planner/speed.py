@@ -10,9 +10,11 @@ tokens draw (`roofline.touched_share`); the products of the batch run meanwhile.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Deployment, Speed
+from vendomini.planner.observed import nearest, those_of
 from vendomini.planner.roofline import (
     all_reduce_s,
     attention_s,
@@ -78,13 +80,32 @@ def speed(
     """
     step = step_s(model, deployment, sequences=sequences, context=context, overheads=overheads)
     read = prefill_s(model, deployment, context, overheads=overheads)
-    source = "computed"
+    seen = nearest(those_of(model, deployment, measured), sequences=sequences)
+    times = median(_times(model, deployment, each) for each in seen) if seen else 1.0
     return Speed(
-        step_s=step,
-        decode_tokens_s=sequences / step,
-        prefill_tokens_s=context / read,
-        source=source,
+        step_s=step * times,
+        decode_tokens_s=sequences / (step * times),
+        prefill_tokens_s=context / (read * times),
+        source=_told(seen, times) if seen else "computed",
+        is_measured=bool(seen),
     )
+
+
+def _times(model: ModelSpec, deployment: Deployment, measured: Measured) -> float:
+    """How many times the computed seconds the measured work took."""
+    sequences = max(measured.concurrency, 1.0)
+    step = step_s(model, deployment, sequences=sequences, context=measured.context)
+    new = max(measured.tokens_in - measured.tokens_cached, 0)
+    cached = measured.tokens_cached / measured.requests
+    each = prefill_s(model, deployment, new / measured.requests, cached=cached)
+    computed = measured.tokens_out * step / sequences + measured.requests * each
+    return measured.seconds / computed
+
+
+def _told(seen: Sequence[Measured], times: float) -> str:
+    live = f"{median(each.concurrency for each in seen):.3g}"
+    count = "1 measurement" if len(seen) == 1 else f"{len(seen)} measurements"
+    return f"{count} with about {live} live requests: {times:.2f} times the computed time"
 
 
 def step_s(

@@ -1,9 +1,11 @@
 """How long an engine takes until it answers: pure."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Deployment
+from vendomini.planner.observed import those_of
 from vendomini.store.measurements import Measured
 
 READ_GB_S = 1.0
@@ -32,8 +34,15 @@ def startup_s(
 
     ``weights / read rate + engine's own``: the weights come from a shared file system, each node
     reads its part of them; vLLM adds 40 to 120 s for its start, compilation and graphs,
-    transformers less.
+    transformers less. Starts of this very deployment that were measured replace it: their median.
     """
+    seen = [
+        each.startup_s
+        for each in those_of(model, deployment, measured)
+        if each.startup_s is not None
+    ]
+    if seen:
+        return median(seen)
     read = model.weight_bytes / deployment.nodes / (READ_GB_S * 1e9)
     ranks = RANK_S * (deployment.gpus - 1)
     if deployment.backend == "hf":
