@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vendomini.hardware import GpuSpec
 from vendomini.models.spec import ModelSpec
-from vendomini.models.support import versions, vllm_knows
+from vendomini.models.support import transformers_knows, versions, vllm_knows
 from vendomini.planner.deployment import Backend
 
 VLLM_CAPABILITY = 7.5
@@ -28,9 +28,7 @@ FP8_GFX = ("gfx942", "gfx950")
 # Their activations leave float16's range (vLLM: `_FLOAT16_NOT_SUPPORTED_MODELS`).
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 # Attention over an index of chosen tokens, without a kernel below SPARSE_CAPABILITY.
-SPARSE = frozenset(
-    {"DeepseekV32ForCausalLM", "DeepseekV4ForCausalLM", "GlmMoeDsaForCausalLM"}
-)  # fmt: skip
+SPARSE = frozenset({"deepseek_v32", "deepseek_v4", "glm_moe_dsa"})
 # transformers has no sdpa for them; these need eager where flash-attn cannot be had.
 NO_SDPA = frozenset({"gemma2", "gpt_oss"})
 # gpt-oss has attention sinks, which flash-attn 2 lacks; Llama-4's attention is chunked.
@@ -96,8 +94,9 @@ def cannot_run(model: ModelSpec, gpu: GpuSpec, backend: Backend) -> str | None:
     missing = _engine_lacks_gpu(gpu, backend)
     if missing is not None:
         return missing
-    if backend == "vllm" and model.architecture is not None and not vllm_knows(model.architecture):
-        return f"vLLM {versions()['vllm']} does not know the architecture {model.architecture}"
+    missing = _engine_lacks_model(model, backend)
+    if missing is not None:
+        return missing
     if model.quantization is not None:
         missing = _method_lacks(model.quantization.method, gpu, backend)
         if missing is not None:
@@ -105,7 +104,7 @@ def cannot_run(model: ModelSpec, gpu: GpuSpec, backend: Backend) -> str | None:
     capability = gpu.compute_capability
     if (
         backend == "vllm"
-        and model.architecture in SPARSE
+        and model.model_type in SPARSE
         and capability is not None
         and capability < SPARSE_CAPABILITY
     ):
@@ -203,6 +202,23 @@ def _engine_lacks_gpu(gpu: GpuSpec, backend: Backend) -> str | None:
             f"{gpu.name} has {gpu.compute_capability}"
         )
     return None
+
+
+def _engine_lacks_model(model: ModelSpec, backend: Backend) -> str | None:
+    """Why the engine has no code for the model; what nobody has said is taken to be known."""
+    has_transformers = model.model_type is None or transformers_knows(model.model_type)
+    if backend == "hf":
+        if has_transformers:
+            return None
+        return f"transformers {versions()['transformers']} does not know {model.model_type} models"
+    # What vLLM has no class of its own for, it runs on transformers' (`model_impl=auto`).
+    if (
+        model.architecture is None
+        or vllm_knows(model.architecture)
+        or (model.model_type is not None and has_transformers)
+    ):
+        return None
+    return f"vLLM {versions()['vllm']} does not know the architecture {model.architecture}"
 
 
 def _method_lacks(method: str, gpu: GpuSpec, backend: Backend) -> str | None:

@@ -8,6 +8,11 @@ kernels' group checks. A vision tower sets no rule: it is replicated where it ca
 from vendomini.models.spec import ModelSpec, Quantization
 from vendomini.planner.deployment import Deployment
 
+LEAST_EXPERT_GROUP = 32
+NO_GROUPS = frozenset({"bitsandbytes", "gguf"})  # theirs run over the flattened matrix
+ASKED_FOR = "asked for"
+"""What `ModelSpec.sources` says of a quantisation that no file was read for."""
+
 
 def refusal(model: ModelSpec, deployment: Deployment, *, gpus_per_node: int) -> str | None:
     """Why the deployment's sizes are illegal for `model`, naming the numbers; None: they are not.
@@ -114,24 +119,33 @@ def _uncut_scales(
 ) -> str | None:
     """Slices of quantised matrices must hold whole blocks or groups of those that share a scale.
 
-    MXFP4's and NVFP4's (32 and 16) are padded, so they set no rule.
+    MXFP4's and NVFP4's (32 and 16) are padded by the engine. Checkpoints that nobody has read yet
+    are taken to be padded to whole groups, as those published are (Qwen2.5-72B's: from 29568 to
+    29696); experts' groups are halved down to 32 where they must (`moe_wna16`).
     """
-    if method is None or "fp4" in method.method:
+    if method is None or "fp4" in method.method or method.method in NO_GROUPS:
         return None
     if method.block is not None:
-        unit, what = method.block[0], f"{method.method} blocks of {method.block[0]}"
+        unit = expert_unit = method.block[0]
+        what = f"{method.method} blocks"
     elif method.group_size is not None and method.group_size > 1:
-        unit, what = method.group_size, f"{method.method} groups of {method.group_size}"
+        unit, expert_unit = method.group_size, min(method.group_size, LEAST_EXPERT_GROUP)
+        what = f"{method.method} groups"
     else:
         return None
-    sizes: list[tuple[str, int | None]] = []
-    if not method.expert_only:
-        sizes.append(("intermediate size", model.intermediate_size))
-    if model.is_moe and not is_expert_parallel:
-        sizes.append(("expert size", model.moe_intermediate_size))
-    for name, size in sizes:
-        # A group as long as the row is one scale for all of it, on every GPU.
-        if size is not None and size > unit and (size // tp) % unit:
-            fix = ", or enable expert parallelism" if name == "expert size" else ""
-            return f"{name} {size}, TP {tp}: {size // tp} each is no multiple of {what}{fix}"
+    is_padded = method.block is None and model.sources.get("quantization") == ASKED_FOR
+    size = model.intermediate_size
+    if not (method.expert_only or is_padded) and _straddles(size, tp, unit):
+        return f"intermediate size {size}, TP {tp}: not in whole {what} of {unit}"
+    size = model.moe_intermediate_size
+    if model.is_moe and not is_expert_parallel and _straddles(size, tp, expert_unit):
+        return (
+            f"expert size {size}, TP {tp}: not in whole {what} of {expert_unit}; "
+            "expert parallelism keeps experts whole"
+        )
     return None
+
+
+def _straddles(size: int | None, tp: int, unit: int) -> bool:
+    """Whether slices of a row cut through a group; one as long as the row is on every GPU."""
+    return size is not None and size > unit and (size // tp) % unit != 0
