@@ -135,12 +135,15 @@ def _element_bytes(model: ModelSpec, deployment: Deployment) -> int:
 
 def _stages(layers: int, count: int) -> Iterator[_Stage]:
     """As vLLM cuts the list of layers (get_pp_indices): what is left over goes one each to the
-    stages before the last, from the back."""
+    stages before the last, from the back. Stages that are alike are given once."""
     sizes = [layers // count] * count
     for place in range(layers % count):
         sizes[-2 - place] += 1
-    for number, size in enumerate(sizes):
-        yield _Stage(layers=size, is_first=number == 0, is_last=number == count - 1)
+    yield _Stage(layers=sizes[0], is_first=True, is_last=count == 1)
+    for size in sorted(set(sizes[1:-1])):
+        yield _Stage(layers=size, is_first=False, is_last=False)
+    if count > 1:
+        yield _Stage(layers=sizes[-1], is_first=False, is_last=True)
 
 
 def _of_stage(model: ModelSpec, deployment: Deployment, stage: _Stage) -> MemoryUse:
