@@ -269,6 +269,7 @@ class EngineSpec:
     gpus: int = 0
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    enable_expert_parallel: bool = False  # vllm only: experts stay whole, each on one GPU
     max_model_len: int | None = None  # None: the model's own
     concurrency: int | None = None  # most live episodes; None: what the KV cache holds
     gpu_memory_utilization: float | None = None

@@ -16,6 +16,7 @@ from vendomini.chat import Device
 Scalar: TypeAlias = str | int | float | bool | None
 AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
 Backend: TypeAlias = Literal["auto", "hf", "vllm", "openai", "scripted"]
+Policy: TypeAlias = Literal["auto", "guide"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,11 @@ class EngineSettings:
     """
 
     backend: Backend = "auto"
+    policy: Policy = "auto"  # guide: the guide's table alone decides between vllm and hf
     dtype: str | None = None
     quantization: str | None = None
+    gpu: str | None = None  # type of GPU, such as A100-80
+    gpus: int | None = field(default=None, metadata={"ge": 1})  # of one engine
     tensor_parallel_size: int | None = field(default=None, metadata={"ge": 1})
     pipeline_parallel_size: int | None = field(default=None, metadata={"ge": 1})
     max_model_len: int | None = field(default=None, metadata={"ge": 1})

@@ -14,7 +14,7 @@ from typing import Any
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
-from vendomini.prepare.plan import DEFAULT_CONCURRENCY
+from vendomini.prepare.asking import DEFAULT_CONCURRENCY
 from vendomini.slurm import QueuedJob, cancel, jobs_in_queue, jobs_with_comment
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import SlurmJobs
@@ -249,7 +249,7 @@ def sbatch_parameters(
     return {
         "job_name": f"vendomini-{name}",
         "time": resources.minutes,
-        "nodes": 1,
+        "nodes": resources.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": resources.cpus,
         "mem": f"{round(resources.memory_gb * 1024)}M",

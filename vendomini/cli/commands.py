@@ -1,6 +1,7 @@
 """What each command does: values in, one function of the product called, words out."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,8 +10,9 @@ from pathlib import Path
 import msgspec
 import typer
 
-from vendomini.cli import show
-from vendomini.cli.engines import look_at_engines, look_at_models, window_note
+from vendomini.cli import planned, show
+from vendomini.cli.engines import look_at_engines, look_at_models, needs_model, window_note
+from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.cli.runs import of_file
 from vendomini.cli.selftest import Checked, axes_as_json, check_axes, show_axes
 from vendomini.cli.ways import way_to_play
@@ -26,6 +28,7 @@ from vendomini.prepare import (
     make_plan,
     pin_key,
     plan_as_json,
+    refuse_costly,
     refuse_idle,
     refuse_missing,
     refuse_unplayable,
@@ -38,12 +41,18 @@ from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import (
     new_submission,
     one_model_at_a_time,
+    visible_gpus,
     workers_in_queue,
 )
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 
 INTERRUPTED = 130
+NO_GPU_HERE = (
+    "this machine has no GPU and {memory:.0f} GiB of memory, too little for these models: this is "
+    "the plan for an example of a cluster (nodes of 8 H100); give --profile FILE, or --cluster "
+    "where Slurm is, for yours"
+)
 STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
 """States of a job that was started again since: its earlier start has no ending of its own."""
 
@@ -62,6 +71,8 @@ class Request:
     restart_groups: tuple[str, ...]
     as_json: bool
     check: bool = False  # `plan` tries the axes, as `run` does
+    explain: str | None = None  # `plan` tells all that decided for this model
+    max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +88,34 @@ class Prepared:
     facts: EngineFacts
 
 
-def prepare(request: Request) -> Prepared:
-    """Raises `ConfigError` or `PlanError`."""
+def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
+    """With `only_plan`, what this machine cannot hold is planned for an example of a cluster.
+
+    Raises `ConfigError` or `PlanError`, and `SubmitError` if Slurm is asked and does not answer.
+    """
     _refuse_options(request)
     phase = load_phase(request.config, request.overrides, workload_named=workload_named)
     workload = workload_named(phase.experiment.workload)
     profile = None
+    notes_of_place: list[str] = []
     if request.profile is not None:
         profile = load_profile(request.profile)
     elif request.cluster:
         profile = default_profile()
     with of_file(request.config):
         models = look_at_models(phase, is_here=profile is None)
+    needs = needs_model(phase)
+    pools = Pools()
+    if profile is None and needs:
+        pools = pools_here(visible_gpus(os.environ))
+        if only_plan and not pools.pools and models.exceed(memory_gb()):
+            profile = example_cluster()
+            notes_of_place = [NO_GPU_HERE.format(memory=memory_gb())]
+    if profile is not None and needs:
+        pools = pools_there(profile, ask_slurm=request.cluster)
     every = expand(phase, window=models.window)
     runs = every if request.limit is None else every[: request.limit]
-    notes = [*phase.notes, *models.notes]
+    notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
     if phase.seed_is_default:
         notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
@@ -105,6 +129,7 @@ def prepare(request: Request) -> Prepared:
             profile=profile,
             experiment=experiment,
             restarted=request.restart_groups,
+            pools=pools,
         )
         plan = make_plan(
             runs,
@@ -116,6 +141,9 @@ def prepare(request: Request) -> Prepared:
             facts=facts,
             notes=notes,
         )
+    if request.max_gpu_hours is not None:
+        done = experiment.finished() if experiment.exists() else set()
+        refuse_costly(plan, request.max_gpu_hours, done=done)
     return Prepared(
         text=phase.text,
         every_run=every,
@@ -129,15 +157,17 @@ def prepare(request: Request) -> Prepared:
 
 def show_plan(request: Request) -> int:
     """`plan`, and `run --dry-run`."""
-    prepared = prepare(request)
+    prepared = prepare(request, only_plan=True)
     checked = None
     if request.check:
         prepared, checked = _checked(request, prepared)
-    if request.as_json:
+    if request.explain is not None:
+        planned.explain(prepared.plan, request.explain, to=show.OUT)
+    elif request.as_json:
         axes = {} if checked is None else {"self_test": axes_as_json(checked)}
         _print_json(plan_as_json(prepared.plan) | axes)
     else:
-        show.plan(prepared.plan, to=show.OUT)
+        planned.plan(prepared.plan, to=show.OUT)
         if checked is not None:
             show_axes(checked)
     return 0
@@ -170,7 +200,7 @@ def run(request: Request) -> int:
         show.say(f"finished: all {done} runs are done; nothing to do")
         _print_outcome(request, experiment, submission=None)
         return 0
-    show.plan(prepared.plan, to=show.ERR)
+    planned.plan(prepared.plan, to=show.ERR)
     experiment.add_plan(encode(plan_as_json(prepared.plan)))
     only = None if request.limit is None else [run.id for run in prepared.runs]
     submission = new_submission(experiment)
@@ -295,6 +325,10 @@ def _refuse_options(request: Request) -> None:
     for option, value in (("--limit", request.limit), ("--n-jobs", request.n_jobs)):
         if value is not None and value < 1:
             raise ConfigError(f"{option} is `{value}`", hint="give a whole number from 1 on")
+    if request.max_gpu_hours is not None and not request.max_gpu_hours >= 0:
+        raise ConfigError(
+            f"--max-gpu-hours is `{request.max_gpu_hours}`", hint="give a number from 0 on"
+        )
     try:
         str(request.root.absolute()).encode()
     except UnicodeEncodeError:

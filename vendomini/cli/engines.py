@@ -13,16 +13,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vendomini.cli.places import Pools, memory_gb
 from vendomini.cluster import Profile
 from vendomini.config import Phase, values_of
 from vendomini.errors import ConfigError
+from vendomini.hardware import GIB
 from vendomini.identity import absolute, is_local
 from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
+from vendomini.models.lookup import model_spec
+from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run
 from vendomini.prepare import PACKAGES, EngineFacts, ModelName, pin_key
 from vendomini.store.experiment import Experiment
+from vendomini.store.measurements import read_measurements
 from vendomini.submit import visible_gpus
 
+YES = ("1", "true", "yes", "on")
 WINDOW = "agent.model.context_length"
 ANSWER_S = 30.0
 """An interpreter answers in tenths of a second; a cold file system of a cluster takes longer."""
@@ -40,13 +46,20 @@ for name in sys.argv[1:]:
 class Models:
     """A phase's models as far as they are on this machine, and the window they all allow.
 
-    `window` is what a context length of ``auto`` means, in tokens; None: nobody asks, or it is
-    not known here. `limited_by` are the models that allow no more.
+    `known` are those whose files are here; `sizes` is what is known of every model, or why
+    nothing is. `window` is what a context length of ``auto`` means, in tokens; None: nobody asks,
+    or it is not known here. `limited_by` are the models that allow no more.
     """
 
     known: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
+    sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
     window: int | None = None
     limited_by: tuple[str, ...] = ()
+
+    def exceed(self, memory_gb: float) -> bool:
+        """Whether the weights of one of them alone are more than so many GiB."""
+        known = [size for size in self.sizes.values() if isinstance(size, ModelSpec)]
+        return any(size.weight_bytes > memory_gb * GIB for size in known)
 
     @property
     def notes(self) -> list[str]:
@@ -64,7 +77,7 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
     `is_here`: the engines will run on this machine. Raises `ConfigError` for a model that no
     engine could load.
     """
-    needs_files = _needs_model(phase)
+    needs_files = needs_model(phase)
     asks_window = "llm" in values_of(phase, "agent.kind") and "auto" in values_of(phase, WINDOW)
     if not needs_files and not asks_window:
         return Models()
@@ -73,7 +86,7 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
         for name in values_of(phase, "agent.model.name")
         for revision in values_of(phase, "agent.model.revision")
     ]
-    found = {}
+    found, sizes = {}, {}
     for name, revision in names:
         try:
             model = _read(name, revision, is_here=is_here)
@@ -83,13 +96,14 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
             continue
         if model is not None:
             found[name, revision] = model
-    lengths = {name: model.max_model_len for (name, _), model in found.items()}
+        sizes[name, revision] = _size(name, revision)
+    lengths = {name: _allows(found.get(name), sizes.get(name)) for name in names}
     shared = [length for length in lengths.values() if length is not None]
-    if not asks_window or len(found) < len(names) or len(shared) < len(lengths):
-        return Models(known=found)
+    if not asks_window or len(shared) < len(lengths):
+        return Models(known=found, sizes=sizes)
     window = min(shared)
-    limited_by = tuple(name for name, length in lengths.items() if length == window)
-    return Models(known=found, window=window, limited_by=limited_by)
+    limited_by = tuple(name for (name, _), length in lengths.items() if length == window)
+    return Models(known=found, sizes=sizes, window=window, limited_by=limited_by)
 
 
 def look_at_engines(
@@ -99,26 +113,32 @@ def look_at_engines(
     profile: Profile | None,
     experiment: Experiment,
     restarted: Sequence[str],
+    pools: Pools,
 ) -> EngineFacts:
     """What is known of the engines that a phase's runs will ask. Without a profile they run here.
 
-    `restarted` groups start anew: what served them says nothing. Raises `ConfigError` for an
-    interpreter or a container that cannot be used.
+    `restarted` groups start anew: what served them says nothing. `pools` are where they may run.
+    Raises `ConfigError` for an interpreter or a container that cannot be used.
     """
     python = sys.executable
     if profile is not None and profile.python is not None:
         words = shlex.split(profile.python)  # it may be a command, and is quoted like one
         python = words[0] if len(words) == 1 else profile.python
-    if not _needs_model(phase):
-        return EngineFacts(python=python, models=models.known)
+    if not needs_model(phase):
+        return EngineFacts(python=python, models=models.known, sizes=models.sizes)
     if profile is None:
         _check_containers(phase)
     return EngineFacts(
         python=python,
         packages=_packages(phase, python, profile),
         models=models.known,
+        sizes=models.sizes,
         pins=_pins(experiment, restarted),
         gpus=len(visible_gpus(os.environ)) if profile is None else 0,
+        pools=pools.pools,
+        memory_gb=memory_gb() if profile is None else None,
+        measured=read_measurements(experiment.folder.parent),
+        wants_vllm=os.environ.get("VENDOMINI_USE_VLLM", "").lower() in YES,
     )
 
 
@@ -143,7 +163,7 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
 # -- private -------------------------------------------------------------------------------
 
 
-def _needs_model(phase: Phase) -> bool:
+def needs_model(phase: Phase) -> bool:
     """Whether an engine of ours may have to load the phase's models."""
     kinds, backends = values_of(phase, "agent.kind"), values_of(phase, "engine.backend")
     if "llm" in kinds and "auto" in backends:
@@ -154,7 +174,7 @@ def _needs_model(phase: Phase) -> bool:
 def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
     """None for a model of the hub that is not here, or not all of it: it can be downloaded."""
     folder = find_folder(name, revision)
-    offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in YES
     if folder is None:
         if offline:
             raise ConfigError(
@@ -169,6 +189,23 @@ def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | Non
         if is_local(name) or offline:
             raise
         return None
+
+
+def _size(name: str, revision: str | None) -> ModelSpec | ConfigError:
+    """The model's sizes, or why they are not known."""
+    try:
+        return model_spec(name, revision)
+    except ConfigError as error:
+        return error
+
+
+def _allows(model: ModelFacts | None, size: ModelSpec | ConfigError | None) -> int | None:
+    """The longest context of a model, by its files or else the catalogue; a guess says nothing."""
+    if model is not None:
+        return model.max_model_len
+    if isinstance(size, ModelSpec) and not size.is_guess:
+        return size.max_model_len
+    return None
 
 
 def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, frozenset[str]]:

@@ -76,6 +76,22 @@ Out = Annotated[
         help="Where the tables go; by default `collected/` inside it.",
     ),
 ]
+MaxGpuHours = Annotated[
+    float | None,
+    typer.Option(
+        "--max-gpu-hours",
+        metavar="H",
+        help="Refuse, before anything is submitted, a plan expected to take more.",
+    ),
+]
+Explain = Annotated[
+    str | None,
+    typer.Option(
+        "--explain",
+        metavar="MODEL",
+        help="All that decided for this model: its sizes, a GPU's memory, what was rejected.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
 
 
@@ -95,6 +111,8 @@ def run(
     root: Root = Path("experiments"),
     limit: Limit = None,
     n_jobs: Workers = 1,
+    max_gpu_hours: MaxGpuHours = None,
+    explain: Explain = None,
     restart_group: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,8 +134,11 @@ def run(
         n_jobs=n_jobs,
         restart_groups=tuple(restart_group or ()),
         as_json=as_json,
+        max_gpu_hours=max_gpu_hours,
+        explain=explain,
     )
-    raise typer.Exit(commands.show_plan(request) if dry_run else commands.run(request))
+    only_plan = dry_run or explain is not None
+    raise typer.Exit(commands.show_plan(request) if only_plan else commands.run(request))
 
 
 @app.command(
@@ -131,6 +152,8 @@ def plan(
     root: Root = Path("experiments"),
     limit: Limit = None,
     n_jobs: Workers = 1,
+    max_gpu_hours: MaxGpuHours = None,
+    explain: Explain = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -151,6 +174,8 @@ def plan(
         restart_groups=(),
         as_json=as_json,
         check=check,
+        max_gpu_hours=max_gpu_hours,
+        explain=explain,
     )
     raise typer.Exit(commands.show_plan(request))
 

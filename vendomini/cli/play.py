@@ -6,6 +6,7 @@ with the one that was logged.
 """
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import msgspec
 from vendomini.chat import Engine, EngineSpec, Reply, Request
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models
+from vendomini.cli.places import pools_here
 from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, place_of
 from vendomini.cli.transcript import Conversations, Exchange, PlainTeller, Teller
 from vendomini.cli.view import View
@@ -29,6 +31,7 @@ from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unp
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
 from vendomini.store.records import ResultRecord, encode
+from vendomini.submit import visible_gpus
 from vendomini.worker.drive import Answers, drive
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.warehouse.settings import WarehouseSettings
@@ -312,6 +315,7 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
                 profile=None,
                 experiment=found.experiment,
                 restarted=(),
+                pools=pools_here(visible_gpus(os.environ)),
             )
         plan = make_plan(
             [run],

@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vendomini.errors import VendoMiniError
-from vendomini.prepare import GroupPlan, Plan
 from vendomini.slurm import Ending, QueuedJob
 from vendomini.status import Status
 from vendomini.store.experiment import Experiment, Extension
@@ -35,7 +34,7 @@ OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
 
 SHOWN_ERRORS = 5
-LEFT = frozenset({"group", "backend", "GPUs"})
+LEFT = frozenset({"group", "backend", "dtype", "GPUs", "the same runs with"})
 
 
 def say(text: str) -> None:
@@ -49,22 +48,6 @@ def error(error: VendoMiniError) -> None:
     if error.hint:
         text.append("\nhint: ", "bold").append(error.hint)
     ERR.print(text, soft_wrap=True)
-
-
-def plan(plan: Plan, *, to: Console) -> None:
-    """The plan by group, then why, then what a reader should know."""
-    phase = f", phase {plan.phase}" if plan.phase is not None else ""
-    runs = "1 run" if plan.runs == 1 else f"{plan.runs} runs"
-    to.print(f"{plan.name}{phase}: {runs}", markup=False, soft_wrap=True)
-    rows = [_columns(group) for group in plan.groups]
-    # A local plan books nothing: a column that says nothing of any group is left out.
-    kept = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    _print_table([{name: row[name] for name in kept} for row in rows], to=to)
-    for group in plan.groups:
-        for reason in group.reasons:
-            to.print(f"  {group.key}: {reason}", markup=False, soft_wrap=True)
-    for note in plan.notes:
-        to.print(f"  note: {note}", markup=False, soft_wrap=True)
 
 
 def extension(experiment: Experiment, extension: Extension, *, done: int) -> None:
@@ -101,7 +84,7 @@ def status(status: Status, slurm: SlurmWords) -> None:
     """Runs by group, workers that live, wait in Slurm's queue or were ended, the last errors."""
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
-    _print_table(
+    table(
         [
             {"group": key, **{name: str(number) for name, number in asdict(counts).items()}}
             for key, counts in rows.items()
@@ -200,7 +183,7 @@ def _of_living(record: WorkerRecord) -> str:
     return said
 
 
-def _print_table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:
+def table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:
     """Rows of the same columns, below each other where they are too wide for the terminal."""
     for gap in (1, 0):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
@@ -216,23 +199,3 @@ def _print_table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:
         said = ", ".join(f"{name} {value}" for name, value in others)
         to.print(f"\n  {first[1]}\n    {said}", markup=False, soft_wrap=True)
     to.print()
-
-
-def _columns(group: GroupPlan) -> dict[str, str]:
-    """What the plan says of a group, by column; a dash where it is not known, or means nothing."""
-    resources = group.resources
-    gpus = "?" if group.asks and group.spec is None else "0"
-    if resources is not None:
-        gpus = f"{resources.gpus}" + (f" x {resources.gpu_type}" if resources.gpu_type else "")
-    return {
-        "group": group.key,
-        "runs": str(len(group.run_ids)),
-        "backend": (group.backend or "auto") if group.asks else "none",
-        "GPUs": gpus,
-        "CPUs": "-" if resources is None else str(resources.cpus),
-        "memory": "-" if resources is None else f"{resources.memory_gb:.3g}G",
-        "minutes": "-" if resources is None else str(resources.minutes),
-        "context": "-" if group.max_model_len is None else str(group.max_model_len),
-        "live": "-" if group.concurrency is None else str(group.concurrency),
-        "workers": str(group.workers),
-    }

@@ -115,6 +115,8 @@ def _vllm(spec: EngineSpec, device: KnownDevice, socket: Path, key: str) -> Comm
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+    if spec.enable_expert_parallel:
+        flags.append("--enable-expert-parallel")
     if spec.enforce_eager or on_cpu:
         flags.append("--enforce-eager")
     if on_cpu:

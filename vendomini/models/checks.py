@@ -17,6 +17,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _EVERY_SERVER = frozenset({"backend", "concurrency", "start_timeout_s", "request_timeout_s"})
 _OWN_PROCESS = _EVERY_SERVER | {
+    "policy",
+    "gpu",
+    "gpus",
     "dtype",
     "quantization",
     "max_model_len",
@@ -46,10 +49,9 @@ _SWITCH = re.compile(r"""(?<![.\w"'<])(?:enable_)?thinking(?![\w"'>])""")
 
 
 def check_window(
-    facts: ModelFacts, name: str, *, context_length: int | None, max_model_len: int | None
+    allowed: int | None, name: str, *, context_length: int | None, max_model_len: int | None
 ) -> None:
-    """Refuse lengths in tokens beyond what the model allows. None: not set."""
-    allowed = facts.max_model_len
+    """Refuse lengths in tokens beyond what the model allows. None: not set, or not known."""
     if allowed is None:
         return
     asked = {

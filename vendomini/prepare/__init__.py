@@ -1,12 +1,10 @@
 """From runs, a profile and what is known of models and engines to a plan."""
 
 from vendomini.prepare.engine import PACKAGES, EngineFacts, ModelName
+from vendomini.prepare.group import GroupPlan, Plan, pin_key, plan_as_json
 from vendomini.prepare.plan import (
-    GroupPlan,
-    Plan,
     make_plan,
-    pin_key,
-    plan_as_json,
+    refuse_costly,
     refuse_missing,
     refuse_unplayable,
 )
@@ -30,6 +28,7 @@ __all__ = [
     "make_plan",
     "pin_key",
     "plan_as_json",
+    "refuse_costly",
     "refuse_idle",
     "refuse_missing",
     "refuse_unplayable",

@@ -17,7 +17,11 @@ from vendomini.models.checks import (
     check_tensor_parallel,
     check_window,
 )
+from vendomini.models.spec import ModelSpec
 from vendomini.phase import EngineSettings, Run
+from vendomini.planner.deployment import Backend
+from vendomini.planner.pool import Pool
+from vendomini.store.measurements import Measured
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "vllm": ("vllm",),
@@ -31,6 +35,9 @@ INSTALL = {
     "hf": 'pip install "vendomini[hf]"',
 }
 
+PINNED = "it gave this group its first reply"
+USE_VLLM = "VENDOMINI_USE_VLLM asks for it"
+
 ModelName = tuple[str, str | None]
 """A model's name and revision, as the phase file has them."""
 
@@ -40,15 +47,28 @@ class EngineFacts:
     """What is known here and now of engines and models; what is missing is not known.
 
     `python` is the interpreter of the workers. `packages` are by interpreter those of `PACKAGES`
-    that it has; one that is not listed cannot be asked from here. `pins` are the backends that
-    gave groups their first replies, by pin key. `gpus` is how many GPUs local workers may use.
+    that it has; one that is not listed cannot be asked from here. `models` are those whose files
+    are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are the
+    backends that gave groups their first replies, by pin key. `gpus` is how many GPUs local
+    workers may use, `pools` the nodes that engines may run on, `memory_gb` this machine's memory.
+    `measured` are speeds seen before. `wants_vllm`: VENDOMINI_USE_VLLM asks for it.
     """
 
     python: str = "python"
     packages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     models: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
+    sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
+    pools: tuple[Pool, ...] = ()
+    memory_gb: float | None = None  # None: not asked
+    measured: tuple[Measured, ...] = ()
+    wants_vllm: bool = False
+
+    def size_of(self, name: ModelName) -> ModelSpec | None:
+        """The model's sizes; None if they are not known."""
+        found = self.sizes.get(name)
+        return found if isinstance(found, ModelSpec) else None
 
     def lacks(self, backend: str, environment: EngineEnvironment) -> tuple[str, ...] | None:
         """Which packages of a backend an environment lacks; None if it cannot be asked here."""
@@ -60,13 +80,18 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How one worker's engine lies on GPUs, and how many workers there may be."""
+    """How one worker's engine lies on GPUs, and how many workers there may be.
+
+    `dtype` is what these GPUs need in the place of the model's own; None: that.
+    """
 
     gpus: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
     most_workers: int | None  # None: as many as are asked for
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    enable_expert_parallel: bool = False
+    dtype: str | None = None
 
 
 def environment_of(
@@ -99,9 +124,11 @@ def choose_backend(
         where = _where(environment, facts)
         return engine.backend, [f"cannot be played as it is: no {_listed(lacks)} in {where}"]
     if pinned is not None:
-        return pinned, [f"backend `{pinned}`: it gave this group its first reply"]
+        return pinned, [f"backend `{pinned}`: {PINNED}"]
     if kind == "scripted":
         return "scripted", []
+    if facts.wants_vllm:
+        return "vllm", [f"backend `vllm`: {USE_VLLM}"]
     said: list[str] = []
     for backend in ("vllm", "hf"):
         environment = environment_of(engine, backend, profile)
@@ -117,6 +144,18 @@ def choose_backend(
             else f"not `{backend}`: no {_listed(lacks)} in {where}"
         )
     return None, said
+
+
+def unavailable(
+    engine: EngineSettings, profile: Profile | None, facts: EngineFacts
+) -> dict[Backend, str]:
+    """The backends whose packages are known to be missing where the workers run, each with why."""
+    missing: dict[Backend, str] = {}
+    for backend in ("vllm", "hf"):
+        environment = environment_of(engine, backend, profile)
+        if lacks := facts.lacks(backend, environment):
+            missing[backend] = f"no {_listed(lacks)} in {_where(environment, facts)}"
+    return missing
 
 
 def refuse_unready(
@@ -157,12 +196,19 @@ def check_model(
     check_lengths(engine, window)
     check_base_url(engine, backend or "auto")
     known = facts.models.get((name, model["revision"]))
+    size = facts.size_of((name, model["revision"]))
     if backend in ("openai", "scripted"):
         return
     check_dtype(engine.dtype)
+    allowed = size.max_model_len if known is None and size is not None else None
+    check_window(
+        allowed if known is None else known.max_model_len,
+        name,
+        context_length=window,
+        max_model_len=engine.max_model_len,
+    )
     if known is None:
         return
-    check_window(known, name, context_length=window, max_model_len=engine.max_model_len)
     check_conversation(known, name, thinking=sorted(_thinking(members)))
 
 
@@ -229,12 +275,13 @@ def real_spec(
         backend=backend,
         model=_opened_as(model["name"], facts.models.get((model["name"], model["revision"]))),
         revision=model["revision"],
-        dtype=engine.dtype,
+        dtype=engine.dtype or (shape.dtype if shape else None),
         quantization=engine.quantization,
         device=engine.device,
         gpus=shape.gpus if shape else 0,
         tensor_parallel_size=shape.tensor_parallel_size if shape else 1,
         pipeline_parallel_size=shape.pipeline_parallel_size if shape else 1,
+        enable_expert_parallel=shape.enable_expert_parallel if shape else False,
         max_model_len=engine.max_model_len or window_of(members),
         concurrency=engine.concurrency,
         gpu_memory_utilization=engine.gpu_memory_utilization,

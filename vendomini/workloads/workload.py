@@ -14,7 +14,8 @@ RecordStep: TypeAlias = Callable[[Any], None]
 class Demand:
     """What one run asks of an engine, for the planner. Token counts are estimates per run.
 
-    `side_requests` are asked beside `requests` and add nothing to the conversation.
+    `side_requests` are asked beside `requests` and add nothing to the conversation. Where it
+    fills its window, the oldest part leaves and `kept_share` of it stays, to be read anew.
     """
 
     requests: int
@@ -22,6 +23,7 @@ class Demand:
     prefix_tokens: int  # shared by every request of every run of the arm
     growth_tokens: int  # added to the conversation by each request and its reply
     output_tokens: int  # drawn by each request
+    kept_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
 from vendomini.workloads.warehouse.card_fields import FieldKind, card_fields
+from vendomini.workloads.warehouse.conversation import LEAVING_SHARE
 from vendomini.workloads.warehouse.episode import play
 from vendomini.workloads.warehouse.records import Outcome
 from vendomini.workloads.warehouse.settings import (
@@ -158,6 +159,7 @@ class Warehouse:
             prefix_tokens=LLM_PREFIX_TOKENS,
             growth_tokens=LLM_GROWTH_TOKENS + min(most, reflective),
             output_tokens=min(most, LLM_OUTPUT_TOKENS + reflective),
+            kept_share=1 - 1 / LEAVING_SHARE,
         )
 
     def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:

@@ -1,0 +1,243 @@
+"""Which deployment serves a group: pure, with the reasons and what was rejected."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from vendomini.hardware import GIB
+from vendomini.models.spec import ModelSpec
+from vendomini.phase import Policy
+from vendomini.planner.deployment import Backend, Deployment, MemoryUse
+from vendomini.planner.estimate import Estimate, Pace
+from vendomini.planner.fit import deployments
+from vendomini.planner.gates import attention, cannot_run
+from vendomini.planner.memory import memory_use
+from vendomini.planner.pool import Pool
+from vendomini.planner.work import Work
+from vendomini.store.measurements import Measured
+
+FLASH = "flash_attention_2"
+
+SAFETY = 1.5
+"""A worker's time limit is so many times what it is expected to need."""
+
+STARTUP_SAFETY = 3.0
+"""The same for its engine's start: a cold file system is slower by far."""
+
+SAME = 1.1
+"""GPU-hours within this factor count as equal, for the estimates are no better: then the simpler
+deployment is taken."""
+
+ENOUGH_LIVE = 32
+"""Live runs beyond which a larger batch hardly makes tokens cheaper: where one GPU holds as many,
+more workers are better than tensor parallelism."""
+
+MINUTES_STEP = 10
+"""Time limits are whole multiples of it."""
+
+How: TypeAlias = Literal["vllm", "hf", "eager"]
+"""The ways that are compared: vLLM; transformers with the best attention that the GPU has; and with
+the plain one, which is never chosen unless it is asked for."""
+
+WAYS: tuple[How, ...] = ("vllm", "hf", "eager")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one group may take. None: no limit."""
+
+    max_gpus: int | None = None  # held at a time by all workers of a group
+    max_minutes: int | None = None
+    worker_minutes: int = 240  # the time limit that the scheduler still backfills
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the phase says itself of its engine. None: it leaves the choice to the planner.
+
+    `unavailable` are the backends that cannot be used where the workers run, each with why.
+    """
+
+    backend: Backend | None = None
+    backend_reason: str = ""  # who asked for it
+    policy: Policy = "auto"
+    unavailable: Mapping[Backend, str] = field(default_factory=dict)
+    gpu: str | None = None  # the name of a GPU type
+    gpus: int | None = None  # of one engine
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    max_model_len: int
+    gpu_memory_utilization: float | None = None
+    enforce_eager: bool = False
+    attn_implementation: str | None = None
+    concurrency: int | None = None
+    workers: int | None = None  # how many there are to be
+    workers_wait: bool = True  # more of them than have GPUs at a time may be started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A deployment that works, and what the group's work costs on it."""
+
+    pool: Pool
+    deployment: Deployment
+    memory: MemoryUse
+    estimate: Estimate
+    one_run_a_job: Estimate
+    startup_s: float
+    minutes: int  # a worker's time limit
+    tasks: int  # workers in all, where one after another is needed
+
+    @property
+    def place(self) -> str:
+        """Such as ``2 x A100-80``."""
+        nodes = f" on {self.deployment.nodes} nodes" if self.deployment.nodes > 1 else ""
+        return f"{self.deployment.gpus} x {self.pool.gpu.name}{nodes}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """What a group can run on: the cheapest deployment of each way, and why others do not do."""
+
+    best: Mapping[How, Candidate]
+    every: tuple[Candidate, ...]
+    rejected: tuple[str, ...]
+
+
+def candidates(
+    model: ModelSpec,
+    work: Work,
+    pools: Sequence[Pool],
+    wanted: Wanted,
+    limits: Limits,
+    *,
+    measured: Sequence[Measured] = (),
+) -> Candidates:
+    """Every legal deployment that fits, in every pool, as the phase wants it."""
+    found: dict[How, list[Candidate]] = {}
+    rejected: dict[str, None] = {}
+    for pool in pools:
+        for how in WAYS:
+            backend: Backend = "vllm" if how == "vllm" else "hf"
+            why = cannot_run(model, pool.gpu, backend)
+            if why is not None:
+                rejected[why] = None
+                continue
+            for deployment in _shapes(model, pool, how, wanted):
+                if deployment.nodes > 1 and any(each.pool is pool for each in found.get(how, ())):
+                    break  # one node is enough: several are neither cheaper nor simpler
+                memory = memory_use(model, deployment)
+                if not memory.fits:
+                    rejected[_too_small(deployment, memory)] = None
+                    continue
+                at_once = _at_once(pool, deployment, limits)
+                if at_once < 1:
+                    rejected[
+                        f"{deployment.gpus} x {pool.gpu.name}: more than there are, or than "
+                        "`max_gpus` allows"
+                    ] = None
+                    continue
+                pace = Pace(
+                    model, deployment, work, most_live=wanted.concurrency, measured=measured
+                )
+                made = _candidate(pool, pace, memory, at_once, limits, wanted)
+                found.setdefault(how, []).append(made)
+                if deployment.gpus == 1 and pace.most_live >= min(ENOUGH_LIVE, work.runs):
+                    break  # further GPUs are for further workers
+    return Candidates(
+        best={how: cheapest(several) for how, several in found.items()},
+        every=tuple(each for several in found.values() for each in several),
+        rejected=tuple(rejected),
+    )
+
+
+def cheapest(several: Sequence[Candidate]) -> Candidate:
+    """The one with the fewest GPU-hours; of those that are about equal the simplest: fewest nodes,
+    then fewest GPUs, then the one that ends first."""
+    least = min(each.estimate.gpu_hours for each in several)
+    equal = [each for each in several if each.estimate.gpu_hours <= least * SAME]
+    return min(
+        equal,
+        key=lambda each: (
+            each.deployment.nodes,
+            each.deployment.gpus,
+            each.deployment.pipeline_parallel_size,
+            each.estimate.wall_hours,
+        ),
+    )
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[Deployment]:
+    """Deployments in a pool that are as the phase wants them, smallest first."""
+    if wanted.gpu is not None and wanted.gpu != pool.gpu.name:
+        return
+    plain = how == "eager" or wanted.attn_implementation in ("eager", "sdpa")
+    for deployment in deployments(
+        model,
+        pool.gpu,
+        backend="vllm" if how == "vllm" else "hf",
+        gpus_per_node=pool.gpus_per_node,
+        nodes=pool.nodes,
+        max_model_len=wanted.max_model_len,
+        gpu_memory_utilization=wanted.gpu_memory_utilization,
+        enforce_eager=wanted.enforce_eager,
+        flash_attention=not plain and attention(model, pool.gpu, "hf") == FLASH,
+    ):
+        asked = {
+            "gpus": wanted.gpus,
+            "tensor_parallel_size": wanted.tensor_parallel_size if how == "vllm" else None,
+            "pipeline_parallel_size": wanted.pipeline_parallel_size if how == "vllm" else None,
+        }
+        if all(value in (None, getattr(deployment, name)) for name, value in asked.items()):
+            yield deployment
+
+
+def _at_once(pool: Pool, deployment: Deployment, limits: Limits) -> int:
+    """How many such engines the pool's nodes hold together, within the limit on GPUs."""
+    if deployment.nodes > 1:
+        there = pool.nodes // deployment.nodes
+    else:
+        there = pool.nodes * (pool.gpus_per_node // deployment.gpus)
+    if limits.max_gpus is None:
+        return there
+    return min(there, limits.max_gpus // deployment.gpus)
+
+
+def _candidate(
+    pool: Pool, pace: Pace, memory: MemoryUse, at_once: int, limits: Limits, wanted: Wanted
+) -> Candidate:
+    """With as few workers as end within the time that backfills, or as their longest run allows."""
+    if wanted.workers is None:
+        workers = pace.workers_for(limits.worker_minutes * 60 / SAFETY, at_once=at_once)
+    else:
+        workers = wanted.workers if wanted.workers_wait else min(wanted.workers, at_once)
+    estimate = pace.estimate(workers, at_once=at_once)
+    needed = (STARTUP_SAFETY - SAFETY) * pace.startup_s + SAFETY * estimate.worker_s
+    minutes = -(-int(needed / 60 + 1) // MINUTES_STEP) * MINUTES_STEP
+    longest = min(
+        (cap for cap in (pool.max_minutes, limits.max_minutes) if cap is not None), default=minutes
+    )
+    return Candidate(
+        pool=pool,
+        deployment=pace.deployment,
+        memory=memory,
+        estimate=estimate,
+        one_run_a_job=pace.one_run_a_job(at_once=at_once),
+        startup_s=pace.startup_s,
+        minutes=min(minutes, longest),
+        tasks=workers * -(-minutes // longest),
+    )
+
+
+def _too_small(deployment: Deployment, memory: MemoryUse) -> str:
+    parts = f"{deployment.gpus} x {deployment.gpu.name}"
+    if deployment.pipeline_parallel_size > 1 and deployment.backend == "vllm":
+        parts += f" (TP {deployment.tensor_parallel_size}, PP {deployment.pipeline_parallel_size})"
+    short = -memory.margin / GIB
+    return (
+        f"{parts}, {deployment.backend}: {short:.1f} GiB a GPU too small for the weights and one "
+        f"conversation of {deployment.max_model_len:,} tokens"
+    )

@@ -1,0 +1,150 @@
+"""How long a group's work takes on some engines, and what it costs: pure.
+
+A *round* is one request of each live run: their prompts are read one after another, their replies
+are written together. A worker plays its runs in waves of as many as are live at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vendomini.models.spec import ModelSpec
+from vendomini.planner.deployment import Deployment, Speed
+from vendomini.planner.memory import sequences_that_fit
+from vendomini.planner.speed import speed
+from vendomini.planner.startup import startup_s
+from vendomini.planner.work import Work
+from vendomini.store.measurements import Measured
+
+MOST_LIVE = 256
+"""Live runs on one engine at most, where the phase does not say how many."""
+
+SPREAD = 1.6
+"""By which factor a computed time may be wrong either way: about the 90th percentile of computed
+over published decode speeds (`bench/decode_speed.py`)."""
+
+MEASURED_SPREAD = 1.25
+"""The same where the speed was measured here: what is left is how long the replies are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a group costs, if every run plays all its steps. Hours are the expected ones.
+
+    `gpu_hours` are booked, of all workers; `wall_hours` go from the first worker's start to the
+    last one's end, with `at_once` of the workers at a time. Both may be wrong by the factor
+    `spread` either way. `startup_share` is the part of the time in which engines load, `worker_s`
+    the seconds that one worker needs, its start included. `live` runs share an engine.
+    """
+
+    workers: int
+    at_once: int
+    live: int
+    gpu_hours: float
+    wall_hours: float
+    startup_share: float
+    worker_s: float
+    spread: float
+    speed: Speed
+
+    @property
+    def gpu_hours_range(self) -> tuple[float, float]:
+        return self.gpu_hours / self.spread, self.gpu_hours * self.spread
+
+    @property
+    def wall_hours_range(self) -> tuple[float, float]:
+        return self.wall_hours / self.spread, self.wall_hours * self.spread
+
+
+class Pace:
+    """The times of one group's work on one deployment; what was computed is remembered."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        deployment: Deployment,
+        work: Work,
+        *,
+        most_live: int | None = None,
+        measured: Sequence[Measured] = (),
+    ) -> None:
+        """`most_live` is the phase's own limit of live runs; None: `MOST_LIVE`."""
+        self.deployment = deployment
+        self.startup_s = startup_s(model, deployment)
+        self._model, self._work, self._measured = model, work, measured
+        self._speeds: dict[int, Speed] = {}
+        tokens = min(work.conversation_tokens, deployment.max_model_len)
+        fit = sequences_that_fit(model, deployment, tokens)
+        self.most_live = max(1, min(most_live or MOST_LIVE, fit, work.runs))
+
+    def speed(self, live: int) -> Speed:
+        """The engine's speed with so many live runs, in the middle of their conversations."""
+        if live not in self._speeds:
+            context = min(round(self._work.mean_context_tokens), self.deployment.max_model_len)
+            self._speeds[live] = speed(
+                self._model,
+                self.deployment,
+                sequences=live,
+                context=context,
+                measured=self._measured,
+            )
+        return self._speeds[live]
+
+    def round_s(self, live: int) -> float:
+        """Seconds in which each of so many live runs has one request answered."""
+        if not live:
+            return 0.0
+        at = self.speed(live)
+        # Transformers keeps no cache of prefixes: each request reads its whole conversation.
+        is_cached = self.deployment.backend == "vllm"
+        read = self._work.new_tokens if is_cached else self._work.mean_context_tokens
+        return self._work.output_tokens * at.step_s + live * read / at.prefill_tokens_s
+
+    def playing_s(self, runs: int) -> float:
+        """Seconds in which one worker plays so many runs: full waves and a rest, but no less than
+        its longest run takes."""
+        waves, rest = divmod(runs, self.most_live)
+        rounds = waves * self.round_s(self.most_live) + self.round_s(rest)
+        longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_live))
+        return max(self._work.mean_run_requests * rounds, longest)
+
+    def workers_for(self, seconds: float, *, at_once: int) -> int:
+        """The fewest workers whose time, start included, is at most `seconds`.
+
+        More than one wave a worker is all that further workers can save, and no more than
+        `at_once` have GPUs: beyond that the number is as small as these allow.
+        """
+        runs = self._work.runs
+        most = max(1, min(at_once, -(-runs // self.most_live)))
+        low, high = 1, most
+        while low < high:
+            middle = (low + high) // 2
+            if self.startup_s + self.playing_s(-(-runs // middle)) <= seconds:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def estimate(self, workers: int, *, at_once: int) -> Estimate:
+        """What the work costs with so many workers, of which `at_once` have GPUs at a time."""
+        worker_s = self.startup_s + self.playing_s(-(-self._work.runs // workers))
+        return self._estimate(workers, at_once, worker_s, min(self.most_live, self._work.runs))
+
+    def one_run_a_job(self, *, at_once: int) -> Estimate:
+        """What it costs to start an engine for each run, as one job each."""
+        worker_s = self.startup_s + self._work.mean_run_requests * self.round_s(1)
+        return self._estimate(self._work.runs, at_once, worker_s, 1)
+
+    def _estimate(self, workers: int, at_once: int, worker_s: float, live: int) -> Estimate:
+        waves = -(-workers // max(at_once, 1))
+        at = self.speed(live)
+        return Estimate(
+            workers=workers,
+            at_once=min(workers, at_once),
+            live=live,
+            gpu_hours=workers * self.deployment.gpus * worker_s / 3600,
+            wall_hours=waves * worker_s / 3600,
+            startup_share=self.startup_s / worker_s,
+            worker_s=worker_s,
+            spread=MEASURED_SPREAD if at.is_measured else SPREAD,
+            speed=at,
+        )

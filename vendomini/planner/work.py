@@ -1,0 +1,110 @@
+"""What the runs of a group will ask of an engine, added up: pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWork:
+    """What one run asks, if it plays all its steps. Lengths are in tokens.
+
+    `requests` follow one another and the conversation grows by `growth_tokens` with each, after
+    the `prefix_tokens` that all runs share; `side_requests` add nothing to it. The conversation
+    may take up `window_tokens` (None: without limit); at that length the oldest part leaves, and
+    `kept_share` of it stays and is read anew.
+    """
+
+    requests: int
+    side_requests: int = 0
+    prefix_tokens: int
+    growth_tokens: int
+    output_tokens: int
+    window_tokens: int | None = None
+    kept_share: float = 0.0
+
+    @property
+    def all_requests(self) -> int:
+        return self.requests + self.side_requests
+
+    @property
+    def conversation_tokens(self) -> int:
+        """The longest that the conversation gets."""
+        grown = self.prefix_tokens + self.requests * self.growth_tokens
+        return grown if self.window_tokens is None else min(grown, self.window_tokens)
+
+    @property
+    def mean_context_tokens(self) -> float:
+        """The length of the prompt of a request, on average over the run.
+
+        It climbs evenly to the window, then swings between what a truncation keeps and the window.
+        """
+        top = self.conversation_tokens
+        climb = (self.prefix_tokens + top) / 2
+        if not self._truncated_requests:
+            return climb
+        swing = top * (1 + self.kept_share) / 2
+        share = self._truncated_requests / self.requests
+        return climb * (1 - share) + swing * share
+
+    @property
+    def new_tokens(self) -> float:
+        """Tokens of a request's prompt that a prefix cache cannot have, on average.
+
+        What was added since the last request, without the reply, which the engine wrote itself;
+        after the window is full, also what each truncation makes it read again.
+        """
+        added = max(self.growth_tokens - self.output_tokens, 0)
+        if not self._truncated_requests:
+            return added
+        top = self.conversation_tokens
+        leaves = max(top * (1 - self.kept_share), self.growth_tokens)
+        again = max(top * self.kept_share - self.prefix_tokens, 0) * self.growth_tokens / leaves
+        return added + again * self._truncated_requests / self.requests
+
+    @property
+    def _truncated_requests(self) -> int:
+        """Requests that come after the conversation has filled its window."""
+        if self.window_tokens is None or self.growth_tokens <= 0:
+            return 0
+        climbing = max(self.window_tokens - self.prefix_tokens, 0) // self.growth_tokens
+        return max(self.requests - climbing, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a group asks in all. Means are over its requests.
+
+    `requests` is the sum over all runs, `longest_run_requests` what its longest run asks, one
+    after another; `conversation_tokens` is the longest conversation of any run.
+    """
+
+    runs: int
+    requests: int
+    longest_run_requests: int
+    output_tokens: float
+    new_tokens: float
+    mean_context_tokens: float
+    conversation_tokens: int
+
+    @property
+    def mean_run_requests(self) -> float:
+        return self.requests / self.runs
+
+
+def work_of(runs: Mapping[RunWork, int]) -> Work:
+    """The work of some runs, given how many there are of each kind; at least one."""
+    requests = sum(run.all_requests * count for run, count in runs.items())
+
+    def mean(of: str) -> float:
+        total = sum(getattr(run, of) * run.all_requests * count for run, count in runs.items())
+        return float(total / max(requests, 1))
+
+    return Work(
+        runs=sum(runs.values()),
+        requests=requests,
+        longest_run_requests=max(run.all_requests for run in runs),
+        output_tokens=mean("output_tokens"),
+        new_tokens=mean("new_tokens"),
+        mean_context_tokens=mean("mean_context_tokens"),
+        conversation_tokens=max(run.conversation_tokens for run in runs),
+    )

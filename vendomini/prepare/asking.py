@@ -1,0 +1,323 @@
+"""What a group that asks a model gets: by a profile's rule, by the planner, or on this machine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vendomini.chat import EngineSpec
+from vendomini.cluster import Profile, Resources, rule_for
+from vendomini.errors import ConfigError
+from vendomini.models.quantization import requantized
+from vendomini.models.spec import ModelSpec
+from vendomini.phase import EngineSettings, Run
+from vendomini.planner.choice import Candidate, Limits, Wanted
+from vendomini.planner.decision import choose
+from vendomini.planner.deployment import Backend
+from vendomini.planner.gates import runtime_dtype
+from vendomini.planner.guide import Horizon
+from vendomini.planner.host import host_resources
+from vendomini.planner.pool import Pool
+from vendomini.planner.work import RunWork, work_of
+from vendomini.prepare.engine import (
+    PINNED,
+    USE_VLLM,
+    Shape,
+    check_model,
+    choose_backend,
+    real_spec,
+    unavailable,
+    window_of,
+)
+from vendomini.prepare.group import GroupPlan, pin_key
+from vendomini.prepare.unplanned import (
+    Place,
+    engine_of,
+    model_name,
+    models_of,
+    ruled_resources,
+    unplanned,
+    workers_of,
+)
+
+DEFAULT_CONCURRENCY = 256
+"""Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
+cache holds fewer whole conversations gets fewer; that is known when it has started."""
+
+UNKNOWN_CONTEXT = 32_768
+"""The window to plan for, in tokens, where neither the phase nor the model names one."""
+
+
+def plan_asking(
+    key: str, members: Sequence[Run], place: Place, demands: Mapping[RunWork, int]
+) -> GroupPlan:
+    """Decide for the runs of one group, which all ask. `demands` counts them by what they ask.
+
+    Raises `ConfigError` or `PlanError`, as `prepare.make_plan`.
+    """
+    engine = engine_of(members[0])
+    backend, reasons = choose_backend(
+        engine,
+        kind=str(members[0].settings["agent"]["kind"]),
+        pinned=place.facts.pins.get(pin_key(key)),
+        profile=place.profile,
+        facts=place.facts,
+    )
+    check_model(members, engine, backend, place.facts)
+    tokens = max((run.conversation_tokens for run in demands), default=None)
+    group = GroupPlan(
+        key=key,
+        models=models_of(members),
+        run_ids=tuple(run.id for run in members),
+        backend=backend,
+        dtype=engine.dtype,
+        quantization=engine.quantization,
+        resources=None,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        pipeline_parallel_size=engine.pipeline_parallel_size,
+        max_model_len=engine.max_model_len,
+        concurrency=engine.concurrency,
+        workers=1,
+        asks=True,
+        spec=None,
+        context_length=window_of(members),
+        conversation_tokens=tokens,
+        reasons=tuple(reasons),
+    )
+    if backend == "scripted":
+        return _scripted(group, members, engine, place)
+    if backend == "openai":
+        return _elsewhere(group, members, engine, place)
+    name = model_name(members[0])
+    rule = None if place.profile is None else rule_for(place.profile, name[0])
+    if engine.device == "cpu" or not place.facts.pools:
+        resources, why = ruled_resources(name[0], place)
+        return unplanned(group, members, engine, place, resources=resources, why=why)
+    size = place.facts.sizes.get(name)
+    if isinstance(size, ModelSpec) and demands:
+        ruled = None if rule is None else rule.resources
+        return _planned(group, members, engine, place, model=size, demands=demands, ruled=ruled)
+    if rule is None and place.profile is not None and isinstance(size, ConfigError):
+        raise size
+    resources, why = ruled_resources(name[0], place)
+    return unplanned(group, members, engine, place, resources=resources, why=why)
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _scripted(
+    group: GroupPlan, members: Sequence[Run], engine: EngineSettings, place: Place
+) -> GroupPlan:
+    name, revision = model_name(members[0])
+    resources = None if place.profile is None else place.profile.engineless
+    spec = EngineSpec(
+        backend="scripted",
+        model=name,
+        revision=revision,
+        dtype=engine.dtype,
+        quantization=engine.quantization,
+        max_model_len=engine.max_model_len,
+        concurrency=engine.concurrency,
+        script=engine.script,
+        latency_s=engine.latency_s,
+    )
+    return replace(
+        group,
+        resources=resources,
+        concurrency=engine.concurrency or DEFAULT_CONCURRENCY,
+        workers=workers_of(resources, place, most=len(members)),
+        spec=spec,
+        reasons=(*group.reasons, "the scripted engine runs inside the worker: no GPU"),
+    )
+
+
+def _elsewhere(
+    group: GroupPlan, members: Sequence[Run], engine: EngineSettings, place: Place
+) -> GroupPlan:
+    resources = None if place.profile is None else place.profile.engineless
+    spec = real_spec(
+        members, engine, "openai", shape=None, profile=place.profile, facts=place.facts
+    )
+    return replace(
+        group,
+        resources=resources,
+        max_model_len=spec.max_model_len,
+        workers=workers_of(resources, place, most=len(members)),
+        spec=spec,
+        reasons=(*group.reasons, f"the openai engine runs at {engine.base_url}: no GPU"),
+    )
+
+
+def _planned(
+    group: GroupPlan,
+    members: Sequence[Run],
+    engine: EngineSettings,
+    place: Place,
+    *,
+    model: ModelSpec,
+    demands: Mapping[RunWork, int],
+    ruled: Resources | None,
+) -> GroupPlan:
+    """What the planner chooses among the pools; a profile's rule narrows them and wins."""
+    if engine.quantization is not None:
+        model = requantized(model, engine.quantization)
+    work = work_of(demands)
+    pools = [pool for pool in place.facts.pools if ruled is None or _is_ruled(pool, ruled)]
+    if not pools:  # the rule names what the cluster is not known to have
+        why = ruled_resources(group.models[0], place)[1]
+        return unplanned(group, members, engine, place, resources=ruled, why=why)
+    choice = choose(
+        model,
+        work,
+        pools,
+        horizon=Horizon(
+            phase=place.phase, max_steps=max(run.requests for run in demands), runs=len(members)
+        ),
+        wanted=_wanted(group, members, engine, place, model=model, demands=demands, ruled=ruled),
+        limits=_limits(place.profile),
+        measured=place.facts.measured,
+    )
+    candidate = choice.candidate
+    resources = ruled
+    if resources is None and place.profile is not None:
+        resources = _resources(model, candidate, place)
+    deployment = candidate.deployment
+    dtype = runtime_dtype(model, candidate.pool.gpu)
+    shape = Shape(
+        gpus=deployment.gpus,
+        tensor_parallel_size=deployment.tensor_parallel_size if choice.backend == "vllm" else 1,
+        pipeline_parallel_size=deployment.pipeline_parallel_size if choice.backend == "vllm" else 1,
+        most_workers=None,
+        enable_expert_parallel=deployment.enable_expert_parallel,
+        dtype=dtype if dtype != model.dtype and model.dtype == "bfloat16" else None,
+    )
+    spec = real_spec(
+        members, engine, choice.backend, shape=shape, profile=place.profile, facts=place.facts
+    )
+    missing = unavailable(engine, place.profile, place.facts).get(choice.backend)
+    return replace(
+        group,
+        backend=choice.backend,
+        dtype=engine.dtype or dtype,
+        quantization=engine.quantization or _stored(model),
+        resources=resources,
+        tensor_parallel_size=shape.tensor_parallel_size,
+        pipeline_parallel_size=shape.pipeline_parallel_size,
+        max_model_len=spec.max_model_len or deployment.max_model_len,
+        concurrency=engine.concurrency or candidate.estimate.live,
+        workers=candidate.estimate.workers if resources is None else resources.workers,
+        spec=spec,
+        model_spec=model,
+        choice=choice,
+        reasons=(
+            *(ruled_resources(group.models[0], place)[1] if ruled is not None else ()),
+            *([f"cannot be played as it is: {missing}"] if missing else ()),
+            *choice.reasons,
+        ),
+        rejected=choice.rejected,
+    )
+
+
+def _stored(model: ModelSpec) -> str | None:
+    """How the checkpoint is quantised; None: it is not."""
+    return None if model.quantization is None else model.quantization.method
+
+
+def _is_ruled(pool: Pool, ruled: Resources) -> bool:
+    return ruled.gpu_type in (None, pool.gpu_type) and ruled.partition in (None, pool.partition)
+
+
+def _wanted(
+    group: GroupPlan,
+    members: Sequence[Run],
+    engine: EngineSettings,
+    place: Place,
+    *,
+    model: ModelSpec,
+    demands: Mapping[RunWork, int],
+    ruled: Resources | None,
+) -> Wanted:
+    backend, why = _asked_backend(group, engine, place)
+    missing = unavailable(engine, place.profile, place.facts)
+    if len(missing) == 2 or backend in missing:
+        missing = {}  # it is planned as if it were there; `run` refuses
+    return Wanted(
+        backend=backend,
+        backend_reason=why,
+        policy=engine.policy,
+        unavailable=missing,
+        gpu=engine.gpu,
+        gpus=engine.gpus if ruled is None else ruled.gpus,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        pipeline_parallel_size=engine.pipeline_parallel_size,
+        max_model_len=_window(members, engine, model, demands),
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        enforce_eager=engine.enforce_eager,
+        attn_implementation=engine.attn_implementation,
+        concurrency=engine.concurrency,
+        workers=_fixed_workers(members, place, ruled),
+        workers_wait=place.profile is not None,
+    )
+
+
+def _asked_backend(
+    group: GroupPlan, engine: EngineSettings, place: Place
+) -> tuple[Backend | None, str]:
+    """Who has the last word on the backend, if it is not the planner."""
+    pinned: Any = place.facts.pins.get(pin_key(group.key))
+    if engine.backend in ("vllm", "hf"):
+        asked: Any = engine.backend
+        return asked, f"`engine.backend` is `{engine.backend}`"
+    if pinned in ("vllm", "hf"):
+        return pinned, PINNED
+    if place.facts.wants_vllm:
+        return "vllm", USE_VLLM
+    return None, ""
+
+
+def _fixed_workers(members: Sequence[Run], place: Place, ruled: Resources | None) -> int | None:
+    if ruled is not None:
+        return min(ruled.workers, len(members))
+    if place.profile is None:
+        return min(place.local_workers, len(members))
+    return None
+
+
+def _window(
+    members: Sequence[Run], engine: EngineSettings, model: ModelSpec, demands: Mapping[RunWork, int]
+) -> int:
+    """The longest conversation that has to fit, in tokens."""
+    told = engine.max_model_len or window_of(members)
+    if told is not None:
+        return told
+    longest = max(run.conversation_tokens for run in demands)
+    return min(longest, model.max_model_len or UNKNOWN_CONTEXT)
+
+
+def _limits(profile: Profile | None) -> Limits:
+    if profile is None:
+        return Limits()
+    return Limits(
+        max_gpus=profile.max_gpus,
+        max_minutes=profile.max_minutes,
+        worker_minutes=profile.worker_minutes,
+    )
+
+
+def _resources(model: ModelSpec, candidate: Candidate, place: Place) -> Resources:
+    """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them."""
+    pool, deployment = candidate.pool, candidate.deployment
+    host = host_resources(model, deployment)
+    profile = place.profile
+    leaves = 0 if profile is None else -(-profile.signal_delay_s // 60) + 5
+    return Resources(
+        gpus=deployment.gpus // deployment.nodes,
+        gpu_type=pool.gpu_type,
+        cpus=max(1, min(host.cpus, pool.cpus)),
+        memory_gb=min(host.memory_gb, pool.memory_gb),
+        minutes=max(candidate.minutes, leaves),
+        workers=candidate.tasks,
+        partition=pool.partition,
+        constraint=pool.constraint,
+        nodes=deployment.nodes,
+    )

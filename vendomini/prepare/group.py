@@ -1,0 +1,181 @@
+"""A phase, decided: values, and their form for scripts."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+from vendomini.chat import EngineSpec
+from vendomini.cluster import Resources
+from vendomini.hardware import GIB
+from vendomini.models.spec import ModelSpec
+from vendomini.planner.decision import Choice
+from vendomini.planner.estimate import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlan:
+    """What one group gets, and why. `None` says that it is not known yet, or does not apply.
+
+    `resources` are those of one worker. `spec` opens the group's engine; None if it never asks or
+    cannot be played yet. `choice` is what the planner found from `model_spec`, the model's sizes;
+    None where there was nothing to choose or to compute from. `conversation_tokens` is the longest
+    conversation of a run, `context_length` the longest window that a run allows it.
+    """
+
+    key: str
+    models: tuple[str, ...]
+    run_ids: tuple[str, ...]
+    backend: str | None
+    dtype: str | None
+    quantization: str | None
+    resources: Resources | None
+    tensor_parallel_size: int | None
+    pipeline_parallel_size: int | None
+    max_model_len: int | None
+    concurrency: int | None
+    workers: int
+    asks: bool
+    spec: EngineSpec | None
+    model_spec: ModelSpec | None = None
+    choice: Choice | None = None
+    context_length: int | None = None
+    conversation_tokens: int | None = None
+    reasons: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The model's id, or how many models share the group."""
+        return self.models[0] if len(self.models) == 1 else f"any of {len(self.models)} models"
+
+    @property
+    def books_no_gpu(self) -> bool:
+        """Whether it takes none: it never asks, or asks what is elsewhere."""
+        return not self.asks or self.backend in ("scripted", "openai")
+
+    @property
+    def estimate(self) -> Estimate | None:
+        return None if self.choice is None else self.choice.candidate.estimate
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Expected, for all its workers."""
+        if self.books_no_gpu:
+            return 0.0
+        return None if self.estimate is None else self.estimate.gpu_hours
+
+    @property
+    def wall_hours(self) -> float | None:
+        """Expected, from the first worker's start to the last one's end."""
+        return None if self.estimate is None else self.estimate.wall_hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A phase, decided. `notes` are what a reader should know before booking anything."""
+
+    name: str
+    phase: int | None
+    runs: int
+    groups: tuple[GroupPlan, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Expected, of all groups; None if one of them is not known."""
+        hours = [group.gpu_hours for group in self.groups]
+        known = [each for each in hours if each is not None]
+        return sum(known) if len(known) == len(hours) else None
+
+
+def plan_as_json(plan: Plan) -> dict[str, object]:
+    """The plan for scripts; null where something is not known yet."""
+    return {
+        "phase": plan.name,
+        "phase_number": plan.phase,
+        "runs": plan.runs,
+        "gpu_hours": plan.gpu_hours,
+        "groups": [_group_as_json(group) for group in plan.groups],
+        "notes": list(plan.notes),
+    }
+
+
+def pin_key(group: str) -> str:
+    """A file name for what serves a group: readable, and different for each."""
+    safe = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in group)
+    return f"{safe[:80]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _group_as_json(group: GroupPlan) -> dict[str, object]:
+    resources, candidate = group.resources, None if group.choice is None else group.choice.candidate
+    return {
+        "group": group.key,
+        "model": group.models[0] if len(group.models) == 1 else None,
+        "models": list(group.models),
+        "params": None if group.model_spec is None else group.model_spec.params,
+        "runs": len(group.run_ids),
+        "asks": group.asks,
+        "backend": group.backend,
+        "dtype": group.dtype,
+        "quantization": group.quantization,
+        "gpu": None if candidate is None else candidate.pool.gpu.name,
+        "gpu_type": resources.gpu_type if resources else None,
+        "gpus": _gpus(group),
+        "nodes": None if resources is None else resources.nodes,
+        "tensor_parallel_size": group.tensor_parallel_size,
+        "pipeline_parallel_size": group.pipeline_parallel_size,
+        "max_model_len": group.max_model_len,
+        "context_length": group.context_length,
+        "conversation_tokens": group.conversation_tokens,
+        "concurrency": group.concurrency,
+        "workers": group.workers,
+        "resources": None if resources is None else asdict(resources),
+        "gpu_hours": group.gpu_hours,
+        "wall_hours": group.wall_hours,
+        **_costs(group),
+        "guide": None if group.choice is None else group.choice.guide,
+        "reasons": list(group.reasons),
+        "rejected": list(group.rejected),
+    }
+
+
+def _costs(group: GroupPlan) -> dict[str, object]:
+    """Ranges, shares, memory and alternatives: what is known only of a planned group."""
+    if group.choice is None:
+        return {
+            "gpu_hours_range": None,
+            "wall_hours_range": None,
+            "startup_share": None,
+            "memory_gib_per_gpu": None,
+            "alternatives": [],
+        }
+    candidate = group.choice.candidate
+    estimate = candidate.estimate
+    return {
+        "gpu_hours_range": list(estimate.gpu_hours_range),
+        "wall_hours_range": list(estimate.wall_hours_range),
+        "startup_share": estimate.startup_share,
+        "memory_gib_per_gpu": {
+            name: value / GIB for name, value in asdict(candidate.memory).items()
+        },
+        "alternatives": [
+            {
+                "how": how,
+                "gpu_hours": each.gpu_hours,
+                "wall_hours": each.wall_hours,
+                "jobs": each.workers,
+            }
+            for how, each in group.choice.alternatives.items()
+        ],
+    }
+
+
+def _gpus(group: GroupPlan) -> int | None:
+    """Of one worker, on all its nodes."""
+    if group.resources is not None:
+        return group.resources.gpus * group.resources.nodes
+    if not group.asks:
+        return 0
+    return None if group.spec is None else group.spec.gpus

@@ -1,0 +1,124 @@
+"""What a group gets without computing it: a rule's GPUs, this machine's first ones, or its CPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vendomini.cluster import Profile, Resources, rule_for
+from vendomini.errors import PlanError
+from vendomini.hardware import GIB
+from vendomini.phase import EngineSettings, Run
+from vendomini.prepare.engine import EngineFacts, ModelName, Shape, real_spec, shape_of
+from vendomini.prepare.group import GroupPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a phase will be played, and what is known there."""
+
+    profile: Profile | None  # None: here
+    local_workers: int
+    facts: EngineFacts
+    phase: int | None
+
+
+def engine_of(run: Run) -> EngineSettings:
+    return EngineSettings(**run.settings["engine"])
+
+
+def model_name(run: Run) -> ModelName:
+    model = run.settings["agent"]["model"]
+    return model["name"], model["revision"]
+
+
+def models_of(members: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(model_name(run)[0] for run in members))
+
+
+def workers_of(resources: Resources | None, place: Place, *, most: int) -> int:
+    """How many workers there are: those of the resources, or as many as are wanted here."""
+    wanted = place.local_workers if resources is None else resources.workers
+    return max(1, min(wanted, most))
+
+
+def ruled_resources(model: str, place: Place) -> tuple[Resources | None, list[str]]:
+    """What a profile's rule gives the workers of a model; None without a profile."""
+    profile = place.profile
+    if profile is None:
+        return None, []
+    rule = rule_for(profile, model)
+    if rule is None:
+        patterns = ", ".join(f"`{rule.model}`" for rule in profile.resources) or "none"
+        raise PlanError(
+            f"profile `{profile.name}` has no `resources` for model `{model}`, and says nothing of "
+            "the cluster's GPUs",
+            hint="describe its `nodes`, or plan with --cluster where Slurm can be asked, or add a "
+            f"rule whose `model` pattern matches it; there are: {patterns}",
+        )
+    return rule.resources, [f"resources by rule `{rule.model}` of profile `{profile.name}`"]
+
+
+def unplanned(
+    group: GroupPlan,
+    members: Sequence[Run],
+    engine: EngineSettings,
+    place: Place,
+    *,
+    resources: Resources | None,
+    why: Sequence[str],
+) -> GroupPlan:
+    """The plan of a group where there is nothing to compute with. Raises as `make_plan`."""
+    if resources is None and group.backend is None:
+        why = [*why, "its GPUs are in a cluster profile: give --profile FILE"]
+    reasons = [*why, *group.reasons]
+    name = model_name(members[0])
+    shape = spec = None
+    most = len(members)
+    if group.backend is not None:
+        shape = shape_of(
+            engine,
+            group.backend,
+            name=name[0],
+            model=place.facts.models.get(name),
+            resources=resources,
+            facts=place.facts,
+        )
+        _refuse_small_machine(name, shape, resources, place)
+        reasons += shape.reasons
+        most = min(most, shape.most_workers or most)
+        spec = real_spec(
+            members, engine, group.backend, shape=shape, profile=place.profile, facts=place.facts
+        )
+    workers = workers_of(resources, place, most=most)
+    if resources is None and workers < min(place.local_workers, len(members)):
+        reasons.append(f"no more than {workers} of {place.local_workers} workers: no GPU is left")
+    return replace(
+        group,
+        resources=resources,
+        tensor_parallel_size=(shape.tensor_parallel_size if shape else group.tensor_parallel_size),
+        pipeline_parallel_size=(
+            shape.pipeline_parallel_size if shape else group.pipeline_parallel_size
+        ),
+        max_model_len=spec.max_model_len if spec else group.max_model_len,
+        workers=workers,
+        spec=spec,
+        model_spec=place.facts.size_of(name),
+        reasons=tuple(reasons),
+    )
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _refuse_small_machine(
+    name: ModelName, shape: Shape, resources: Resources | None, place: Place
+) -> None:
+    """Refuse to load a model on a CPU whose memory its weights alone exceed."""
+    size, memory_gb = place.facts.size_of(name), place.facts.memory_gb
+    if resources is not None or shape.gpus or size is None or memory_gb is None:
+        return
+    if size.weight_bytes > memory_gb * GIB:
+        raise PlanError(
+            f"model `{name[0]}` has {size.weight_bytes / GIB:,.0f} GiB of weights; this machine "
+            f"has no GPU and {memory_gb:,.0f} GiB of memory",
+            hint="play it on a cluster: --cluster, with --profile FILE to say what yours is",
+        )
