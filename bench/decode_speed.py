@@ -262,15 +262,17 @@ def left_out(
 ) -> dict[str, dict[str, Any]]:
     """Of each value of the label: its rows' error with constants set on all the other rows."""
     result = {}
+    every: list[float] = []
     for name in sorted({row.labels[label] for row in found}):
         here = [row for row in found if row.labels[label] == name]
         # A fifth of the rows says as much of six constants, in a fifth of the time.
         others = [row for row in found if row.labels[label] != name][::5]
         values, overheads = refitted(others)
         errors = errors_with(here, values, overheads)
+        every += errors
         result[name] = {**_plain(figures(errors)), "constants": _shown(values, overheads)}
         said(f"without {name}: {result[name]}")
-    return result
+    return {"all rows together": _plain(figures(every)), **result}
 
 
 def _shown(values: Mapping[str, float], overheads: Overheads) -> dict[str, float]:

@@ -196,6 +196,18 @@ def test_stages_of_a_pipeline_make_no_sequence_faster_that_is_alone(
 
 
 @given(model=models(), card=CARDS, sequences=SEQUENCES, context=CONTEXTS)
+def test_stages_of_a_pipeline_read_prompts_side_by_side_and_transformers_gpus_do_not(
+    model: ModelSpec, card: str, sequences: int, context: int
+) -> None:
+    def read(backend: Backend, pp: int) -> float:
+        deployment = on(card, backend=backend, pp=pp)
+        return speed(model, deployment, sequences=sequences, context=context).prefill_tokens_s
+
+    assert read("vllm", 4) <= read("vllm", 1) * min(sequences, 4)
+    assert read("hf", 4) <= read("hf", 1)
+
+
+@given(model=models(), card=CARDS, sequences=SEQUENCES, context=CONTEXTS)
 def test_layers_spread_over_gpus_by_transformers_are_no_faster(
     model: ModelSpec, card: str, sequences: int, context: int
 ) -> None:
@@ -280,6 +292,38 @@ def test_mla_is_read_whole_by_each_rank() -> None:
     long = [step_s(DEEPSEEK, on("H200", tp=8), sequences=64, context=c) for c in (1000, 33000)]
     bytes_read = 64 * 32000 * 61 * 576 * 2
     assert long[1] - long[0] == pytest.approx(bytes_read / (0.8 * 4.8e12), rel=0.05)
+
+
+def test_flash_attention_helps_transformers_with_long_prompts_and_large_batches() -> None:
+    flash = on("A100-80GB", backend="hf")
+    without = replace(flash, flash_attention=False)
+    assert prefill_s(LLAMA_8B, without, 32768) > 1.2 * prefill_s(LLAMA_8B, flash, 32768)
+    crowds = [step_s(LLAMA_8B, each, sequences=64, context=4096) for each in (flash, without)]
+    assert crowds[1] > 1.2 * crowds[0]
+
+
+def test_quantised_weights_make_transformers_no_faster() -> None:
+    plain = step_s(LLAMA_8B, on("A100-80GB", backend="hf"), sequences=1, context=512)
+    four = requantized(LLAMA_8B, "awq")
+    assert step_s(four, on("A100-80GB", backend="hf"), sequences=1, context=512) >= plain
+    assert step_s(four, on("A100-80GB"), sequences=1, context=512) < step_s(
+        LLAMA_8B, on("A100-80GB"), sequences=1, context=512
+    )
+
+
+def test_without_cuda_graphs_a_small_model_is_several_times_slower() -> None:
+    graphs = on("H100")
+    eager = replace(graphs, enforce_eager=True)
+    steps = [step_s(LLAMA_8B, each, sequences=1, context=512) for each in (graphs, eager)]
+    assert steps[1] > 1.8 * steps[0]
+
+
+def test_a_sliding_window_stops_growing() -> None:
+    deployment = on("H100", tp=2)
+    short, long = (step_s(GPT_OSS, deployment, sequences=64, context=c) for c in (8192, 16384))
+    full = sum(group.layers for group in GPT_OSS.cache if group.kind == "full")
+    grown = 64 * 8192 * full * 8 * 128 * 2 / 2
+    assert long - short == pytest.approx(grown / (0.8 * 3.35e12), rel=0.05)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)

@@ -1,6 +1,7 @@
 """Which measurements are of a deployment, and the nearest of them: pure."""
 
 from collections.abc import Sequence
+from functools import cache
 from math import log
 
 from vendomini.errors import ConfigError
@@ -69,5 +70,10 @@ def _has_weights(quantization: str | None, model: ModelSpec) -> bool:
 def _is_on(name: str | None, deployment: Deployment) -> bool:
     if name is None:
         return deployment.gpu.vendor == "cpu"
+    return _gpu_name(name) == deployment.gpu.name
+
+
+@cache
+def _gpu_name(name: str) -> str | None:
     found = gpu_of_site(name)
-    return found is not None and found.name == deployment.gpu.name
+    return found.name if found is not None else None

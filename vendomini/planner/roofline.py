@@ -33,6 +33,13 @@ NETWORK_S = 60e-6
 NETWORK_GB_S = 25.0
 """A GPU's share of the network between nodes, each direction: 200 Gbit/s InfiniBand."""
 
+UNFOLDED_WIDTH = 320
+"""Elements a head and token that MLA's cache unfolds to: 128 + 64 of the key, 128 of the value, in
+every published model."""
+
+SDPA_TIMES = 2.0
+"""How much longer attention takes without Flash Attention, in prompts."""
+
 HOP_S = 10e-6
 """The latency of handing a layer's output to the next GPU of the node."""
 
@@ -96,16 +103,17 @@ def cache_bytes(model: ModelSpec, deployment: Deployment, context: float) -> flo
     """Bytes of one conversation's cache that one rank of tensor parallelism reads in a step.
 
     Ranks share the KV heads as far as there are any; what MLA compresses each of them reads whole.
+    transformers caches it unfolded, and in 16 bit.
     """
-    element = 1 if deployment.kv_cache_dtype == "fp8" or model.kv_cache_fp8 else 2
-    if deployment.backend == "hf":
-        element = 2
+    is_hf = deployment.backend == "hf"
+    is_fp8 = deployment.kv_cache_dtype == "fp8" or model.kv_cache_fp8
+    element = 1 if is_fp8 and not is_hf else 2
     total = 0.0
     for group in model.cache:
-        ranks = min(deployment.tensor_parallel_size, group.kv_heads)
-        share = 1 if group.kind == "latent" else ranks
-        tokens = cached_tokens(group, context)
-        total += tokens * group.layers * group.kv_heads * group.width * element / share
+        width = group.kv_heads * group.width / min(deployment.tensor_parallel_size, group.kv_heads)
+        if group.kind == "latent":
+            width = model.num_attention_heads * UNFOLDED_WIDTH if is_hf else group.width
+        total += cached_tokens(group, context) * group.layers * width * element
     return total + model.state_bytes / deployment.tensor_parallel_size
 
 
@@ -137,12 +145,10 @@ def attention_s(model: ModelSpec, deployment: Deployment, *, tokens: float, cach
         seen = cached + tokens / 2
         if group.window is not None:
             seen = min(seen, group.window)
-        # MLA unfolds its cache in a prompt: about as wide per head as other models' are.
-        width = 2 * model.hidden_size / model.num_attention_heads
-        if group.kind != "latent":
-            width = group.width
+        width = UNFOLDED_WIDTH if group.kind == "latent" else group.width
         operations += 2.0 * model.num_attention_heads * width * group.layers * tokens * seen
-    return operations / flops
+    slow = deployment.backend == "hf" and not deployment.flash_attention
+    return operations / flops * (SDPA_TIMES if slow else 1.0)
 
 
 def all_reduce_s(model: ModelSpec, deployment: Deployment, tokens: float) -> float:

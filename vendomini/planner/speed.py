@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Deployment, Speed
 from vendomini.planner.observed import nearest, those_of
@@ -28,24 +29,20 @@ from vendomini.store.measurements import Measured
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overheads:
-    """What a layer costs beside reading and computing, in seconds.
-
-    `layer_s` is a layer's in a decode step, `experts_s` a mixture's layer's more, `prompt_layer_s`
-    a layer's in reading a prompt, where kernels are launched one by one.
-    """
+    """What a layer costs beside reading and computing, in seconds; one of experts `experts_s`
+    more."""
 
     layer_s: float
     experts_s: float
-    prompt_layer_s: float
 
 
-VLLM = Overheads(layer_s=50e-6, experts_s=15e-6, prompt_layer_s=300e-6)
+VLLM = Overheads(layer_s=50e-6, experts_s=15e-6)
 """vLLM since 0.8 (V1) with CUDA graphs: H100 to B300, vLLM 0.11 to 0.19, 8B to 1000B."""
 
-VLLM_V0 = Overheads(layer_s=117e-6, experts_s=15e-6, prompt_layer_s=500e-6)
+VLLM_V0 = Overheads(layer_s=117e-6, experts_s=15e-6)
 """vLLM before 0.8: the fit of Qwen2.5 0.5B to 32B on A100, vLLM 0.6.3, one sequence."""
 
-VLLM_EAGER = Overheads(layer_s=350e-6, experts_s=100e-6, prompt_layer_s=300e-6)
+VLLM_EAGER = Overheads(layer_s=350e-6, experts_s=100e-6)
 """Without CUDA graphs: a processor's launches, some 5 us each, half as many as transformers'."""
 
 HF_LAYER_S = 0.88e-3
@@ -76,16 +73,19 @@ def speed(
 
     `measured` are speeds seen on this cluster (`store.measurements`): those of this very
     deployment replace the computed ones, scaled by what the formula says of the difference in
-    concurrency and context. `overheads` are those of another vLLM than today's.
+    concurrency and context. `overheads` are those of another vLLM than today's. Fewer sequences
+    and shorter contexts than 1 count as 1.
     """
+    sequences, context = max(sequences, 1), max(context, 1)
     step = step_s(model, deployment, sequences=sequences, context=context, overheads=overheads)
     read = prefill_s(model, deployment, context, overheads=overheads)
+    at_once = _prompts_at_once(deployment, sequences)
     seen = nearest(those_of(model, deployment, measured), sequences=sequences)
     times = median(_times(model, deployment, each) for each in seen) if seen else 1.0
     return Speed(
         step_s=step * times,
         decode_tokens_s=sequences / (step * times),
-        prefill_tokens_s=context / (read * times),
+        prefill_tokens_s=at_once * context / (read * times),
         source=_told(seen, times) if seen else "computed",
         is_measured=bool(seen),
     )
@@ -98,8 +98,16 @@ def _times(model: ModelSpec, deployment: Deployment, measured: Measured) -> floa
     new = max(measured.tokens_in - measured.tokens_cached, 0)
     cached = measured.tokens_cached / measured.requests
     each = prefill_s(model, deployment, new / measured.requests, cached=cached)
-    computed = measured.tokens_out * step / sequences + measured.requests * each
+    reading = measured.requests * each / _prompts_at_once(deployment, sequences)
+    computed = measured.tokens_out * step / sequences + reading
     return measured.seconds / computed
+
+
+def _prompts_at_once(deployment: Deployment, sequences: float) -> float:
+    """Each stage of vLLM's pipeline may read another prompt; transformers' wait for each other."""
+    if deployment.backend == "hf":
+        return 1.0
+    return min(float(deployment.pipeline_parallel_size), sequences)
 
 
 def _told(seen: Sequence[Measured], times: float) -> str:
@@ -122,13 +130,11 @@ def step_s(
     """
     if deployment.backend == "hf":
         return _hf_step_s(model, deployment, sequences=sequences, context=context)
-    over = overheads or (VLLM_EAGER if deployment.enforce_eager else VLLM)
     batch = max(sequences / deployment.pipeline_parallel_size, 1.0)
-    layer = over.layer_s + (over.experts_s if model.is_moe else 0.0)
     return (
         max(weights_s(model, deployment, batch), products_s(model, deployment, batch))
         + cache_s(model, deployment, sequences=batch, context=context)
-        + model.layers * layer
+        + _launches_s(model, overheads or _overheads_of(deployment))
         + all_reduce_s(model, deployment, batch)
         + hops_s(model, deployment, batch)
     )
@@ -144,18 +150,27 @@ def prefill_s(
 ) -> float:
     """Seconds until a prompt has been read whose last `tokens` are new, after `cached` ones.
 
-    Products and attention at the GPU's rate, but no faster than the weights can be read, and the
-    launches of one pass.
+    Products and attention at the GPU's rate, but no faster than the weights can be read, and what
+    each layer costs. Stages of a pipeline read it one after another.
     """
-    over = overheads or VLLM
+    launches = model.layers * hf_layer_s(model, deployment)
     if deployment.backend == "hf":
-        layers_s = model.layers * hf_layer_s(model, deployment)
-    else:
-        layers_s = model.layers * over.prompt_layer_s
+        model = _as_hf_computes(model)
     computed = max(products_s(model, deployment, tokens), weights_s(model, deployment, tokens))
     computed += attention_s(model, deployment, tokens=tokens, cached=cached)
     computed += all_reduce_s(model, deployment, tokens) + hops_s(model, deployment, tokens)
-    return max(computed, layers_s)
+    if deployment.backend == "hf":
+        return max(computed, launches)
+    return computed + _launches_s(model, overheads or _overheads_of(deployment))
+
+
+def _overheads_of(deployment: Deployment) -> Overheads:
+    return VLLM_EAGER if deployment.enforce_eager else VLLM
+
+
+def _launches_s(model: ModelSpec, overheads: Overheads) -> float:
+    experts = overheads.experts_s if model.is_moe else 0.0
+    return model.layers * (overheads.layer_s + experts)
 
 
 def hf_layer_s(model: ModelSpec, deployment: Deployment) -> float:
@@ -172,6 +187,12 @@ def hf_layer_s(model: ModelSpec, deployment: Deployment) -> float:
     return HF_LAYER_S + model.num_experts * HF_LOOP_S
 
 
+def _as_hf_computes(model: ModelSpec) -> ModelSpec:
+    """Quantised weights are unpacked to 16 bit before each product: none of the kernels that
+    transformers has was seen to be faster than 16-bit weights."""
+    return model if model.quantization is None else requantized(model, "bf16")
+
+
 def _hf_step_s(
     model: ModelSpec, deployment: Deployment, *, sequences: float, context: float
 ) -> float:
@@ -180,10 +201,11 @@ def _hf_step_s(
     The cache is written anew at each token (torch.cat), so it is read twice and written once;
     attention other than Flash Attention also spreads the KV heads to all heads first.
     """
+    launches = model.layers * hf_layer_s(model, deployment)
+    model = _as_hf_computes(model)
     passes = 3.0
     if not deployment.flash_attention:
         passes += 2.0 * model.num_attention_heads / max(model.num_key_value_heads, 1)
     work = max(weights_s(model, deployment, sequences), products_s(model, deployment, sequences))
     work += passes * cache_s(model, deployment, sequences=sequences, context=context)
-    launches = model.layers * hf_layer_s(model, deployment)
     return max(launches, work) + HF_HOP_S * (deployment.pipeline_parallel_size - 1)
