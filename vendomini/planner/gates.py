@@ -4,6 +4,7 @@ The rules are vLLM 0.32's and transformers 5's own, read in their sources; where
 matters it is named. They say what starts, not what is fast.
 """
 
+import math
 from dataclasses import dataclass
 
 from vendomini.hardware import GpuSpec
@@ -62,11 +63,12 @@ _METHODS = {
     "experts_int8": _Needs(vllm=8.0, hf=None, gfx=()),
     "torchao": _Needs(vllm=7.5, hf=7.5),
     "quark": _Needs(vllm=7.5, hf=7.5),
-    "mxfp4": _Needs(vllm=8.0, hf=0.0, dequantized_below=7.5),
+    # transformers keeps it packed with the `kernels` package, which our `hf` extra does not have.
+    "mxfp4": _Needs(vllm=8.0, hf=0.0, dequantized_below=math.inf),
     "modelopt_fp4": _Needs(vllm=7.5, hf=10.0),
     "fp_quant": _Needs(vllm=10.0, hf=9.0, gfx=()),
     "bitsandbytes": _Needs(vllm=None, hf=6.0),
-    "gguf": _Needs(vllm=None, hf=0.0, dequantized_below=99.0),
+    "gguf": _Needs(vllm=None, hf=0.0, dequantized_below=math.inf),
 }
 _SAME = {
     "fp8_block": "fp8",
@@ -129,7 +131,8 @@ def usable_quantizations(gpu: GpuSpec, backend: Backend) -> tuple[str, ...]:
 def loads_dequantized(model: ModelSpec, gpu: GpuSpec, backend: Backend) -> bool:
     """Whether the quantised weights are loaded in 16 bits there, so that they save no memory.
 
-    transformers does so for FP8 below compute capability 8.9, MXFP4 below 7.5, and GGUF.
+    transformers does so for FP8 below compute capability 8.9, for MXFP4 (without the package
+    `kernels`) and for GGUF.
     """
     method = model.quantization.method if model.quantization is not None else None
     return method is not None and _is_dequantized(method, gpu, backend)
@@ -248,7 +251,7 @@ def _is_dequantized(method: str, gpu: GpuSpec, backend: Backend) -> bool:
     if backend != "hf" or needs is None or not needs.dequantized_below:
         return False
     if gpu.compute_capability is None:
-        return gpu.gfx not in needs.gfx
+        return needs.dequantized_below == math.inf or gpu.gfx not in needs.gfx
     return gpu.compute_capability < needs.dequantized_below
 
 
