@@ -65,7 +65,7 @@ _METHODS = {
     "quark": _Needs(vllm=7.5, hf=7.5),
     # transformers keeps it packed with the `kernels` package, which our `hf` extra does not have.
     "mxfp4": _Needs(vllm=8.0, hf=0.0, dequantized_below=math.inf),
-    "modelopt_fp4": _Needs(vllm=7.5, hf=10.0),
+    "modelopt_fp4": _Needs(vllm=7.5, hf=None),  # transformers' own NVFP4 is another format
     "fp_quant": _Needs(vllm=10.0, hf=9.0, gfx=()),
     "bitsandbytes": _Needs(vllm=None, hf=6.0),
     "gguf": _Needs(vllm=None, hf=0.0, dequantized_below=math.inf),
@@ -73,6 +73,8 @@ _METHODS = {
 _SAME = {
     "fp8_block": "fp8",
     "fp8_per_tensor": "fp8",
+    "fp8_per_block": "fp8",
+    "fp8_per_channel": "fp8",
     "deepseek_v4_fp8": "fp8",
     "auto_awq": "awq",
     "awq_marlin": "awq",
@@ -83,6 +85,7 @@ _SAME = {
     "inc": "auto-round",
     "gpt_oss_mxfp4": "mxfp4",
     "nvfp4": "modelopt_fp4",
+    "nvfp4_per_token": "modelopt_fp4",
     "modelopt_mixed": "modelopt_fp4",
     "modelopt_mxfp8": "mxfp8",
     "bitsandbytes_4bit": "bitsandbytes",
@@ -126,6 +129,12 @@ def usable_quantizations(gpu: GpuSpec, backend: Backend) -> tuple[str, ...]:
         for method in _OFFERED
         if _method_lacks(method, gpu, backend) is None and not _is_dequantized(method, gpu, backend)
     )
+
+
+def least_capability(method: str, backend: Backend) -> float | None:
+    """The compute capability that `method` asks for; None: that backend has it not, or no rule."""
+    needs = _needs(method)
+    return None if needs is None else needs.vllm if backend == "vllm" else needs.hf
 
 
 def loads_dequantized(model: ModelSpec, gpu: GpuSpec, backend: Backend) -> bool:
@@ -235,8 +244,6 @@ def _method_lacks(method: str, gpu: GpuSpec, backend: Backend) -> str | None:
     if gpu.vendor == "amd":
         if backend == "vllm" and gpu.gfx not in needs.gfx:
             return f"{engine} has no {method} for {gpu.gfx}, which {gpu.name} is"
-        if backend == "hf" and least > SPARSE_CAPABILITY:
-            return f"{engine} has no {method} on ROCm"
         return None
     if gpu.compute_capability is None or gpu.compute_capability < least:
         return (
