@@ -22,16 +22,19 @@ GPU_MEMORY_UTILIZATION: Final = 0.92  # vLLM's default since 0.20; it was 0.9
 BLOCK_TOKENS: Final = 16  # vLLM's block_size on CUDA
 
 # vLLM's defaults of a server (engine/arg_utils.py): max_num_batched_tokens and max_num_seqs on
-# cards of 70 GiB and more other than the A100, and on all others.
-LARGE_CARD_BYTES: Final = 70 * GIB
+# cards of 70 GiB and more other than the A100, and on all others. At that step a card would hold
+# less for being larger, so between 66 and 79 GiB, where no such card is sold, it is a slope.
 LARGE_CARD_BATCH: Final = (8192, 1024)
 SMALL_CARD_BATCH: Final = (2048, 256)
+LARGE_CARD_BYTES: Final = 79 * GIB
+SMALL_CARD_BYTES: Final = 66 * GIB
 
 # The sampler of each rank holds the logits of the whole vocabulary for max_num_seqs sequences:
 # 2 bytes as they come, 4 in float32, 12 sorted with their int64 indices, 12 for the sort's
-# alternate buffers and 8 for its segment indices (torch's segmented sort). Measured on H100 with
-# vLLM 0.11 and 1024 sequences: 4.8 GiB (128k words), 5.6 (152k), 7.4 (201k), so 38 to 39.
-# Newer versions mask in a kernel of their own and may take less.
+# alternate buffers and 8 for its segment indices (torch's segmented sort). llm-d measured on H100
+# with vLLM 0.11 and 1024 sequences 4.8 to 5.6 GiB with dense models, whatever their size, and 7.4
+# with an MoE: so many bytes of 128k, 152k and 201k words. Newer versions mask in a kernel of
+# their own and may take less.
 SAMPLER_BYTES_PER_LOGIT: Final = 38
 
 # Tokens of the profiling batch: residual, hidden states and the norms' outputs, four at a time
@@ -43,7 +46,7 @@ ENCODER_BYTES: Final = 2 * GIB + GIB // 10  # images at their largest: measured 
 CONTEXT_BYTES: Final = 150 * MIB  # CUDA context: measured 0.13 to 0.15 GiB on H100
 NCCL_BYTES: Final = {1: 0, 2: 342 * MIB}  # by ranks; aiconfigurator's table
 NCCL_BYTES_OF_MORE: Final = 392 * MIB
-GRAPH_BYTES: Final = 400 * MIB  # what vLLM logs of its capture: 0.2 to 0.6 GiB
+GRAPH_BYTES: Final = 400 * MIB  # CUDA graphs; llm-d's measurements scatter from -0.9 to 1.0 GiB
 
 HF_CONTEXT_BYTES: Final = 650 * MIB  # CUDA context and kernels under torch (gpu_poor)
 HF_LIVE_HIDDEN_STATES: Final = 3
@@ -118,15 +121,21 @@ def longest_that_fits(model: ModelSpec, deployment: Deployment) -> int:
 
 def batch_of(deployment: Deployment) -> tuple[int, int]:
     """`max_num_batched_tokens` and `max_num_seqs` of a vLLM server, its defaults where unset."""
-    tokens, sequences = SMALL_CARD_BATCH
-    if _is_large_card(deployment.gpu):
-        tokens, sequences = LARGE_CARD_BATCH
+    share = _largeness(deployment.gpu)
+    tokens, sequences = (
+        small + round(share * (large - small))
+        for small, large in zip(SMALL_CARD_BATCH, LARGE_CARD_BATCH, strict=True)
+    )
     tokens = deployment.max_num_batched_tokens or tokens
     return tokens, min(deployment.max_num_seqs or sequences, tokens)
 
 
-def _is_large_card(gpu: GpuSpec) -> bool:
-    return gpu.memory_bytes >= LARGE_CARD_BYTES and "a100" not in gpu.name.lower()
+def _largeness(gpu: GpuSpec) -> float:
+    """0 where vLLM's defaults are those of small cards, 1 where those of large ones."""
+    if "a100" in gpu.name.lower():
+        return 0.0
+    slope = LARGE_CARD_BYTES - SMALL_CARD_BYTES
+    return min(1.0, max(0.0, (gpu.memory_bytes - SMALL_CARD_BYTES) / slope))
 
 
 def _element_bytes(model: ModelSpec, deployment: Deployment) -> int:
