@@ -10,6 +10,8 @@ from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Backend
 from vendomini.planner.gates import (
+    NO_FLASH,
+    NO_SDPA,
     advice,
     attention,
     cannot_run,
@@ -181,6 +183,19 @@ def test_flash_attention_needs_ampere_and_a_model_that_has_it(
     model: str, gpu: str, chosen: str
 ) -> None:
     assert attention(model_spec(model, environ={}), gpu_named(gpu), "hf") == chosen
+
+
+@pytest.mark.parametrize("model_type", sorted(NO_SDPA | NO_FLASH | {"llama", "qwen3", "phi3"}))
+def test_transformers_models_say_so_themselves(model_type: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CONFIG_MAPPING[model_type]
+    classes = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    if config not in classes:
+        classes = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    model = classes[config]
+    flash = model._supports_flash_attn and model._compatible_flash_implementations is None
+    assert model._supports_sdpa == (model_type not in NO_SDPA)
+    assert flash == (model_type not in NO_FLASH)
 
 
 def test_heads_wider_than_256_have_no_flash_attention() -> None:

@@ -30,10 +30,17 @@ FP8_GFX = ("gfx942", "gfx950")
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 # Attention over an index of chosen tokens, without a kernel below SPARSE_CAPABILITY.
 SPARSE = frozenset({"deepseek_v32", "deepseek_v4", "glm_moe_dsa"})
-# transformers has no sdpa for them; these need eager where flash-attn cannot be had.
-NO_SDPA = frozenset({"gemma2", "gpt_oss"})
-# gpt-oss has attention sinks, which flash-attn 2 lacks; Llama-4's attention is chunked.
-NO_FLASH = frozenset({"gpt_oss", "llama4", "llama4_text"})
+# What the models' classes of transformers 5.23 say: `_supports_sdpa`, and `_supports_flash_attn`
+# with `_compatible_flash_implementations` (attention sinks and some indices rule out flash-attn 2).
+NO_SDPA = frozenset({
+    "bloom", "codegen", "deepseek_v4", "flint", "gemma2", "gpt_neo", "gpt_oss", "gptj",
+    "granite_swa", "granitemoe_swa", "hy_v4", "mimo_v2_flash", "mpt", "vaultgemma",
+})  # fmt: skip
+NO_FLASH = frozenset({
+    "axk2", "bloom", "codegen", "deepseek_v32", "deepseek_v4", "doge", "flint", "glm5_next",
+    "glm_moe_dsa", "gpt_oss", "granite_swa", "granitemoe_swa", "hy_v4", "llama4", "llama4_text",
+    "mimo_v2_flash", "minimax_m3_vl", "mistral_large4", "mpt", "qwen4_exp", "step3p7",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
