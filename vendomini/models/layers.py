@@ -20,8 +20,10 @@ from vendomini.models.fields import (
     Fields,
 )
 
-Mixing: TypeAlias = Literal["attention", "latent", "delta", "kda", "mamba", "none"]
-"""`delta` is the gated delta net of Qwen3-Next, `kda` that of Kimi-Linear, `latent` is MLA."""
+Mixing: TypeAlias = Literal["attention", "latent", "compressed", "delta", "kda", "mamba", "none"]
+"""`delta` is the gated delta net of Qwen3-Next, `kda` that of Kimi-Linear, `latent` is MLA,
+`compressed` is DeepSeek-V4's: one key-value head, kept whole for a window and beyond it for each
+`compression` tokens once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,9 @@ class Layer:
     value_dim: int = 0  # a value head's; mostly `head_dim`
     window: int | None = None
     keys_are_values: bool = False  # one projection makes both (Gemma 4's global layers)
+    compression: int = 0  # tokens that share one place of the cache; 0: each has its own
     caches: bool = True  # False: it uses the keys and values of a layer before it
+    crosses: bool = False  # it attends to another sense, not to the conversation
     intermediate: int | None = None  # of a dense MLP; None: there is none
     experts: int = 0
     experts_per_token: int = 0
@@ -52,6 +56,8 @@ def layers_of(config: Mapping[str, Any]) -> tuple[Layer, ...]:
     if pattern is not None:
         return tuple(_one_mixer(fields, sign) for sign in pattern)
     count = fields.positive(*LAYERS) or 0
+    if config.get("model_type") == "deepseek_v4":
+        return tuple(_v4_layers(fields, count))
     kinds = layer_kinds(fields, count)
     moe = moe_layers(fields, count)
     return tuple(
@@ -70,9 +76,9 @@ def layer_kinds(fields: Fields, count: int) -> list[str]:
         return _interleaved(counted)
     if linear := fields.mapping("linear_attn_config"):
         return _kimi_kinds(linear, count)
-    if every := fields.positive("full_attention_interval"):
-        if fields.positive("linear_num_value_heads"):
-            return _every(count, every, "full_attention", "linear_attention")
+    every = fields.positive("full_attention_interval")
+    if every and fields.positive("linear_num_value_heads"):
+        return _every(count, every, "full_attention", "linear_attention")
     model_type = str(fields.said.get("model_type", ""))
     if model_type in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
         return _every(count, 4, "full_attention", "linear_attention")
@@ -121,11 +127,15 @@ def moe_layers(fields: Fields, count: int) -> list[bool]:
 
 
 def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
+    model_type = str(fields.said.get("model_type", ""))
     if kind in {"linear_attention", "kda"}:
-        return Layer(mixing="kda" if kind == "kda" else "delta", caches=False)
+        kda = kind == "kda" or model_type == "kimi_linear"
+        return Layer(mixing="kda" if kda else "delta", caches=False)
     if kind in {"mamba", "mamba2"}:
         return Layer(mixing="mamba", caches=False)
     heads = fields.positive(*HEADS) or 1
+    if kind == "sliding_attention":
+        heads = fields.positive("num_sliding_attention_heads") or heads  # Step-3.5
     if rank := fields.positive("kv_lora_rank"):
         rope = fields.positive("qk_rope_head_dim") or 0
         return Layer(mixing="latent", heads=heads, kv_heads=1, head_dim=rank + rope)
@@ -140,16 +150,22 @@ def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
         layer = _swa_sizes(fields, layer)
     elif kind == "chunked_attention":
         layer = replace(layer, window=fields.positive("attention_chunk_size"))
-    elif wide := fields.positive("global_head_dim"):  # Gemma 4
-        layer = replace(layer, head_dim=wide, value_dim=wide)
-        if fields.flag("attention_k_eq_v") or fields.positive("num_global_key_value_heads"):
-            layer = replace(
-                layer,
-                kv_heads=fields.positive("num_global_key_value_heads") or kv_heads,
-                keys_are_values=True,
-            )
+    elif model_type.startswith("gemma4"):
+        layer = _gemma4_global(fields, layer)
+    if index in (fields.list("cross_attention_layers") or ()):  # to what it sees
+        return replace(layer, caches=False, crosses=True)
     shared = fields.number("num_kv_shared_layers") or 0
     return replace(layer, caches=False) if shared and index >= count - shared else layer
+
+
+def _gemma4_global(fields: Fields, layer: Layer) -> Layer:
+    """Gemma 4's global layers have wider heads, and fewer where keys serve as values too."""
+    wide = fields.positive("global_head_dim") or 512
+    layer = replace(layer, head_dim=wide, value_dim=wide)
+    fewer = fields.positive("num_global_key_value_heads")
+    if fewer is None:
+        return layer
+    return replace(layer, kv_heads=fewer, keys_are_values=fields.flag("attention_k_eq_v"))
 
 
 def _swa_sizes(fields: Fields, layer: Layer) -> Layer:
@@ -239,11 +255,36 @@ def _mixer_pattern(fields: Fields) -> list[str] | None:
         return [sign for sign in pattern if sign not in "|"]
     if fields.said.get("model_type") != "nemotron_h":
         return None
-    listed = fields.value("layers_block_type")
+    listed = fields.value("layers_block_type", "layer_types")
     if isinstance(listed, list):
         return [str(each) for each in listed]
     counted = _counts(fields.mapping("layers_block_type", "layers_block_type_counts"))
     return _interleaved(counted) if counted else None
+
+
+def _v4_layers(fields: Fields, count: int) -> Iterator[Layer]:
+    """DeepSeek-V4: every layer has experts; `compress_ratios` says how much each compresses."""
+    ratios = fields.list("compress_ratios")
+    if ratios is None:
+        counted = fields.mapping("compress_ratios_counts")
+        ratios = _interleaved({str(k): int(v) for k, v in counted.items()}) if counted else []
+    named = {"sliding_attention": 0, "compressed_sparse_attention": 4}
+    kinds = fields.list("layer_types") or []
+    for index in range(count):
+        ratio = int(ratios[index]) if index < len(ratios) else 4 if index % 2 else 128
+        if index < len(kinds):
+            ratio = named.get(str(kinds[index]), 128)
+        head = fields.positive("head_dim") or 512
+        layer = Layer(
+            mixing="compressed",
+            heads=fields.positive(*HEADS) or 1,
+            kv_heads=1,
+            head_dim=head,
+            value_dim=head,
+            window=fields.positive("sliding_window"),
+            compression=ratio,
+        )
+        yield _follow(fields, layer, is_moe=True)
 
 
 def _nas_layers(fields: Fields, blocks: list[Any]) -> Iterator[Layer]:

@@ -8,7 +8,6 @@ from vendomini.models.families import Family, family
 from vendomini.models.fields import (
     HIDDEN,
     LAYERS,
-    SHARED_EXPERTS,
     VOCABULARY,
     Fields,
 )
@@ -59,7 +58,7 @@ def count_params(config: Mapping[str, Any], layers: tuple[Layer, ...], *, tied: 
             others += _beside_experts(fields, kind, layer, hidden)
     others += _outside(fields, kind, hidden, width, vocabulary)
     return Counts(
-        embedding=vocabulary * width,
+        embedding=vocabulary * width + _per_layer_embedding(fields, vocabulary),
         head=0 if tied else vocabulary * width + (vocabulary if kind.head_bias else 0),
         experts=experts,
         active_experts=active,
@@ -81,6 +80,8 @@ def _mixing(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
             return _attention(fields, kind, layer, hidden)
         case "latent":
             return _latent(fields, layer, hidden)
+        case "compressed":
+            return _compressed(fields, layer, hidden)
         case "delta":
             return _delta(fields, hidden)
         case "kda":
@@ -115,8 +116,12 @@ def _attention(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
         total += 2 * layer.head_dim
     elif kind.query_norm == "heads" or (normed and model_type == "cohere"):
         total += queries + keys
-    if model_type == "gpt_oss":
+    if model_type == "gpt_oss" or (model_type == "mimo_v2_flash" and layer.window):
         total += layer.heads  # a sink each
+    if model_type in {"step3p5", "step3p7"}:
+        total += layer.heads * hidden  # a gate for each head
+    if layer.crosses:
+        total += 2 * layer.head_dim + 2  # norms of queries and keys, two gates
     return total
 
 
@@ -138,6 +143,31 @@ def _latent(fields: Fields, layer: Layer, hidden: int) -> int:
     return total
 
 
+def _compressed(fields: Fields, layer: Layer, hidden: int) -> int:
+    """DeepSeek-V4's attention, with its hyper-connections (four streams)."""
+    narrow = fields.positive("q_lora_rank") or 0
+    head = layer.head_dim
+    groups = fields.positive("o_groups") or 8
+    out_rank = fields.positive("o_lora_rank") or 1024
+    total = hidden * narrow + narrow + narrow * layer.heads * head
+    total += hidden * head + head + layer.heads
+    total += layer.heads * head // groups * groups * out_rank + groups * out_rank * hidden
+    streams = fields.positive("hc_mult") or 4
+    mixed = streams * (2 + streams)
+    total += 2 * (mixed * streams * hidden + mixed + 3)
+    if layer.compression:
+        wide = head * (2 if layer.compression == 4 else 1)
+        total += layer.compression * wide + 2 * hidden * wide + head
+    if layer.compression == 4:
+        index, heads = (
+            fields.positive("index_head_dim") or 128,
+            fields.positive("index_n_heads") or 64,
+        )
+        total += 4 * 2 * index + 2 * hidden * 2 * index + index
+        total += narrow * heads * index + heads * hidden
+    return total
+
+
 def _delta(fields: Fields, hidden: int) -> int:
     """The gated delta net of Qwen3-Next and 3.5."""
     key_heads = fields.positive("linear_num_key_heads") or 0
@@ -152,9 +182,8 @@ def _delta(fields: Fields, hidden: int) -> int:
 
 def _kda(fields: Fields, hidden: int) -> int:
     """Kimi delta attention: a decay for each channel, through a space as wide as a head."""
+    heads, head_dim, kernel = kda_sizes(fields)
     linear = fields.mapping("linear_attn_config")
-    heads, head_dim = int(linear.get("num_heads", 0)), int(linear.get("head_dim", 0))
-    kernel = int(linear.get("short_conv_kernel_size", 4))
     wide = heads * head_dim
     total = 3 * hidden * wide + wide * hidden + 3 * wide * kernel
     total += hidden * head_dim + head_dim * wide  # the decay
@@ -163,6 +192,15 @@ def _kda(fields: Fields, hidden: int) -> int:
     else:
         total += hidden * head_dim + head_dim * wide
     return total + hidden * heads + heads + wide + head_dim
+
+
+def kda_sizes(fields: Fields) -> tuple[int, int, int]:
+    """Of Kimi delta attention: heads, channels of a head, width of the convolutions."""
+    linear = fields.mapping("linear_attn_config")
+    heads = linear.get("num_heads") or fields.positive("linear_num_heads") or 0
+    head_dim = linear.get("head_dim") or fields.positive("linear_head_dim") or 0
+    kernel = linear.get("short_conv_kernel_size") or fields.positive("linear_conv_kernel_dim") or 4
+    return int(heads), int(head_dim), int(kernel)
 
 
 def mamba_sizes(fields: Fields) -> tuple[int, int, int, int]:
@@ -206,9 +244,11 @@ def _beside_experts(fields: Fields, kind: Family, layer: Layer, hidden: int) -> 
     """The router, what all tokens share, and the way into a narrower space and back."""
     total = layer.experts * hidden + layer.experts * kind.router_bias
     total += (3 if kind.gated else 2) * hidden * layer.shared_size
-    if layer.shared_size and fields.number(*SHARED_EXPERTS) is None:
-        if str(fields.said.get("model_type", "")).startswith("qwen"):
-            total += hidden  # a gate
+    model_type = str(fields.said.get("model_type", ""))
+    if layer.shared_size and model_type.startswith("qwen"):
+        total += hidden  # a gate
+    if model_type.startswith("gemma4"):  # scales, and norms of the experts beside the MLP's
+        total += hidden + layer.experts + 3 * hidden
     if narrow := fields.positive("moe_latent_size", "routed_expert_hidden_size"):
         total += 2 * hidden * narrow
     return total
@@ -234,9 +274,28 @@ def _outside(fields: Fields, kind: Family, hidden: int, width: int, vocabulary: 
         total += (positions + kind.learned_positions) * hidden
     if kind.embedding_norm:
         total += norm_size(kind, hidden)
+    if fields.said.get("model_type") == "mllama_text_model":
+        total += 8 * hidden  # tokens that stand for images
+    if fields.said.get("model_type") == "deepseek_v4":
+        streams = fields.positive("hc_mult") or 4
+        total += streams * streams * hidden + streams + 1
     if width != hidden:
         total += 2 * width * hidden
+    if per_layer := _per_layer_width(fields):  # Gemma 4's small models, Gemma 3n
+        layers = fields.positive(*LAYERS) or 0
+        total += hidden * layers * per_layer + per_layer
+        total += layers * (2 * hidden * per_layer + hidden)
     return total
+
+
+def _per_layer_embedding(fields: Fields, vocabulary: int) -> int:
+    rows = fields.positive("vocab_size_per_layer_input") or vocabulary
+    return rows * (fields.positive(*LAYERS) or 0) * _per_layer_width(fields)
+
+
+def _per_layer_width(fields: Fields) -> int:
+    """Channels of the embedding that each layer has of its own; 0: none has."""
+    return fields.positive("hidden_size_per_layer_input") or 0
 
 
 def _draft(fields: Fields, kind: Family, layers: tuple[Layer, ...], hidden: int) -> int:
