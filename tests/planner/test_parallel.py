@@ -11,7 +11,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import CacheLayers, ModelSpec
 from vendomini.planner.deployment import Backend, Deployment
-from vendomini.planner.parallel import caution, legal_sizes, needs_expert_parallel, refusal
+from vendomini.planner.parallel import legal_sizes, needs_expert_parallel, refusal
 
 
 def known(name: str) -> ModelSpec:
@@ -133,15 +133,6 @@ def test_gpus_are_counted_against_the_nodes() -> None:
     assert refusal(spec, deployed(4, 4, nodes=2), gpus_per_node=4) == (
         "TP 4 x PP 4 takes 16 GPUs, and 2 nodes have 8"
     )
-
-
-def test_what_the_links_must_bear_is_said() -> None:
-    assert "TP 16 spans nodes of 8" in (caution(deployed(16, nodes=2), gpus_per_node=8) or "")
-    assert caution(deployed(8), gpus_per_node=8) is None
-    assert caution(deployed(8, 2, nodes=2), gpus_per_node=8) is None
-    slow = replace(deployed(4), gpu=gpu_named("L40S"))
-    assert "TP 4 over 32 GB/s between L40Ss" in (caution(slow, gpus_per_node=8) or "")
-    assert caution(replace(slow, tensor_parallel_size=2), gpus_per_node=8) is None
 
 
 def test_a_stage_has_at_least_one_layer() -> None:

@@ -8,8 +8,6 @@ kernels' group checks. A vision tower sets no rule: it is replicated where it ca
 from vendomini.models.spec import ModelSpec, Quantization
 from vendomini.planner.deployment import Deployment
 
-MANY_OVER_PCIE = 4
-"""From here on all-reduces over PCIe take longer than what they share out."""
 LEAST_EXPERT_GROUP = 32
 NO_GROUPS = frozenset({"bitsandbytes", "gguf"})  # theirs run over the flattened matrix
 ASKED_FOR = "asked for"
@@ -38,22 +36,6 @@ def refusal(model: ModelSpec, deployment: Deployment, *, gpus_per_node: int) -> 
     if deployment.enable_expert_parallel and not model.is_moe:
         return "expert parallelism needs experts, and the model has none"
     return _uncut(model, tp, is_expert_parallel=deployment.enable_expert_parallel)
-
-
-def caution(deployment: Deployment, *, gpus_per_node: int) -> str | None:
-    """What a legal deployment asks of the links between its GPUs; None: nothing unusual."""
-    tp, gpu = deployment.tensor_parallel_size, deployment.gpu
-    if tp > gpus_per_node:
-        return (
-            f"TP {tp} spans nodes of {gpus_per_node} GPUs: it wants InfiniBand or the like between "
-            "them, where PP does not"
-        )
-    if tp >= MANY_OVER_PCIE and not gpu.has_nvlink:
-        return (
-            f"TP {tp} over {gpu.link_gb_s:g} GB/s between {gpu.name}s: PP or more workers may do "
-            "more"
-        )
-    return None
 
 
 def legal_sizes(
