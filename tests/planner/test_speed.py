@@ -13,6 +13,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import CacheKind, CacheLayers, ModelSpec
 from vendomini.planner.deployment import Backend, Deployment
+from vendomini.planner.memory import sequences_that_fit
 from vendomini.planner.speed import HF_LAYER_S, VLLM_V0, prefill_s, speed, step_s
 
 
@@ -89,6 +90,30 @@ def test_no_card_with_many_published_speeds_is_misjudged() -> None:
         errors = [abs(error_of_step(row)) for row in found if row.labels["GPU"] == gpu]
         assert len(errors) > 100
         assert median(errors) <= GOAL, gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "gpu", "tp", "tokens_s"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "fp8", "H100", 1, 15200),
+        ("meta-llama/Llama-3.1-70B-Instruct", "fp8", "H100", 2, 4200),
+        ("meta-llama/Llama-3.1-70B-Instruct", "fp8", "H200", 1, 2900),
+        ("meta-llama/Llama-3.1-405B-Instruct", "fp8", "H100", 8, 2900),
+        ("Qwen/Qwen3-235B-A22B-FP8", None, "H100", 8, 14900),
+    ],
+)
+def test_full_engines_reach_what_vllm_usually_does_of_tensorrt_llms_published_best(
+    name: str, quantization: str | None, gpu: str, tp: int, tokens_s: float
+) -> None:
+    """1,000 tokens in, 1,000 out, as many sequences as fit; these figures set no constant."""
+    model = model_spec(name, environ={})
+    if quantization is not None:
+        model = requantized(model, quantization)
+    deployment = on(gpu, tp=tp)
+    live = min(sequences_that_fit(model, deployment, 2000), 1024)
+    at = speed(model, deployment, sequences=live, context=1500)
+    seconds_a_token = at.step_s + live * 1000 / at.prefill_tokens_s / 1000
+    assert 0.5 <= live / seconds_a_token / tokens_s <= 1.0
 
 
 # -- laws ------------------------------------------------------------------------------------
@@ -240,6 +265,15 @@ def test_a_small_model_gains_nothing_from_tensor_parallelism() -> None:
     model = model_spec("Qwen/Qwen2.5-0.5B-Instruct", environ={})
     one = step_s(model, on("H100"), sequences=1, context=1024)
     assert step_s(model, on("H100", tp=2), sequences=1, context=1024) > one
+
+
+def test_over_pcie_stages_beat_ranks_where_many_sequences_are_live() -> None:
+    model = model_spec("meta-llama/Llama-3.1-70B-Instruct", environ={})
+    staged, ranks = on("L40S", pp=8), on("L40S", tp=8)
+    crowd = [speed(model, each, sequences=128, context=2048) for each in (staged, ranks)]
+    assert crowd[0].prefill_tokens_s > crowd[1].prefill_tokens_s
+    alone = [step_s(model, each, sequences=1, context=2048) for each in (staged, ranks)]
+    assert alone[0] > alone[1]
 
 
 def test_pcie_makes_tensor_parallelism_dear() -> None:

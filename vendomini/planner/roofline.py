@@ -24,8 +24,15 @@ EXPERT_COMPUTE_EFFICIENCY = 0.3
 ALL_REDUCE_S = 10e-6
 """The latency of one all-reduce between GPUs of one node over NVLink."""
 
-PCIE_ALL_REDUCE_S = 40e-6
-"""The same without NVLink: by NCCL, through the host."""
+PCIE_STEP_S = 10e-6
+"""One step of a ring without NVLink, through the host; an all-reduce of n GPUs has ``2 * (n - 1)``,
+so that the 30 us of two GPUs become 150 us of eight."""
+
+LINK_EFFICIENCY = 0.8
+"""Of a link's peak, in large all-reduces over NVLink."""
+
+PCIE_EFFICIENCY = 0.4
+"""The same over PCIe, which GPUs share with each other and with the host."""
 
 NETWORK_S = 60e-6
 """The latency of one message or all-reduce between nodes."""
@@ -158,8 +165,10 @@ def all_reduce_s(model: ModelSpec, deployment: Deployment, tokens: float) -> flo
     if ranks == 1:
         return 0.0
     gpu = deployment.gpu
-    latency = ALL_REDUCE_S if gpu.has_nvlink else PCIE_ALL_REDUCE_S
-    link = gpu.link_gb_s
+    latency, link = ALL_REDUCE_S, gpu.link_gb_s * LINK_EFFICIENCY
+    if not gpu.has_nvlink:
+        latency += 2 * (ranks - 1) * PCIE_STEP_S
+        link = gpu.link_gb_s * PCIE_EFFICIENCY
     if deployment.nodes > deployment.pipeline_parallel_size:  # ranks of a stage on several nodes
         latency, link = latency + NETWORK_S, min(link, NETWORK_GB_S)
     moved = 2.0 * tokens * model.hidden_size * 2 * (ranks - 1) / ranks
