@@ -135,6 +135,14 @@ def test_gpus_are_counted_against_the_nodes() -> None:
     )
 
 
+def test_a_model_known_by_its_size_alone_is_refused_no_size() -> None:
+    guess = model_spec("nobody/knows-70b", environ={})
+    assert guess.is_guess
+    assert refusal(guess, deployed(6), gpus_per_node=8) is None
+    assert legal_sizes(guess, most=16) == (1, 2, 4, 8, 16)
+    assert not needs_expert_parallel(guess, 8)
+
+
 def test_a_stage_has_at_least_one_layer() -> None:
     spec = known("Qwen/Qwen2.5-0.5B-Instruct")
     assert refusal(spec, deployed(1, 24, nodes=3), gpus_per_node=8) is None

@@ -47,12 +47,14 @@ def legal_sizes(
 ) -> tuple[int, ...]:
     """The tensor-parallel sizes up to `most` that `model` may be cut into, ascending.
 
-    `method` stands for the model's own quantisation where it is given.
+    `method` stands for the model's own quantisation where it is given. Of a model that is known by
+    its size alone nobody knows the heads: powers of two suit nearly all.
     """
     return tuple(
         tp
         for tp in range(1, most + 1)
-        if _uncut(model, tp, is_expert_parallel=expert_parallel, method=method) is None
+        if not (model.is_guess and tp & (tp - 1))
+        and _uncut(model, tp, is_expert_parallel=expert_parallel, method=method) is None
     )
 
 
@@ -68,8 +70,8 @@ def needs_expert_parallel(model: ModelSpec, tensor_parallel_size: int) -> bool:
 def _uncut(
     model: ModelSpec, tp: int, *, is_expert_parallel: bool, method: Quantization | None = None
 ) -> str | None:
-    """Why `model` cannot be cut over `tp` GPUs."""
-    if tp == 1:
+    """Why `model` cannot be cut over `tp` GPUs; a guess of its heads refuses nothing."""
+    if tp == 1 or model.is_guess:
         return None
     heads = model.num_attention_heads
     if heads % tp:
