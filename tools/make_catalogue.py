@@ -23,6 +23,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vendomini.models.config_json import spec_of_config
+from vendomini.models.naming import stored_as
 
 FILE = Path(__file__).parent.parent / "vendomini" / "data" / "models.jsonl"
 MOST_OFF = 0.01
@@ -47,6 +48,11 @@ ALSO: dict[str, dict[str, Any]] = {
     "tiiuae/falcon-180B": {"new_decoder_architecture": True},
 }  # fmt: skip
 NO_SMALL_EMBEDDINGS = {"hidden_size_per_layer_input": None}  # Gemma 4's larger models
+# NVIDIA writes how a model is stored in a file beside the config.json: the name says it too.
+BESIDE: dict[str | None, dict[str, Any]] = {
+    "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"},
+    "fp8": {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+}
 MOVED = {"CohereLabs": "CohereForAI", "CohereForAI": "CohereLabs", "zai-org": "THUDM"}
 
 
@@ -78,6 +84,8 @@ def entry(row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str, Any
         fields = {**NO_SMALL_EMBEDDINGS, **fields}
     if not fields.get("architectures"):
         fields["architectures"] = _architectures(outer)
+    if not fields.get("quantization_config") and (method := BESIDE.get(stored_as(row["hf_id"]))):
+        fields["quantization_config"] = method
     if inner is not None and inner != outer:
         whole = {name: fields.pop(name) for name in OF_THE_WHOLE if name in fields}
         config = {**whole, "model_type": outer, "text_config": {**fields, "model_type": inner}}

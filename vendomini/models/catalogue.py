@@ -43,6 +43,8 @@ class Found:
         if self.method is not None:
             spec = requantized(spec, self.method)
         sources = {**spec.sources, "catalogue": self.entry.source}
+        if self.method is not None:
+            sources["quantization"] = f"the name `{name}`"
         if self.by:
             sources["id"] = f"as `{self.entry.id}`: {self.by}"
         return replace(spec, id=name, sources=sources)

@@ -17,9 +17,9 @@ from vendomini.models.fields import (
     Fields,
 )
 from vendomini.models.layers import Layer, layers_of
-from vendomini.models.params import count_params, mamba_sizes
-from vendomini.models.quantization import quantization_of, stored_bytes
-from vendomini.models.spec import ModelSpec
+from vendomini.models.params import Counts, count_params, mamba_sizes
+from vendomini.models.quantization import METHODS, blended, quantization_of, stored_bytes
+from vendomini.models.spec import ModelSpec, Quantization
 from vendomini.models.vision import vision_params
 
 COMPUTED_MARGIN = 0.01
@@ -47,7 +47,7 @@ def spec_of_config(
     tied = _tied(config, language)
     counts = count_params(language, layers, tied=tied)
     vision = vision_params(config, hidden=fields.positive(*HIDDEN) or 0)
-    quantization = quantization_of(config) or quantization_of(language)
+    quantization = _quantization(config, language, layers, counts)
     experts = next((layer for layer in layers if layer.experts), None)
     mamba = mamba_sizes(fields) if any(layer.mixing == "mamba" for layer in layers) else None
     heads = fields.positive(*HEADS) or 1
@@ -94,6 +94,41 @@ def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _quantization(
+    config: Mapping[str, Any],
+    language: Mapping[str, Any],
+    layers: tuple[Layer, ...],
+    counts: Counts,
+) -> Quantization | None:
+    for part in (config, language):
+        how = quantization_of(part)
+        if how is not None:
+            said = part.get("quantization_config") or part.get("compression_config") or {}
+            if _experts_in_4_bits(language, said) and how.method == "fp8":
+                return _with_experts_in_4_bits(how, counts)
+            return blended(
+                how,
+                said,
+                mlps=counts.experts + counts.mlps,
+                rest=counts.others - counts.mlps,
+                latent=any(layer.mixing == "latent" for layer in layers),
+            )
+    return None
+
+
+def _experts_in_4_bits(language: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    """DeepSeek-V4 stores its experts in MXFP4 where nothing else is said, as vLLM takes it."""
+    if language.get("model_type") != "deepseek_v4":
+        return False
+    return (language.get("expert_dtype") or said.get("expert_dtype") or "fp4") == "fp4"
+
+
+def _with_experts_in_4_bits(how: Quantization, counts: Counts) -> Quantization:
+    others = counts.others * how.weight_bytes_each
+    experts = counts.experts * METHODS["mxfp4"].weight_bytes_each
+    return replace(how, weight_bytes_each=(others + experts) / (counts.others + counts.experts))
 
 
 def _inherited(config: Mapping[str, Any]) -> str | None:

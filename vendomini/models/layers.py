@@ -238,9 +238,9 @@ def _intermediate(fields: Fields) -> int:
 def _one_mixer(fields: Fields, sign: str) -> Layer:
     """A layer of Nemotron-H: a mixer or an MLP or experts, and nothing else."""
     match sign:
-        case "M" | "mamba":
+        case "M" | "mamba" | "linear_attention":
             return Layer(mixing="mamba", caches=False)
-        case "*" | "attention":
+        case "*" | "attention" | "full_attention":
             return _mix(fields, "full_attention", 0, 1)
         case "E" | "moe":
             layer = _follow(fields, Layer(mixing="none", caches=False), is_moe=True)

@@ -65,6 +65,11 @@ def spec_of_folder(folder: Path, *, id: str) -> ModelSpec:
 def spec_of_file(file: Path, *, id: str, weight_bytes: int | None = None) -> ModelSpec:
     """The sizes that a config.json file describes. Raises `ConfigError` if it cannot."""
     config = read_json(file)
+    beside = file.with_name("hf_quant_config.json")  # where ModelOpt writes it
+    if "quantization_config" not in config and beside.is_file():
+        said = read_json(beside).get("quantization")
+        if isinstance(said, dict):
+            config["quantization_config"] = {"quant_method": "modelopt", **said}
     architectures = config.get("architectures") or [None]
     architecture = architectures[0] if isinstance(architectures, list) else None
     model_type = config.get("model_type")

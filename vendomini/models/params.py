@@ -27,6 +27,7 @@ class Counts:
     experts: int
     active_experts: int
     others: int
+    mlps: int = 0  # of `others`, those of MLPs and shared experts
     draft: int = 0
 
     @property
@@ -46,23 +47,24 @@ def count_params(config: Mapping[str, Any], layers: tuple[Layer, ...], *, tied: 
     vocabulary = fields.positive(*VOCABULARY) or 0
     width = fields.positive("word_embed_proj_dim") or hidden
     others = 0
-    experts = active = 0
+    experts = active = mlps = 0
     for layer in layers:
         others += _mixing(fields, kind, layer, hidden) + _norms(fields, kind, layer, hidden)
         if layer.intermediate:
-            others += _mlp(fields, kind, hidden, layer.intermediate)
+            mlps += _mlp(fields, kind, hidden, layer.intermediate)
         if layer.experts:
             each = _expert(fields, kind, layer, hidden)
             experts += layer.experts * each
             active += min(layer.experts_per_token, layer.experts) * each
-            others += _beside_experts(fields, kind, layer, hidden)
-    others += _outside(fields, kind, hidden, width, vocabulary)
+            mlps += _beside_experts(fields, kind, layer, hidden)
+    others += mlps + _outside(fields, kind, hidden, width, vocabulary)
     return Counts(
         embedding=vocabulary * width + _per_layer_embedding(fields, vocabulary),
         head=0 if tied else vocabulary * width + (vocabulary if kind.head_bias else 0),
         experts=experts,
         active_experts=active,
         others=others,
+        mlps=mlps,
         draft=_draft(fields, kind, layers, hidden),
     )
 

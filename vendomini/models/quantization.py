@@ -1,5 +1,6 @@
 """How checkpoints store their weights in fewer bits, and what that makes of a model's size."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -104,6 +105,9 @@ def requantized(spec: ModelSpec, method: str) -> ModelSpec:
     )
 
 
+MANY = 20
+"""From so many exceptions on, they name the same thing in each layer."""
+
 MARGIN = 0.05
 """What a checkpoint may leave unquantised beyond what is usual."""
 
@@ -174,6 +178,35 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
             return replace(found, method=method or found.method)
 
 
+def blended(
+    how: Quantization, said: Mapping[str, Any], *, mlps: int, rest: int, latent: bool
+) -> Quantization:
+    """`how`, with the bytes that a parameter of the layers takes on average.
+
+    `mlps` counts the parameters of MLPs and experts, `rest` those of attention. Of mixed
+    precisions the narrower is the MLPs': so Qwen3.6-27B-NVFP4 takes its 21.9e9 bytes. What a list
+    of exceptions names stays in 16 bits, and latent attention does in NVFP4 where there is no
+    list, as NVIDIA publishes it.
+    """
+    if how.expert_only or mlps + rest <= 0:
+        return how
+    narrow, wide = how.weight_bytes_each, how.weight_bytes_each
+    bits = {int(each["num_bits"]) for each in _weights(said) if _positive(each.get("num_bits"))}
+    exceptions = _exceptions(said)
+    if bits == {4, 8}:
+        wide = 1.0
+    unquantised_attention = any(
+        "self_attn" in name or name.endswith(("attn*", "attention*")) for name in exceptions
+    )
+    if not exceptions and latent and how.method == "modelopt_fp4":
+        unquantised_attention = True
+    if unquantised_attention:
+        wide = 2.0
+    if narrow == wide:
+        return how
+    return replace(how, weight_bytes_each=(narrow * mlps + wide * rest) / (mlps + rest))
+
+
 # -- private -------------------------------------------------------------------------------
 
 
@@ -222,6 +255,16 @@ def _weights(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         for each in found
         if isinstance(each, dict) and isinstance(each.get("weights"), dict)
     ]
+
+
+def _exceptions(said: Mapping[str, Any]) -> list[str]:
+    """Names of what is not quantised; those of single layers do not count."""
+    for name in ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers"):
+        listed = said.get(name)
+        if isinstance(listed, list):
+            few = len(listed) < MANY
+            return [str(each) for each in listed if not few or not re.search(r"\.\d+\.", str(each))]
+    return []
 
 
 def _in_groups(base: Quantization, bits: object, group: int | None) -> Quantization:
