@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vendomini.models.config_json import spec_of_config
-from vendomini.models.naming import LEVELS, key, stored_as
+from vendomini.models.naming import LEVELS, inner_keys, key, stored_as
 from vendomini.models.quantization import quantization_named, requantized
 from vendomini.models.spec import ModelSpec
 
@@ -37,6 +37,7 @@ class Found:
     entry: Entry
     by: str  # how the name led there; empty: it is the entry's own
     method: str | None = None
+    sure: bool = True  # False: another model, by its name built on this one
 
     def spec(self, name: str) -> ModelSpec:
         spec = self.entry.spec()
@@ -47,7 +48,12 @@ class Found:
             sources["quantization"] = f"the name `{name}`"
         if self.by:
             sources["id"] = f"as `{self.entry.id}`: {self.by}"
-        return replace(spec, id=name, sources=sources)
+        margin = spec.weight_margin if self.sure else max(spec.weight_margin, BUILT_ON_MARGIN)
+        return replace(spec, id=name, weight_margin=margin, sources=sources)
+
+
+BUILT_ON_MARGIN = 0.1
+"""What a model that is built on another may add to it: a vision tower, a larger vocabulary."""
 
 
 @functools.cache
@@ -70,6 +76,13 @@ def find(name: str) -> Found | None:
         if candidates:
             entry = min(candidates, key=lambda each: _distance(name, each))
             return Found(entry=entry, by=_BY[level], method=_method(name, entry))
+    for wanted in inner_keys(name):
+        if candidates := keys[2].get(wanted, keys[3].get(wanted, [])):
+            entry = min(candidates, key=lambda each: _distance(name, each))
+            method = _method(name, entry)
+            return Found(
+                entry=entry, by=f"its name has `{wanted}` in it", method=method, sure=False
+            )
     return None
 
 

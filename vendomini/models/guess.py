@@ -11,6 +11,12 @@ MARGIN = 0.25
 """By how much a weight taken from a name may be wrong: names round, and count or leave out
 embeddings and other senses."""
 
+LARGEST_DENSE = 450.0
+"""10**9 parameters: all larger ones are of experts. Llama 3.1's 405 are the most that are not."""
+
+USUAL_ACTIVE = 0.045
+"""The share of them that a token reads: 37 of DeepSeek-V3's 671, 32 of Kimi-K2's 1026."""
+
 # (up to 10**9 parameters, hidden size, heads, KV heads, layers, intermediate size), of the usual
 # dense models of that size: Llama, Qwen and Mistral.
 _DENSE = (
@@ -38,6 +44,8 @@ _MIXED = (
 
 def spec_of_size(id: str, size: SizeInName, *, source: str) -> ModelSpec:
     """A usual model of that size: its dimensions are others', scaled in its layers to the size."""
+    if size.active is None and size.total > LARGEST_DENSE:
+        size = SizeInName(size.total, active=size.total * USUAL_ACTIVE)
     shape = _config(size)
     spec = spec_of_config(shape, id=id, weight_bytes=None, source=source)
     params = round(size.total * 1e9)

@@ -1,11 +1,15 @@
 """What the name of a model says of it: its size, how it is stored, whose variant it is."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ACTIVE = re.compile(r"(?<![a-z0-9.])a(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
 _MIXTURE = re.compile(r"(?<![a-z0-9.])(?P<experts>\d+)x(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
-_SIZE = re.compile(r"(?<![a-z0-9.])[ex]?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])")
+_SIZE = re.compile(
+    r"(?<![a-z0-9.])(?P<effective>e)?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])"
+)
+_JOINED = re.compile(r"(?<![a-z])(llama|qwen|gemma|phi|mistral|falcon|olmo|yi|glm)(\d)")
 _DATE = re.compile(r"\d{4}|\d{6}|\d{8}|v\d+(\.\d+)*")
 
 STORED = {
@@ -67,6 +71,8 @@ _BESIDE = frozenset(
 _TUNED = frozenset(
     [
         "instruct",
+        "coder",
+        "math",
         "chat",
         "it",
         "base",
@@ -112,10 +118,7 @@ def size_in_name(name: str) -> SizeInName | None:
         total = each * (1 + (experts - 1) * 0.82)
         return SizeInName(total, active=each * 1.8, experts=experts)
     active = _ACTIVE.search(bare)
-    sizes = [
-        float(match["size"].replace("p", ".")) * {"t": 1000.0, "b": 1.0, "m": 0.001}[match["unit"]]
-        for match in _SIZE.finditer(bare)
-    ]
+    sizes = [_billions(match) for match in _SIZE.finditer(bare)]
     if not sizes:
         return None
     return SizeInName(sizes[-1], active=float(active["size"]) if active else None)
@@ -148,13 +151,34 @@ def key(name: str, level: int) -> str:
     if level >= 2:
         parts = [part for part in parts if part not in _TUNED]
     if level >= 3:
-        parts = [part for part in parts if not _DATE.fullmatch(part)] or parts
+        parts = [part for place, part in enumerate(parts) if place < 2 or not _DATE.fullmatch(part)]
     return "-".join(parts)
+
+
+def inner_keys(name: str) -> Iterator[str]:
+    """Runs of a name's parts that end in a size, longest first: fine-tunes say of what they are.
+
+    ``Hermes-3-Llama-3.1-8B`` has ``llama-3.1-8b`` in it.
+    """
+    parts = key(name, 2).split("-")
+    for start in range(1, len(parts) - 1):
+        for end in range(len(parts), start + 1, -1):
+            if any(_SIZE.fullmatch(part) for part in parts[start + 1 : end]):
+                yield "-".join(parts[start:end])
 
 
 # -- private -------------------------------------------------------------------------------
 
 
+def _billions(match: re.Match[str]) -> float:
+    size = float(match["size"].replace("p", "."))
+    size *= {"t": 1000.0, "b": 1.0, "m": 0.001}[match["unit"]]
+    # Gemma's `E4B` leaves out embeddings that each layer has: E2B has 5.1 to 5.4, E4B 7.9 to 8.
+    return 1.5 * size + 2 if match["effective"] else size
+
+
 def _parts(name: str) -> list[str]:
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    bare = bare.replace("quantized.", "quantized-")
+    bare = _JOINED.sub(r"\1-\2", bare)
     return [part for part in re.split(r"[-_ ]+", bare) if part]
