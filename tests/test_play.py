@@ -330,7 +330,10 @@ def test_hostile_text_of_a_model_is_shown_escaped(place: Path, tmp_path: Path, p
         (["rule", "--steps", "x"], "--steps is `x`"),
         (["rule", "--steps", ":"], "--steps is `:`"),
         (["rule.yaml", "agent.kind=wizard"], "agent.kind"),
-        (["rule.yaml", "agent.kind=llm"], "`agent.model.context_length` is `auto`"),
+        (
+            ["rule.yaml", "agent.kind=llm", "agent.model.name=org/name"],
+            "`agent.model.context_length` is `auto`",
+        ),
     ],
 )
 def test_bad_input_gets_one_clear_error(

@@ -17,7 +17,7 @@ from vendomini.cli.runs import of_file
 from vendomini.cli.selftest import Checked, axes_as_json, check_axes, show_axes
 from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
-from vendomini.config import expand, load_phase
+from vendomini.config import expand, load_phase, values_of
 from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError, StoreError, SubmitError
 from vendomini.phase import Run
@@ -112,7 +112,8 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             profile = example_cluster()
             notes_of_place = [NO_GPU_HERE.format(memory=memory_gb())]
     if profile is not None and needs:
-        pools = pools_there(profile, ask_slurm=request.cluster)
+        names = [str(name) for name in values_of(phase, "agent.model.name")]
+        pools = pools_there(profile, names, ask_slurm=request.cluster)
     every = expand(phase, window=models.window)
     runs = every if request.limit is None else every[: request.limit]
     notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
@@ -130,6 +131,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             experiment=experiment,
             restarted=request.restart_groups,
             pools=pools,
+            is_sketch=profile is not None and not request.cluster,
         )
         plan = make_plan(
             runs,

@@ -114,10 +114,12 @@ def look_at_engines(
     experiment: Experiment,
     restarted: Sequence[str],
     pools: Pools,
+    is_sketch: bool = False,
 ) -> EngineFacts:
     """What is known of the engines that a phase's runs will ask. Without a profile they run here.
 
     `restarted` groups start anew: what served them says nothing. `pools` are where they may run.
+    `is_sketch`: this machine is not said to be of the cluster, so its packages say nothing of it.
     Raises `ConfigError` for an interpreter or a container that cannot be used.
     """
     python = sys.executable
@@ -130,7 +132,7 @@ def look_at_engines(
         _check_containers(phase)
     return EngineFacts(
         python=python,
-        packages=_packages(phase, python, profile),
+        packages={} if is_sketch else _packages(phase, python, profile),
         models=models.known,
         sizes=models.sizes,
         pins=_pins(experiment, restarted),

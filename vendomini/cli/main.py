@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__
-from vendomini.cli import commands, results, show
+from vendomini.cli import commands, fit, results, show
 from vendomini.cli import play as playing
 from vendomini.errors import VendoMiniError
 
@@ -293,6 +293,9 @@ def import_results(
 ) -> None:
     """Write the predecessor's results as tables like those of `collect`."""
     raise typer.Exit(results.import_results(folder, out=out, as_json=as_json))
+
+
+fit.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -3,10 +3,12 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 
-from vendomini.cluster import Profile
+from vendomini.cluster import Profile, rule_for
+from vendomini.errors import SubmitError
 from vendomini.planner.pool import Pool, pools_of_cluster, pools_of_machine, pools_of_profile
 from vendomini.profile import load_profile
 from vendomini.slurm import cluster_facts
@@ -45,16 +47,23 @@ def pools_here(gpus: tuple[str, ...]) -> Pools:
     return Pools(pools=tuple(pools), notes=tuple(notes))
 
 
-def pools_there(profile: Profile, *, ask_slurm: bool) -> Pools:
+def pools_there(profile: Profile, models: Collection[str], *, ask_slurm: bool) -> Pools:
     """A cluster's nodes: as its profile describes them, else as Slurm does, where it can be asked.
 
-    Raises `SubmitError` if Slurm does not answer.
+    Raises `SubmitError` if Slurm does not answer, unless the profile has a rule for all `models`.
     """
     if profile.nodes:
         return Pools(pools=tuple(pools_of_profile(profile)))
     if not ask_slurm or shutil.which("sinfo") is None:
         return Pools()
-    pools, notes = pools_of_cluster(cluster_facts(), profile.gpus)
+    try:
+        facts = cluster_facts()
+    except SubmitError as error:
+        if any(rule_for(profile, model) is None for model in models):
+            raise
+        said = str(error).splitlines()[0]
+        return Pools(notes=(f"{said}: nothing is computed of what the profile's rules ask for",))
+    pools, notes = pools_of_cluster(facts, profile.gpus)
     if profile.partition is not None:
         pools = [pool for pool in pools if pool.partition == profile.partition] or pools
     return Pools(pools=tuple(pools), notes=tuple(notes))

@@ -64,6 +64,7 @@ class Wanted:
     unavailable: Mapping[Backend, str] = field(default_factory=dict)
     gpu: str | None = None  # the name of a GPU type
     gpus: int | None = None  # of one engine
+    gpus_from: str = "`engine.gpus`"  # who says so
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
     max_model_len: int
@@ -210,16 +211,20 @@ def _candidate(
     pool: Pool, pace: Pace, memory: MemoryUse, at_once: int, limits: Limits, wanted: Wanted
 ) -> Candidate:
     """With as few workers as end within the time that backfills, or as their longest run allows."""
+    caps = [each for each in (pool.max_minutes, limits.max_minutes) if each is not None]
+    cap = min(caps, default=None)
     if wanted.workers is None:
-        workers = pace.workers_for(limits.worker_minutes * 60 / SAFETY, at_once=at_once)
+        workers = pace.workers_for(
+            limits.worker_minutes * 60 / SAFETY,
+            at_once=at_once,
+            limit_s=None if cap is None else cap * 60 / SAFETY,
+        )
     else:
         workers = wanted.workers if wanted.workers_wait else min(wanted.workers, at_once)
     estimate = pace.estimate(workers, at_once=at_once)
     needed = (STARTUP_SAFETY - SAFETY) * pace.startup_s + SAFETY * estimate.worker_s
     minutes = -(-int(needed / 60 + 1) // MINUTES_STEP) * MINUTES_STEP
-    longest = min(
-        (cap for cap in (pool.max_minutes, limits.max_minutes) if cap is not None), default=minutes
-    )
+    longest = minutes if cap is None else cap
     return Candidate(
         pool=pool,
         deployment=pace.deployment,

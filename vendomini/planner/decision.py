@@ -131,7 +131,7 @@ def _by_policy(
         return _backend("hf" if vllm is None else "vllm"), best, f"not `{other}`: {why}"
     dearer = hf.estimate.gpu_hours / vllm.estimate.gpu_hours
     cost = (
-        f"{vllm.estimate.gpu_hours:,.3g} GPU-hours with vLLM, {hf.estimate.gpu_hours:,.3g} with "
+        f"{vllm.estimate.gpu_hours:,.1f} GPU-hours with vLLM, {hf.estimate.gpu_hours:,.1f} with "
         "transformers, start-up included"
     )
     if not horizon.is_short:
@@ -187,17 +187,22 @@ def _reasons(model: ModelSpec, best: Candidate, work: Work, found: Candidates) -
         )
     if deployment.enable_expert_parallel:
         said.append("expert parallel: its experts cannot be cut this way")
-    said.append(
-        f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} of about "
-        f"{estimate.worker_s / 3600:.2g} h, {estimate.startup_share:.0%} of it start-up; "
-        f"time limit {best.minutes} minutes"
-        + (
-            f", {best.tasks} one after another: the work is longer than a job may be"
-            if best.tasks > estimate.workers
-            else ""
-        )
-    )
+    said.append(_time(best))
     said.append(f"speed: {estimate.speed.source}")
+    return said
+
+
+def _time(best: Candidate) -> str:
+    """How long the workers take, and may take."""
+    estimate = best.estimate
+    count = f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''}"
+    hours = estimate.worker_s / 3600
+    said = (
+        f"{count} of about {hours:,.3g} h" if hours < 1000 else f"{count} of about {hours:,.0f} h"
+    )
+    said += f", {estimate.startup_share:.1%} of it start-up; time limit {best.minutes} minutes"
+    if best.tasks > estimate.workers:
+        return f"{said}: that takes {best.tasks} workers one after another"
     return said
 
 
@@ -213,7 +218,7 @@ def _why_not_fewer(best: Candidate, found: Candidates) -> str | None:
 
 def _alternatives(found: Candidates) -> dict[str, Estimate]:
     """What the same runs cost in each way; and as one job a run, as it is mostly done by hand."""
-    costs = {WORDS[how]: best.estimate for how, best in found.best.items()}
+    costs = {WORDS[how]: found.best[how].estimate for how in WORDS if how in found.best}
     for how in ("vllm", "hf"):
         if how in found.best:
             costs[f"one run per job, {WORDS[how]}"] = min(

@@ -26,6 +26,11 @@ MEASURED_SPREAD = 1.25
 """The same where the speed was measured here: what is left is how long the replies are."""
 
 
+HASTE = 1.25
+"""How much dearer a group may get so that its workers end in the time that the scheduler
+backfills."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What a group costs, if every run plays all its steps. Hours are the expected ones.
@@ -107,18 +112,37 @@ class Pace:
         longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_live))
         return max(self._work.mean_run_requests * rounds, longest)
 
-    def workers_for(self, seconds: float, *, at_once: int) -> int:
-        """The fewest workers whose time, start included, is at most `seconds`.
+    def worker_s(self, workers: int) -> float:
+        """Seconds that each of so many workers needs, its engine's start included."""
+        return self.startup_s + self.playing_s(-(-self._work.runs // workers))
 
-        More than one wave a worker is all that further workers can save, and no more than
-        `at_once` have GPUs: beyond that the number is as small as these allow.
+    def workers_for(self, wanted_s: float, *, at_once: int, limit_s: float | None = None) -> int:
+        """How many workers to start: the fewest that end in `wanted_s`, and in `limit_s` where one
+        is set. No more than `at_once` have GPUs.
+
+        As long as an engine has more than one wave to play, further workers cost only their start.
+        Beyond that each has fewer live runs, so the tokens get dearer: that is worth it for the
+        limit, but for the wish only up to `HASTE` times the GPU-hours.
         """
-        runs = self._work.runs
-        most = max(1, min(at_once, -(-runs // self.most_live)))
-        low, high = 1, most
+        most = max(1, min(at_once, self._work.runs))
+        waves = min(most, -(-self._work.runs // self.most_live))
+        cheap = self._fewest(wanted_s, 1, waves)
+        if self.worker_s(cheap) <= wanted_s:
+            return cheap
+        if limit_s is not None and self.worker_s(cheap) > limit_s:
+            return self._fewest(limit_s, cheap, most)
+        hasty = self._fewest(wanted_s, cheap, most)
+        dearer = hasty * self.worker_s(hasty) / (cheap * self.worker_s(cheap))
+        return hasty if dearer <= HASTE and self.worker_s(hasty) <= wanted_s else cheap
+
+    def _fewest(self, seconds: float, low: int, high: int) -> int:
+        """The fewest workers from `low` to `high` that end in so many seconds; else `high`.
+
+        More workers never take longer, so halving finds it.
+        """
         while low < high:
             middle = (low + high) // 2
-            if self.startup_s + self.playing_s(-(-runs // middle)) <= seconds:
+            if self.worker_s(middle) <= seconds:
                 high = middle
             else:
                 low = middle + 1
@@ -126,8 +150,8 @@ class Pace:
 
     def estimate(self, workers: int, *, at_once: int) -> Estimate:
         """What the work costs with so many workers, of which `at_once` have GPUs at a time."""
-        worker_s = self.startup_s + self.playing_s(-(-self._work.runs // workers))
-        return self._estimate(workers, at_once, worker_s, min(self.most_live, self._work.runs))
+        live = min(self.most_live, -(-self._work.runs // workers))
+        return self._estimate(workers, at_once, self.worker_s(workers), live)
 
     def one_run_a_job(self, *, at_once: int) -> Estimate:
         """What it costs to start an engine for each run, as one job each."""

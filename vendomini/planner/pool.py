@@ -1,10 +1,10 @@
 """Where engines may run: nodes that are alike, as far as a job can tell them apart."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vendomini.cluster import MB_PER_GB, ClusterFacts, Partition, Profile
+from vendomini.cluster import MB_PER_GB, ClusterFacts, Partition, Profile, Resources
 from vendomini.hardware import GpuSpec, ambiguous, gpu_named, gpu_of_site, is_slice, usable_gib
 
 # As slow as the slowest cards in use: a plan for a GPU that nobody knows promises little.
@@ -68,6 +68,36 @@ def pools_of_profile(profile: Profile) -> list[Pool]:
             constraint=nodes.constraint,
         )
         for nodes in profile.nodes
+    ]
+
+
+def pools_of_rule(resources: Resources, profile: Profile, pools: Sequence[Pool]) -> list[Pool]:
+    """Where a rule's workers may run: those of the pools that it does not rule out, or the GPUs it
+    names itself; empty if it asks for none, or for what nobody knows."""
+    if not resources.gpus:
+        return []
+    partition = resources.partition or profile.partition
+    matching = [
+        pool
+        for pool in pools
+        if resources.gpu_type in (None, pool.gpu_type) and partition in (None, pool.partition)
+    ]
+    if matching or resources.gpu_type is None:
+        return matching
+    gpu, _ = _gpu_of_type(resources.gpu_type, profile.gpus)
+    if gpu is None:
+        return []
+    return [
+        Pool(
+            gpu=gpu,
+            gpus_per_node=resources.gpus,
+            nodes=resources.workers,
+            cpus=resources.cpus,
+            memory_gb=resources.memory_gb,
+            partition=resources.partition,
+            gpu_type=resources.gpu_type,
+            constraint=resources.constraint,
+        )
     ]
 
 

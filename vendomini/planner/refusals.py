@@ -54,10 +54,12 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
                 hint=f"it may be {', '.join(map(str, legal))}",
             )
     stages = wanted.pipeline_parallel_size
-    if wanted.gpus is not None and size is not None and size * (stages or 1) != wanted.gpus:
+    needed = (size or 1) * (stages or 1)
+    if wanted.gpus is not None and (needed != wanted.gpus if size else wanted.gpus % needed):
         raise ConfigError(
-            f"`engine.gpus` is `{wanted.gpus}`, but `tensor_parallel_size` `{size}` times "
-            f"`pipeline_parallel_size` `{stages or 1}` is `{size * (stages or 1)}`",
+            f"`engine.tensor_parallel_size` `{size or 'null'}` times "
+            f"`engine.pipeline_parallel_size` `{stages or 1}` is `{needed}` GPUs, but "
+            f"{wanted.gpus_from} is `{wanted.gpus}`",
             hint="leave one of them away",
         )
     if stages is not None and stages > model.layers:
@@ -86,12 +88,12 @@ def nothing_fits(
         )
         if value is not None
     ]
-    why = [*missing(wanted), *rejected]
+    why = [*missing(wanted), *rejected[-SAID:]]
     return PlanError(
         f"model `{model.id}` ({model.weight_bytes / GIB:,.0f} GiB of weights) with a conversation "
         f"of {wanted.max_model_len:,} tokens fits on nothing that may be used: {where}"
         + (f", with {', '.join(asked)}" if asked else "")
-        + (f". {'; '.join(why[-SAID:])}" if why else ""),
+        + (f". {'; '.join(why)}" if why else ""),
         hint=_nearest(model, pools, wanted)
         + ("; or leave the settings of `engine` away" if asked else ""),
     )

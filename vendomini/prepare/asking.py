@@ -13,10 +13,10 @@ from vendomini.phase import EngineSettings, Run
 from vendomini.planner.choice import Candidate, Limits, Wanted
 from vendomini.planner.decision import choose
 from vendomini.planner.deployment import Backend
-from vendomini.planner.gates import runtime_dtype
+from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
 from vendomini.planner.host import host_resources
-from vendomini.planner.pool import Pool
+from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.work import RunWork, work_of
 from vendomini.prepare.engine import (
     PINNED,
@@ -42,6 +42,9 @@ from vendomini.prepare.unplanned import (
 DEFAULT_CONCURRENCY = 256
 """Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
 cache holds fewer whole conversations gets fewer; that is known when it has started."""
+
+EAGER = "eager"
+"""The plain attention, which the engine is told to use where it has no other for a model."""
 
 UNKNOWN_CONTEXT = 32_768
 """The window to plan for, in tokens, where neither the phase nor the model names one."""
@@ -89,13 +92,24 @@ def plan_asking(
         return _elsewhere(group, members, engine, place)
     name = model_name(members[0])
     rule = None if place.profile is None else rule_for(place.profile, name[0])
-    if engine.device == "cpu" or not place.facts.pools:
+    pools = list(place.facts.pools)
+    if rule is not None and place.profile is not None:
+        pools = pools_of_rule(rule.resources, place.profile, pools)
+    if engine.device == "cpu" or not pools:
         resources, why = ruled_resources(name[0], place)
         return unplanned(group, members, engine, place, resources=resources, why=why)
     size = place.facts.sizes.get(name)
     if isinstance(size, ModelSpec) and demands:
-        ruled = None if rule is None else rule.resources
-        return _planned(group, members, engine, place, model=size, demands=demands, ruled=ruled)
+        return _planned(
+            group,
+            members,
+            engine,
+            place,
+            model=size,
+            demands=demands,
+            pools=pools,
+            ruled=None if rule is None else rule.resources,
+        )
     if rule is None and place.profile is not None and isinstance(size, ConfigError):
         raise size
     resources, why = ruled_resources(name[0], place)
@@ -156,16 +170,13 @@ def _planned(
     *,
     model: ModelSpec,
     demands: Mapping[RunWork, int],
+    pools: Sequence[Pool],
     ruled: Resources | None,
 ) -> GroupPlan:
     """What the planner chooses among the pools; a profile's rule narrows them and wins."""
     if engine.quantization is not None:
         model = requantized(model, engine.quantization)
     work = work_of(demands)
-    pools = [pool for pool in place.facts.pools if ruled is None or _is_ruled(pool, ruled)]
-    if not pools:  # the rule names what the cluster is not known to have
-        why = ruled_resources(group.models[0], place)[1]
-        return unplanned(group, members, engine, place, resources=ruled, why=why)
     choice = choose(
         model,
         work,
@@ -174,7 +185,7 @@ def _planned(
             phase=place.phase, max_steps=max(run.requests for run in demands), runs=len(members)
         ),
         wanted=_wanted(group, members, engine, place, model=model, demands=demands, ruled=ruled),
-        limits=_limits(place.profile),
+        limits=_limits(place.profile, ruled),
         measured=place.facts.measured,
     )
     candidate = choice.candidate
@@ -183,6 +194,7 @@ def _planned(
         resources = _resources(model, candidate, place)
     deployment = candidate.deployment
     dtype = runtime_dtype(model, candidate.pool.gpu)
+    kernels = attention(model, candidate.pool.gpu, choice.backend)
     shape = Shape(
         gpus=deployment.gpus,
         tensor_parallel_size=deployment.tensor_parallel_size if choice.backend == "vllm" else 1,
@@ -190,6 +202,7 @@ def _planned(
         most_workers=None,
         enable_expert_parallel=deployment.enable_expert_parallel,
         dtype=dtype if dtype != model.dtype and model.dtype == "bfloat16" else None,
+        attn_implementation=EAGER if choice.backend == "hf" and kernels == EAGER else None,
     )
     spec = real_spec(
         members, engine, choice.backend, shape=shape, profile=place.profile, facts=place.facts
@@ -223,10 +236,6 @@ def _stored(model: ModelSpec) -> str | None:
     return None if model.quantization is None else model.quantization.method
 
 
-def _is_ruled(pool: Pool, ruled: Resources) -> bool:
-    return ruled.gpu_type in (None, pool.gpu_type) and ruled.partition in (None, pool.partition)
-
-
 def _wanted(
     group: GroupPlan,
     members: Sequence[Run],
@@ -248,6 +257,7 @@ def _wanted(
         unavailable=missing,
         gpu=engine.gpu,
         gpus=engine.gpus if ruled is None else ruled.gpus,
+        gpus_from="`engine.gpus`" if ruled is None else "the `gpus` of the profile's rule",
         tensor_parallel_size=engine.tensor_parallel_size,
         pipeline_parallel_size=engine.pipeline_parallel_size,
         max_model_len=_window(members, engine, model, demands),
@@ -294,12 +304,12 @@ def _window(
     return min(longest, model.max_model_len or UNKNOWN_CONTEXT)
 
 
-def _limits(profile: Profile | None) -> Limits:
+def _limits(profile: Profile | None, ruled: Resources | None) -> Limits:
     if profile is None:
         return Limits()
     return Limits(
         max_gpus=profile.max_gpus,
-        max_minutes=profile.max_minutes,
+        max_minutes=profile.max_minutes if ruled is None else ruled.minutes,
         worker_minutes=profile.worker_minutes,
     )
 

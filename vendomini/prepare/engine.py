@@ -83,6 +83,7 @@ class Shape:
     """How one worker's engine lies on GPUs, and how many workers there may be.
 
     `dtype` is what these GPUs need in the place of the model's own; None: that.
+    `attn_implementation` is the only one that they have for it; None: the engine finds the best.
     """
 
     gpus: int
@@ -92,6 +93,7 @@ class Shape:
     reasons: tuple[str, ...] = ()
     enable_expert_parallel: bool = False
     dtype: str | None = None
+    attn_implementation: str | None = None
 
 
 def environment_of(
@@ -289,7 +291,8 @@ def real_spec(
         block_size=engine.block_size,
         enable_prefix_caching=engine.enable_prefix_caching,
         enforce_eager=engine.enforce_eager,
-        attn_implementation=engine.attn_implementation,
+        attn_implementation=engine.attn_implementation
+        or (shape.attn_implementation if shape else None),
         reasoning_parser=engine.reasoning_parser,
         thinking="on" in _thinking(members),
         python=environment.python,
