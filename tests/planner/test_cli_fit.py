@@ -242,7 +242,6 @@ def test_an_empty_number_of_gpus_asks_for_the_smallest(batch: Batch) -> None:
         ({"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "gpus_total": "0"}, "more than 0"),
         ({"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "tp": "1.5", "gpus_total": "1"}, "1.5"),
         ({"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "dtype_or_quant": "fp7"}, "fp7"),
-        ({"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "engine": "onnx"}, "onnx"),
     ],
 )
 def test_a_row_that_cannot_be_judged_is_null_with_a_reason_and_stops_nothing(
@@ -275,6 +274,31 @@ def test_memory_that_differs_much_is_another_variant_of_the_card(batch: Batch) -
         for gib in ("39.4", "79.2")
     ]
     assert [line["gpus"] for line in batch(rows)] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "method"),
+    [
+        ("fp8", "fp8"),
+        ("FP8 (block)", "fp8"),
+        ("int4-awq", "awq"),
+        ("int8-gptq", "gptq"),
+        ("bf16", None),
+        ("fp16", None),
+    ],
+)
+def test_a_row_says_how_the_weights_are_stored(batch: Batch, said: str, method: str | None) -> None:
+    (line,) = batch([{"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "dtype_or_quant": said}])
+    assert line["quantization"] == method
+
+
+def test_what_a_row_leaves_open_is_read_and_told(batch: Batch) -> None:
+    row = {"hf_id": "Qwen/Qwen3-32B", "gpu_type": "A100", "engine": "tgi"}
+    (line,) = batch([row])
+    assert line["gpu"] == "A100-40"
+    said = "\n".join(line["reasons"])
+    assert "`tgi` is judged as vLLM's" in said
+    assert "`A100` may be one of several" in said
 
 
 def test_a_note_of_the_flags_counts(batch: Batch) -> None:

@@ -132,6 +132,14 @@ def test_a_latent_cache_is_not_divided() -> None:
     assert one == eight
 
 
+def test_transformers_keeps_a_latent_cache_unfolded() -> None:
+    folded, unfolded = (
+        memory_use(DEEPSEEK, on("H200", backend=backend)).kv_bytes_per_sequence
+        for backend in ("vllm", "hf")
+    )
+    assert unfolded / folded == pytest.approx(128 * 320 / 576)
+
+
 def test_the_ends_of_a_pipeline_carry_the_vocabulary() -> None:
     whole = memory_use(QWEN25_72B, on("A100-80")).weights
     fullest = memory_use(QWEN25_72B, on("A100-80", pp=4)).weights

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vendomini.errors import ConfigError
-from vendomini.hardware import GpuSpec, gpu_named, gpu_of_site
+from vendomini.hardware import GpuSpec, ambiguous, gpu_named, gpu_of_site
 from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
@@ -21,13 +21,9 @@ COLUMNS: Final = (
     "dtype_or_quant", "max_model_len", "source", "mark", "engine", "note",
 )  # fmt: skip
 
-ENGINES: Final[Mapping[str, Backend]] = {
-    "": "vllm",
-    "vllm": "vllm",
-    "sglang": "vllm",
-    "transformers": "hf",
-    "hf": "hf",
-}
+TRANSFORMERS: Final = ("transformers", "hf")
+KNOWN_ENGINES: Final = ("", "vllm", "sglang", *TRANSFORMERS)
+"""Any other engine is judged as vLLM, and the row says so."""
 
 SGLANG_SEQUENCES: Final = 256
 """SGLang weighs weights and cache as vLLM does, but samples without sorting the vocabulary and
@@ -90,7 +86,9 @@ def answers(rows: list[Row]) -> Iterator[tuple[Question, Answer] | ConfigError]:
     for row in rows:
         try:
             question = question_of(row, models)
-            yield question, answered(question)
+            answer = answered(question)
+            reasons = (*answer.fit.reasons, *_read_as(row, question))
+            yield question, replace(answer, fit=replace(answer.fit, reasons=reasons))
         except ConfigError as error:
             yield error
 
@@ -101,10 +99,6 @@ def question_of(row: Row, models: dict[tuple[str, ...], ModelSpec | ConfigError]
     Raises `ConfigError` where the model or the GPU is unknown or a number is none.
     """
     engine = row.get("engine", "").lower()
-    if engine not in ENGINES:
-        raise ConfigError(
-            f"engine `{engine}` is not one of {', '.join(name for name in ENGINES if name)}"
-        )
     gpu = gpu_of_row(row)
     nodes = _count(row, "nodes")
     flags = {name: pattern.search(row.get("note", "")) for name, pattern in _FLAGS.items()}
@@ -118,7 +112,7 @@ def question_of(row: Row, models: dict[tuple[str, ...], ModelSpec | ConfigError]
     return Question(
         model=_model_of_row(row, models),
         gpu=gpu,
-        backend=ENGINES[engine],
+        backend=_backend(engine),
         gpus_per_node=per_node,
         gpus=gpus,
         tensor_parallel_size=None if gpus is None else _count(row, "tp"),
@@ -135,6 +129,22 @@ def question_of(row: Row, models: dict[tuple[str, ...], ModelSpec | ConfigError]
         enforce_eager=flags["enforce_eager"] is not None,
         any_version=True,
     )
+
+
+def _backend(engine: str) -> Backend:
+    return "hf" if engine in TRANSFORMERS else "vllm"
+
+
+def _read_as(row: Row, question: Question) -> Iterator[str]:
+    """What a row left open, and how it was read."""
+    engine = row.get("engine", "")
+    if engine.lower() not in KNOWN_ENGINES:
+        yield f"the memory of `{engine}` is judged as vLLM's"
+    if not row.get("gpu_mem_gib") and ambiguous(row["gpu_type"]):
+        yield (
+            f"`{row['gpu_type']}` may be one of several, and was read as {question.gpu.name}, "
+            "the smallest: `gpu_mem_gib` tells them apart"
+        )
 
 
 def gpu_of_row(row: Row) -> GpuSpec:
@@ -182,8 +192,7 @@ def _looked_up(row: Row) -> ModelSpec:
 
 def served_as(model: ModelSpec, method: str) -> ModelSpec:
     """The model stored as `method` says; as it is where that is what its checkpoint says."""
-    method = QUANTIZATIONS.get(method.lower(), method.lower())
-    other = requantized(model, method)
+    other = _requantized(model, method.lower())
     own, asked = model.quantization, other.quantization
     if own is None and asked is None:
         return model
@@ -194,6 +203,17 @@ def served_as(model: ModelSpec, method: str) -> ModelSpec:
     ):
         return model
     return other
+
+
+def _requantized(model: ModelSpec, method: str) -> ModelSpec:
+    """As the whole entry says, or as its first word that is a method: ``fp8 (block)``."""
+    words = [word for word in re.split(r"[^\w-]+", method) if word]
+    for word in (QUANTIZATIONS.get(method, method), *words):
+        try:
+            return requantized(model, QUANTIZATIONS.get(word, word))
+        except ConfigError:
+            continue
+    return requantized(model, method)
 
 
 def _kind(method: str, bytes_each: float) -> str:

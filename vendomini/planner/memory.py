@@ -15,6 +15,7 @@ from vendomini.hardware import GIB, GpuSpec
 from vendomini.models.spec import CacheLayers, ModelSpec
 from vendomini.planner.deployment import Deployment, MemoryUse
 from vendomini.planner.gates import loads_dequantized, runtime_dtype
+from vendomini.planner.roofline import UNFOLDED_WIDTH
 
 MIB: Final = 1024**2
 
@@ -264,20 +265,25 @@ def _kv_bytes(model: ModelSpec, deployment: Deployment, stage: _Stage) -> int:
 
 
 def _group_bytes(group: CacheLayers, model: ModelSpec, deployment: Deployment, share: float) -> int:
-    """Whole blocks of a group's layers. Heads are divided, but never below one to a rank; a
-    latent cache is not divided. A window's layers keep ``window - 1`` tokens and the batch that
-    is being read (vLLM's SlidingWindowSpec), in one block more."""
+    """Whole blocks of a group's layers. Heads are divided, but never below one to a rank.
+
+    A latent cache is not divided, and transformers keeps it unfolded to all heads. A window's
+    layers keep ``window - 1`` tokens and the batch that is being read (vLLM's SlidingWindowSpec),
+    in one block more.
+    """
     tokens = deployment.max_model_len
     blocks = math.ceil(tokens / BLOCK_TOKENS)
     if group.window is not None:
         batch = batch_of(deployment)[0] if deployment.backend == "vllm" else 0
         blocks = min(blocks, math.ceil((group.window - 1 + batch) / BLOCK_TOKENS) + 1)
-    heads = group.kv_heads
-    if group.kind != "latent":
+    heads, width = group.kv_heads, group.width
+    if group.kind == "latent" and deployment.backend == "hf":
+        heads, width = model.num_attention_heads, UNFOLDED_WIDTH
+    elif group.kind != "latent":
         heads = math.ceil(group.kv_heads / deployment.tensor_parallel_size)
     one_byte = deployment.kv_cache_dtype == "fp8" or model.kv_cache_fp8
     element = _element_bytes(model, deployment)
     if one_byte and deployment.backend == "vllm":
         element = 1
     layers = math.ceil(group.layers * share)
-    return layers * heads * group.width * element * blocks * BLOCK_TOKENS
+    return layers * heads * width * element * blocks * BLOCK_TOKENS
