@@ -221,8 +221,9 @@ def test_a_verdict_that_the_margin_would_turn_says_so() -> None:
         (asked("Qwen/Qwen2.5-7B", "H100", pp=29), "28 layers", "at most 28"),
         (asked("Qwen/Qwen2.5-7B", "H100", gpus=12), "whole nodes", "multiple of 8"),
         (asked("Qwen/Qwen2.5-7B", "H100", tp=2, backend="hf"), "transformers", "vllm"),
+        (asked("Qwen/Qwen2.5-7B", "H100", gpus=16, backend="hf"), "one node", "--gpus-per-node"),
     ],
-    ids=["heads", "product", "context", "stages", "nodes", "hf"],
+    ids=["heads", "product", "context", "stages", "nodes", "hf", "hf nodes"],
 )
 def test_an_illegal_question_is_refused_with_the_choices(
     question: Question, said: str, hint: str

@@ -112,6 +112,11 @@ def refuse_illegal(question: Question) -> None:
             f"`--tensor-parallel-size {tp}`: transformers spreads layers, it cuts none",
             hint="leave it away and give `--gpus`, or use `--backend vllm`",
         )
+    if question.backend == "hf" and (question.gpus or pp or 1) > question.gpus_per_node:
+        raise ConfigError(
+            f"transformers stays on one node, which has {question.gpus_per_node} GPUs",
+            hint="ask for at most so many, give `--gpus-per-node`, or use `--backend vllm`",
+        )
     if tp is not None:
         _refuse_size(question, tp)
     if pp is not None and pp > model.layers:
@@ -157,6 +162,9 @@ def _named(question: Question) -> Fit:
     """The first layout of the named GPUs that works, else the verdict on the first."""
     first: Fit | None = None
     for shape in _layouts(question):
+        if shape.backend == "hf" and shape.nodes > 1:
+            why = f"transformers stays on one node, which has {question.gpus_per_node} GPUs"
+            return Fit(feasible=False, deployment=None, memory=None, reasons=(why,))
         per_node = max(question.gpus_per_node, math.ceil(shape.gpus / shape.nodes))
         fit = check(question.model, shape, gpus_per_node=per_node)
         if fit.feasible:
