@@ -8,7 +8,7 @@ from vendomini.hardware import GIB
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Policy
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
-from vendomini.planner.estimate import Estimate, Pace
+from vendomini.planner.estimate import MOST_LIVE, Estimate, Pace
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import attention, cannot_run
 from vendomini.planner.memory import memory_use
@@ -31,6 +31,12 @@ deployment is taken."""
 ENOUGH_LIVE = 32
 """Live runs beyond which a larger batch hardly makes tokens cheaper: where one GPU holds as many,
 more workers are better than tensor parallelism."""
+
+ONE_GPU = 1.5
+"""How much dearer one GPU may be than several: its jobs start sooner, and more of them make up for
+what each holds less, as long as it holds `FEW_LIVE` runs."""
+
+FEW_LIVE = 8
 
 MINUTES_STEP = 10
 """Time limits are whole multiples of it."""
@@ -90,6 +96,11 @@ class Candidate:
     tasks: int  # workers in all, where one after another is needed
 
     @property
+    def is_one_gpu(self) -> bool:
+        """Whether it is one GPU, with room enough to be worth its while."""
+        return self.deployment.gpus == 1 and self.estimate.live >= FEW_LIVE
+
+    @property
     def place(self) -> str:
         """Such as ``2 x A100-80``."""
         nodes = f" on {self.deployment.nodes} nodes" if self.deployment.nodes > 1 else ""
@@ -125,8 +136,11 @@ def candidates(
                 rejected[why] = None
                 continue
             for deployment in _shapes(model, pool, how, wanted):
-                if deployment.nodes > 1 and any(each.pool is pool for each in found.get(how, ())):
-                    break  # one node is enough: several are neither cheaper nor simpler
+                fitting = [each for each in found.get(how, ()) if each.pool is pool]
+                if fitting and deployment.nodes > fitting[-1].deployment.nodes:
+                    break  # fewer nodes are enough: more are neither cheaper nor simpler
+                if fitting and deployment.gpus == fitting[-1].deployment.gpus:
+                    continue  # these GPUs are enough with fewer stages
                 memory = memory_use(model, deployment)
                 if not memory.fits:
                     rejected[_too_small(deployment, memory)] = None
@@ -153,10 +167,14 @@ def candidates(
 
 
 def cheapest(several: Sequence[Candidate]) -> Candidate:
-    """The one with the fewest GPU-hours; of those that are about equal the simplest: fewest nodes,
-    then fewest GPUs, then the one that ends first."""
+    """The one with the fewest GPU-hours; of those that are about equal the simplest: one GPU, then
+    fewest nodes, then fewest GPUs, then the one that ends first."""
     least = min(each.estimate.gpu_hours for each in several)
-    equal = [each for each in several if each.estimate.gpu_hours <= least * SAME]
+    equal = [
+        each
+        for each in several
+        if each.estimate.gpu_hours <= least * (ONE_GPU if each.is_one_gpu else SAME)
+    ]
     return min(
         equal,
         key=lambda each: (
@@ -184,6 +202,7 @@ def _shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[
         nodes=pool.nodes,
         max_model_len=wanted.max_model_len,
         gpu_memory_utilization=wanted.gpu_memory_utilization,
+        max_num_seqs=wanted.concurrency or MOST_LIVE,
         enforce_eager=wanted.enforce_eager,
         flash_attention=not plain and attention(model, pool.gpu, "hf") == FLASH,
     ):

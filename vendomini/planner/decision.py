@@ -178,7 +178,12 @@ def _reasons(model: ModelSpec, best: Candidate, work: Work, found: Candidates) -
         f"to {work.conversation_tokens:,} tokens"
     )
     said = [f"{each}, {room}, {memory.margin / GIB:.1f} GiB to spare for the longest one"]
-    if (why := _why_not_fewer(best, found)) is not None:
+    if (other := _smaller(best, found)) is not None:
+        said.append(
+            f"{other.place} would hold {other.estimate.live} live runs an engine and take "
+            f"{other.estimate.gpu_hours:,.1f} GPU-hours, not {estimate.gpu_hours:,.1f}"
+        )
+    elif (why := _why_not_fewer(best, found)) is not None:
         said.append(f"not fewer GPUs: {why}")
     if model.is_guess:
         said.append(
@@ -204,6 +209,19 @@ def _time(best: Candidate) -> str:
     if best.tasks > estimate.workers:
         return f"{said}: that takes {best.tasks} workers one after another"
     return said
+
+
+def _smaller(best: Candidate, found: Candidates) -> Candidate | None:
+    """The next smaller deployment on the same GPUs that works too; None if there is none."""
+    smaller = [
+        each
+        for each in found.every
+        if each.pool == best.pool
+        and each.deployment.backend == best.deployment.backend
+        and each.deployment.flash_attention == best.deployment.flash_attention
+        and each.deployment.gpus < best.deployment.gpus
+    ]
+    return max(smaller, key=lambda each: each.deployment.gpus, default=None)
 
 
 def _why_not_fewer(best: Candidate, found: Candidates) -> str | None:
