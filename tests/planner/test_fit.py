@@ -22,6 +22,7 @@ from vendomini.planner.fit import (
     recommended,
     smallest,
 )
+from vendomini.planner.gates import cannot_run
 from vendomini.planner.memory import memory_use, sequences_that_fit
 from vendomini.planner.parallel import refusal
 from vendomini.planner.question import Answer, Question, answered, refuse_illegal
@@ -339,7 +340,8 @@ def test_the_smallest_works_and_nothing_smaller_does(
         if fit.feasible:
             assert rejected.deployment.gpus < fit.deployment.gpus
     if fit.feasible:
-        assert check(model, fit.deployment, gpus_per_node=8).feasible
+        runs = cannot_run(model, spec, "vllm") is None
+        assert check(model, fit.deployment, gpus_per_node=8).feasible == runs
 
 
 @given(models, gpus, lengths)

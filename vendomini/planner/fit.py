@@ -96,7 +96,7 @@ def legalised(model: ModelSpec, shape: Deployment, *, gpus_per_node: int) -> Dep
 
 def check(model: ModelSpec, deployment: Deployment, *, gpus_per_node: int) -> Fit:
     """Whether a given deployment works, with the reasons; expert parallelism may be turned on."""
-    why = unable(model, deployment.gpu, deployment.backend)
+    why = cannot_run(model, deployment.gpu, deployment.backend)
     if why is not None:
         return Fit(feasible=False, deployment=None, memory=None, reasons=(why,))
     legal = legalised(model, deployment, gpus_per_node=gpus_per_node)
@@ -108,7 +108,8 @@ def check(model: ModelSpec, deployment: Deployment, *, gpus_per_node: int) -> Fi
 
 
 def smallest(model: ModelSpec, shapes: Iterable[Deployment]) -> Fit:
-    """The first of `shapes`, which begin with the smallest, that works.
+    """The first of `shapes`, which begin with the smallest, that works, by memory alone: whether
+    the engine runs on such GPUs is `gates.cannot_run`'s to say.
 
     None does: the verdict on the roomiest of them, with what would be needed. `rejected` says
     why the smaller ones do not work.
@@ -127,11 +128,6 @@ def recommended(model: ModelSpec, shapes: Iterable[Deployment]) -> Fit:
         return f"it works, but holds {held} conversations of {tokens:,} tokens at once"
 
     return _first(model, shapes, too_few)
-
-
-def unable(model: ModelSpec, gpu: GpuSpec, backend: Backend) -> str | None:
-    """Why the engine cannot serve the model there, whatever the number of GPUs."""
-    return cannot_run(model, gpu, backend)
 
 
 def nearest(model: ModelSpec, shapes: Iterable[Deployment]) -> tuple[str, ...]:
