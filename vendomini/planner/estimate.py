@@ -74,7 +74,7 @@ class Pace:
     ) -> None:
         """`most_live` is the phase's own limit of live runs; None: `MOST_LIVE`."""
         self.deployment = deployment
-        self.startup_s = startup_s(model, deployment)
+        self.startup_s = startup_s(model, deployment, measured=measured)
         self._model, self._work, self._measured = model, work, measured
         self._speeds: dict[int, Speed] = {}
         tokens = min(work.conversation_tokens, deployment.max_model_len)

@@ -7,7 +7,6 @@ from typing import Any
 from vendomini.chat import EngineSpec
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.errors import ConfigError
-from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import EngineSettings, Run
 from vendomini.planner.choice import Candidate, Limits, Wanted
@@ -16,9 +15,11 @@ from vendomini.planner.deployment import Backend
 from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
 from vendomini.planner.host import host_resources
+from vendomini.planner.loading import as_loaded
 from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.work import RunWork, work_of
 from vendomini.prepare.engine import (
+    PACKAGES,
     PINNED,
     USE_VLLM,
     Shape,
@@ -174,8 +175,7 @@ def _planned(
     ruled: Resources | None,
 ) -> GroupPlan:
     """What the planner chooses among the pools; a profile's rule narrows them and wins."""
-    if engine.quantization is not None:
-        model = requantized(model, engine.quantization)
+    model, cannot = as_loaded(model, engine.quantization)
     work = work_of(demands)
     choice = choose(
         model,
@@ -184,7 +184,16 @@ def _planned(
         horizon=Horizon(
             phase=place.phase, max_steps=max(run.requests for run in demands), runs=len(members)
         ),
-        wanted=_wanted(group, members, engine, place, model=model, demands=demands, ruled=ruled),
+        wanted=_wanted(
+            group,
+            members,
+            engine,
+            place,
+            model=model,
+            demands=demands,
+            ruled=ruled,
+            cannot=cannot,
+        ),
         limits=_limits(place.profile, ruled),
         measured=place.facts.measured,
     )
@@ -245,16 +254,17 @@ def _wanted(
     model: ModelSpec,
     demands: Mapping[RunWork, int],
     ruled: Resources | None,
+    cannot: Mapping[Backend, str],
 ) -> Wanted:
     backend, why = _asked_backend(group, engine, place)
     missing = unavailable(engine, place.profile, place.facts)
-    if len(missing) == 2 or backend in missing:
+    if backend in missing or len({**missing, **cannot}) == len(PACKAGES):
         missing = {}  # it is planned as if it were there; `run` refuses
     return Wanted(
         backend=backend,
         backend_reason=why,
         policy=engine.policy,
-        unavailable=missing,
+        unavailable={**missing, **cannot},
         gpu=engine.gpu,
         gpus=engine.gpus if ruled is None else ruled.gpus,
         gpus_from="`engine.gpus`" if ruled is None else "the `gpus` of the profile's rule",
