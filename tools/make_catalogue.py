@@ -40,6 +40,7 @@ OF_THE_WHOLE = ("architectures", "quantization_config", "torch_dtype", "vision_c
 GEMMA_4_EXPERTS = {"enable_moe_block": True, "attention_k_eq_v": True, "top_k_experts": 8}
 # What sources of a config.json's fields leave out, and the model needs.
 ALSO: dict[str, dict[str, Any]] = {
+    "mistralai/Mistral-7B-v0.1": {"max_position_embeddings": 32768},
     "google/gemma-4-26B-A4B": GEMMA_4_EXPERTS,
     "nvidia/Gemma-4-26B-A4B-NVFP4": GEMMA_4_EXPERTS,
     "nvidia/Gemma-4-31B-IT-NVFP4": {"attention_k_eq_v": True},
@@ -64,7 +65,7 @@ def config_of(row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str,
         if base == row["hf_id"]:
             below = {key: value for key, value in below.items() if key != "like"}
         inherited = config_of(below, rows)
-        if "model_type" in row:
+        if "model_type" in row and "text_model_type" not in row:
             inherited = {k: v for k, v in inherited.items() if k != "text_model_type"}
         fields = {**inherited, **fields}
     elif model_type := row.get("defaults_of"):

@@ -8,7 +8,7 @@ from vendomini.errors import ConfigError
 from vendomini.models import support
 from vendomini.models.cache import cache_of, state_bytes
 from vendomini.models.facts import LANGUAGE_PARTS, max_model_len
-from vendomini.models.families import family
+from vendomini.models.families import family, is_known
 from vendomini.models.fields import (
     HEADS,
     HIDDEN,
@@ -24,6 +24,9 @@ from vendomini.models.vision import vision_params
 
 COMPUTED_MARGIN = 0.01
 """How far a weight computed from a known architecture may be off."""
+
+ASSUMED_MARGIN = 0.1
+"""The same of an architecture that is only assumed to be like Llama's."""
 
 QUANTISED_MARGIN = 0.05
 """The same of a quantised one: which layers are left in 16 bits varies."""
@@ -80,7 +83,10 @@ def spec_of_config(
         weight_bytes=0,
         tie_word_embeddings=tied,
     )
-    return _weighed(spec, weight_bytes, source)
+    margin = COMPUTED_MARGIN if is_known(_text(language.get("model_type"))) else ASSUMED_MARGIN
+    if quantization is not None:
+        margin = max(margin, QUANTISED_MARGIN)
+    return _weighed(spec, weight_bytes, source, margin=margin)
 
 
 def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,7 +250,7 @@ def _kv_cache_fp8(config: Mapping[str, Any]) -> bool:
     return isinstance(scheme, str) and "FP8" in scheme.upper()
 
 
-def _weighed(spec: ModelSpec, weight_bytes: int | None, source: str) -> ModelSpec:
+def _weighed(spec: ModelSpec, weight_bytes: int | None, source: str, *, margin: float) -> ModelSpec:
     sources = {"sizes": source, "params": f"counted from {source}"}
     if weight_bytes is not None:
         sources["weight_bytes"] = f"read: {source}"
@@ -255,7 +261,7 @@ def _weighed(spec: ModelSpec, weight_bytes: int | None, source: str) -> ModelSpe
     return replace(
         spec,
         weight_bytes=stored_bytes(spec, spec.quantization),
-        weight_margin=QUANTISED_MARGIN if spec.quantization else COMPUTED_MARGIN,
+        weight_margin=margin,
         sources=sources,
     )
 

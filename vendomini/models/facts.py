@@ -102,6 +102,28 @@ def read_model(folder: Path) -> ModelFacts:
     )
 
 
+def max_model_len(config: Mapping[str, Any]) -> int | None:
+    """The longest context in tokens that the language model's part of a config.json allows.
+
+    As vLLM 0.32 derives it (`vllm.config.model._get_and_verify_max_len`), for the same answer.
+    Only scalings that leave `max_position_embeddings` as trained (linear, dynamic) multiply it.
+    """
+    model_type = str(config.get("model_type", ""))
+    lengths = [length for name in CONTEXT if (length := _number(config, (name,)))]
+    # Cohere's models say here what they are really good for.
+    longest = _number(config, ("model_max_length",)) or min(lengths, default=None)
+    if longest is None:
+        return None
+    factor = 1.0
+    if "gemma3" not in model_type:  # its length is written as it is scaled
+        for rope in _ropes(config):
+            kind = rope.get("rope_type", rope.get("type"))
+            given = rope.get("factor")
+            if kind not in SCALED_ALREADY and isinstance(given, int | float):
+                factor = float(given)
+    return int(longest * factor)
+
+
 # -- private -------------------------------------------------------------------------------
 
 
@@ -130,28 +152,6 @@ def _first_text(value: object) -> str | None:
 def _dtype(config: Mapping[str, Any]) -> str | None:
     said = _first_text(config.get("dtype")) or _first_text(config.get("torch_dtype"))
     return said.removeprefix("torch.") if said else None
-
-
-def max_model_len(config: Mapping[str, Any]) -> int | None:
-    """The longest context in tokens that the language model's part of a config.json allows.
-
-    As vLLM 0.32 derives it (`vllm.config.model._get_and_verify_max_len`), for the same answer.
-    Only scalings that leave `max_position_embeddings` as trained (linear, dynamic) multiply it.
-    """
-    model_type = str(config.get("model_type", ""))
-    lengths = [length for name in CONTEXT if (length := _number(config, (name,)))]
-    # Cohere's models say here what they are really good for.
-    longest = _number(config, ("model_max_length",)) or min(lengths, default=None)
-    if longest is None:
-        return None
-    factor = 1.0
-    if "gemma3" not in model_type:  # its length is written as it is scaled
-        for rope in _ropes(config):
-            kind = rope.get("rope_type", rope.get("type"))
-            given = rope.get("factor")
-            if kind not in SCALED_ALREADY and isinstance(given, int | float):
-                factor = float(given)
-    return int(longest * factor)
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

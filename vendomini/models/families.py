@@ -57,6 +57,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": DENSE,
     "deepseek_v3": _DEEPSEEK_V3,
     "deepseek_v32": _DEEPSEEK_V3,
+    "deepseek_v4": _DEEPSEEK_V3,
     "dots1": replace(_HEAD_NORM, router_bias=True),
     "ernie4_5": Family(),
     "ernie4_5_moe": Family(router_bias=True),
@@ -96,6 +97,7 @@ FAMILIES: dict[str, Family] = {
     "olmoe": _OLMO2,
     "opt": replace(_GPT, learned_positions=2),
     "phi": replace(_GPT, norms=1, head_bias=True),
+    "phimoe": Family(norm="weight and bias", head_bias=True),
     "qwen": _QWEN2,
     "qwen2": _QWEN2,
     "qwen2_moe": _QWEN2,
@@ -142,6 +144,18 @@ SAME_LAYERS = {
 """Model types whose layers are those of another."""
 
 
+LIKE_LLAMA = frozenset(
+    "gemma granite granitemoe llama llama4 llama4_text ministral3 mistral mixtral "
+    "mllama_text_model phi3 smollm3 deepseek_v4".split()
+)
+"""Types that differ from Llama in nothing but what their config.json says."""
+
+
 def family(model_type: str | None) -> Family:
     """How models of this type are built; as Llama where nothing else is known."""
     return FAMILIES.get(SAME_LAYERS.get(model_type or "", model_type or ""), DENSE)
+
+
+def is_known(model_type: str | None) -> bool:
+    """Whether this module knows how models of this type are built, rather than assumes it."""
+    return model_type in FAMILIES or model_type in SAME_LAYERS or model_type in LIKE_LLAMA

@@ -60,6 +60,8 @@ def _tower(tower: Mapping[str, Any], text: int) -> int:
         deep = len(fields.list("deepstack_visual_indexes") or ())
         norm = width if model_type.startswith("qwen2_5") else 2 * width
         return total + (1 + deep) * joined + norm + deep * 2 * wide
+    if model_type.startswith("siglip"):  # Gemma 3's, with its norms
+        return total + width * text + 4 * width
     if merge:
         return total + width * width * merge * merge + width * text + text * text
     return total + width * text + text * text
