@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__
-from vendomini.cli import commands, fit, results, show
+from vendomini.cli import commands, fit, models, results, show
 from vendomini.cli import play as playing
 from vendomini.errors import VendoMiniError
 
@@ -296,6 +296,7 @@ def import_results(
 
 
 fit.register(app)
+app.add_typer(models.app, name="models")
 
 
 def _version(wanted: bool) -> None:
