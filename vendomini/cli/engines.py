@@ -202,12 +202,10 @@ def _size(name: str, revision: str | None) -> ModelSpec | ConfigError:
 
 
 def _allows(model: ModelFacts | None, size: ModelSpec | ConfigError | None) -> int | None:
-    """The longest context of a model, by its files or else the catalogue; a guess says nothing."""
+    """The longest context of a model, by its files or else its own entry in the catalogue."""
     if model is not None:
         return model.max_model_len
-    if isinstance(size, ModelSpec) and not size.is_guess:
-        return size.max_model_len
-    return None
+    return size.max_model_len if isinstance(size, ModelSpec) and size.knows_context else None
 
 
 def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, frozenset[str]]:

@@ -85,6 +85,13 @@ class ModelSpec:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def knows_context(self) -> bool:
+        """Whether `max_model_len` is this very model's: versions of a model that were tuned
+        otherwise are of the same size, but not of the same context (Qwen2.5: 131,072 and
+        32,768)."""
+        return not self.is_guess and "id" not in self.sources
+
+    @property
     def is_moe(self) -> bool:
         return self.num_experts > 0
 

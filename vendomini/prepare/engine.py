@@ -202,7 +202,7 @@ def check_model(
     if backend in ("openai", "scripted"):
         return
     check_dtype(engine.dtype)
-    allowed = size.max_model_len if known is None and size is not None else None
+    allowed = size.max_model_len if size is not None and size.knows_context else None
     check_window(
         allowed if known is None else known.max_model_len,
         name,
