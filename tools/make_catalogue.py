@@ -13,6 +13,7 @@ where that is rounded). Needs the `hf` extra.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,20 @@ def entry(row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str, Any
         config = {**whole, "model_type": outer, "text_config": {**fields, "model_type": inner}}
     else:
         config = fields
-    found = {"id": row["hf_id"], "aliases": _aliases(row), "source": row["source"]}
+    source = _plainly(row["source"], row)
+    found = {"id": row["hf_id"], "aliases": _aliases(row), "source": source}
     if row.get("safetensors_total_size_bytes"):
         found["weight_bytes"] = row["safetensors_total_size_bytes"]
-        found["weight_bytes_source"] = row.get("safetensors_size_source", row["source"])
+        found["weight_bytes_source"] = _plainly(row.get("safetensors_size_source", source), row)
     return {**found, "config": config}
+
+
+def _plainly(source: str, row: dict[str, Any]) -> str:
+    """A source without how somebody searched for it."""
+    if source.startswith("stored public repo"):
+        return f"a {row['source_kind']} in a public repository"
+    source = re.sub(r" \((search|find_string)[^)]*\)", "", source)
+    return source.replace("stored public files", "public repositories")
 
 
 def _defaults(model_type: str) -> dict[str, Any]:

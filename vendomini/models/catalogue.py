@@ -21,12 +21,11 @@ class Entry:
     aliases: tuple[str, ...]
     config: Mapping[str, Any]
     weight_bytes: int | None  # None: nobody wrote it down
+    weight_bytes_source: str = ""
     source: str
 
     def spec(self) -> ModelSpec:
-        return spec_of_config(
-            self.config, id=self.id, weight_bytes=self.weight_bytes, source=self.source
-        )
+        return _spec(self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +63,7 @@ def entries() -> tuple[Entry, ...]:
         return tuple(_entry(json.loads(line)) for line in lines)
 
 
+@functools.cache
 def find(name: str) -> Found | None:
     """The entry of this id or alias, else one of the same model stored or tuned otherwise."""
     exact, keys = _index()
@@ -102,8 +102,15 @@ def _entry(line: Mapping[str, Any]) -> Entry:
         aliases=tuple(line.get("aliases", ())),
         config=line["config"],
         weight_bytes=line.get("weight_bytes"),
+        weight_bytes_source=line.get("weight_bytes_source", ""),
         source=line["source"],
     )
+
+
+@functools.cache
+def _spec(id: str) -> ModelSpec:
+    entry = next(entry for entry in entries() if entry.id == id)
+    return spec_of_config(entry.config, id=id, weight_bytes=entry.weight_bytes, source=entry.source)
 
 
 @functools.cache

@@ -123,6 +123,7 @@ SAME_LAYERS = {
     "gemma4": "gemma4_text",
     "gemma4_unified_text": "gemma4_text",
     "minimax_m3": "minimax_m3_vl_text",
+    "minimax_m3_vl": "minimax_m3_vl_text",
     "step3p7": "step3p5",
     "mimo_v2": "mimo_v2_flash",
     "kimi_k25": "deepseek_v3",
@@ -145,9 +146,11 @@ SAME_LAYERS = {
 
 
 LIKE_LLAMA = frozenset(
-    "gemma granite granitemoe llama llama4 llama4_text ministral3 mistral mixtral "
-    "mllama_text_model phi3 smollm3 deepseek_v4".split()
-)
+    {
+        "deepseek_v4", "gemma", "granite", "granitemoe", "llama", "llama4", "llama4_text",
+        "ministral3", "mistral", "mixtral", "mllama_text_model", "phi3", "smollm3",
+    }
+)  # fmt: skip
 """Types that differ from Llama in nothing but what their config.json says."""
 
 

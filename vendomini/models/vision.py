@@ -47,7 +47,7 @@ def _tower(tower: Mapping[str, Any], text: int) -> int:
     else:
         total += depth * (4 * width * width + 2 * width * size + 9 * width + size)
     total += _positions(fields, width, patch)
-    if fields.positive("vision_output_dim"):  # Llama 3.2's
+    if model_type.startswith("mllama"):  # Llama 3.2's
         tiles = 9 * (1 + (560 // patch) ** 2) * width + 2 * 9 * 4 * width
         return total + tiles + (fields.positive("vision_output_dim") or 0) * text
     if model_type.startswith("glm4v"):
