@@ -33,6 +33,7 @@ def test_most_published_counts_are_met_exactly() -> None:
 TYPES = [
     "apertus",
     "arcee",
+    "bamba",
     "bloom",
     "cohere",
     "cohere2",
@@ -41,6 +42,7 @@ TYPES = [
     "deepseek_v32",
     "deepseek_v4",
     "exaone4",
+    "ernie4_5_moe",
     "falcon",
     "gemma",
     "gemma2",
@@ -170,3 +172,20 @@ def test_what_a_config_json_switches_on_is_counted(bias: bool, tied: bool) -> No
     architecture, params = real_params(config)
     written = {**config.to_dict(), "architectures": [architecture]}
     assert spec_of_config(written, id="x", weight_bytes=None, source="").params == params
+
+
+def test_where_an_architecture_is_only_assumed_the_weights_say_its_size() -> None:
+    config = {
+        "architectures": ["JambaForCausalLM"],
+        "model_type": "jamba",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "vocab_size": 512,
+        "torch_dtype": "bfloat16",
+    }
+    computed = spec_of_config(config, id="x", weight_bytes=None, source="a test")
+    assert computed.weight_margin == 0.25
+    read = spec_of_config(config, id="x", weight_bytes=1_000_000, source="a test")
+    assert (read.params, read.weight_bytes, read.weight_margin) == (500_000, 1_000_000, 0.0)

@@ -25,7 +25,7 @@ from vendomini.models.vision import vision_params
 COMPUTED_MARGIN = 0.01
 """How far a weight computed from a known architecture may be off."""
 
-ASSUMED_MARGIN = 0.1
+ASSUMED_MARGIN = 0.25
 """The same of an architecture that is only assumed to be like Llama's."""
 
 QUANTISED_MARGIN = 0.05
@@ -253,6 +253,9 @@ def _kv_cache_fp8(config: Mapping[str, Any]) -> bool:
 def _weighed(spec: ModelSpec, weight_bytes: int | None, source: str, *, margin: float) -> ModelSpec:
     sources = {"sizes": source, "params": f"counted from {source}"}
     if weight_bytes is not None:
+        if margin >= ASSUMED_MARGIN and spec.quantization is None:
+            spec = _counted_in_bytes(spec, weight_bytes)
+            sources["params"] = "half the bytes of its weights"
         sources["weight_bytes"] = f"read: {source}"
         return replace(
             spec, weight_bytes=_as_loaded(spec, weight_bytes), weight_margin=0.0, sources=sources
@@ -264,6 +267,14 @@ def _weighed(spec: ModelSpec, weight_bytes: int | None, source: str, *, margin: 
         weight_margin=margin,
         sources=sources,
     )
+
+
+def _counted_in_bytes(spec: ModelSpec, weight_bytes: int) -> ModelSpec:
+    """The parameters of a plain checkpoint are known by its size, whatever its architecture."""
+    params = weight_bytes // (4 if spec.dtype == "float32" else 2)
+    active = round(spec.active_params * params / spec.params) if spec.is_moe else params
+    experts = min(spec.expert_params, max(0, params - spec.embedding_params - spec.vision_params))
+    return replace(spec, params=params, active_params=active, expert_params=experts)
 
 
 def _as_loaded(spec: ModelSpec, stored: int) -> int:

@@ -49,6 +49,7 @@ _GLM4_MOE = Family(out_bias=False, router_bias=True)
 FAMILIES: dict[str, Family] = {
     "apertus": Family(gated=False, query_norm="head"),
     "arcee": Family(gated=False),
+    "bamba": DENSE,
     "bloom": replace(_GPT, embedding_norm=True),
     "chatglm": Family(qkv_bias=True, out_bias=False, tied=False),
     "cohere": Family(norms=1),
@@ -78,6 +79,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_bigcode": replace(_GPT, learned_positions=0),
     "gpt_neox": replace(_LAYER_NORM, mlp_bias=True),
     "gptj": replace(_GPT, norms=1, qkv_bias=False, head_bias=True),
+    "granitemoehybrid": DENSE,
     "gpt_oss": Family(qkv_bias=True, router_bias=True),
     "hunyuan_v1_dense": _HEAD_NORM,
     "hunyuan_v1_moe": _HEAD_NORM,

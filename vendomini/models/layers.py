@@ -79,6 +79,9 @@ def layer_kinds(fields: Fields, count: int) -> list[str]:
     every = fields.positive("full_attention_interval")
     if every and fields.positive("linear_num_value_heads"):
         return _every(count, every, "full_attention", "linear_attention")
+    if fields.said.get("model_type") == "bamba":
+        attending = fields.list("attn_layer_indices") or []
+        return ["full_attention" if index in attending else "mamba" for index in range(count)]
     model_type = str(fields.said.get("model_type", ""))
     if model_type in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
         return _every(count, 4, "full_attention", "linear_attention")
@@ -111,12 +114,15 @@ def moe_layers(fields: Fields, count: int) -> list[bool]:
         return [index in chosen for index in range(count)]
     if types := fields.list("mlp_layer_types"):
         return [each == "sparse" for each in types]
-    first = fields.number("first_k_dense_replace") or 0
+    first = fields.number("first_k_dense_replace", "moe_layer_start_index") or 0
     if step := fields.positive("interleave_moe_layer_step"):
         return [(index + 1) % step == 0 for index in range(count)]
     step = fields.positive("decoder_sparse_step") or 1
     dense = fields.list("mlp_only_layers") or []
     every = frequency if isinstance(frequency, int) and frequency > 0 else 1
+    if fields.said.get("model_type") == "ernie4_5_moe":
+        every = fields.positive("moe_layer_interval") or 1
+        return [index >= max(first, 1) and (index + 1) % every == 0 for index in range(count)]
     return [
         index >= first and index % every == 0 and (index + 1) % step == 0 and index not in dense
         for index in range(count)
@@ -128,11 +134,13 @@ def moe_layers(fields: Fields, count: int) -> list[bool]:
 
 def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
     model_type = str(fields.said.get("model_type", ""))
+    if kind in {"mamba", "mamba2"} or (
+        kind == "linear_attention" and model_type in {"bamba", "granitemoehybrid"}
+    ):
+        return Layer(mixing="mamba", caches=False)
     if kind in {"linear_attention", "kda"}:
         kda = kind == "kda" or model_type == "kimi_linear"
         return Layer(mixing="kda" if kda else "delta", caches=False)
-    if kind in {"mamba", "mamba2"}:
-        return Layer(mixing="mamba", caches=False)
     heads = fields.positive(*HEADS) or 1
     if kind == "sliding_attention":
         heads = fields.positive("num_sliding_attention_heads") or heads  # Step-3.5
@@ -197,6 +205,9 @@ def _kv_heads(fields: Fields, heads: int) -> int:
 
 
 def _follow(fields: Fields, layer: Layer, *, is_moe: bool) -> Layer:
+    only_shared = fields.positive("shared_intermediate_size")  # Granite 4's dense ones
+    if not is_moe and only_shared:
+        return replace(layer, intermediate=only_shared)
     if not is_moe:
         wide = fields.positive("intermediate_size_mlp")  # Llama-4's dense layers
         return replace(layer, intermediate=wide or _intermediate(fields))
