@@ -16,6 +16,7 @@ from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
 from vendomini.planner.host import host_resources
 from vendomini.planner.loading import as_loaded
+from vendomini.planner.partition import shortest_that_holds, without_shorter
 from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.work import RunWork, work_of
 from vendomini.prepare.engine import (
@@ -180,7 +181,7 @@ def _planned(
     choice = choose(
         model,
         work,
-        pools,
+        without_shorter(pools),
         horizon=Horizon(
             phase=place.phase, max_steps=max(run.requests for run in demands), runs=len(members)
         ),
@@ -200,7 +201,7 @@ def _planned(
     candidate = choice.candidate
     resources = ruled
     if resources is None and place.profile is not None:
-        resources = _resources(model, candidate, place)
+        resources = _resources(model, candidate, place, pools)
     deployment = candidate.deployment
     dtype = runtime_dtype(model, candidate.pool.gpu)
     kernels = attention(model, candidate.pool.gpu, choice.backend)
@@ -324,18 +325,22 @@ def _limits(profile: Profile | None, ruled: Resources | None) -> Limits:
     )
 
 
-def _resources(model: ModelSpec, candidate: Candidate, place: Place) -> Resources:
+def _resources(
+    model: ModelSpec, candidate: Candidate, place: Place, pools: Sequence[Pool]
+) -> Resources:
     """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them."""
-    pool, deployment = candidate.pool, candidate.deployment
+    deployment = candidate.deployment
     host = host_resources(model, deployment)
     profile = place.profile
     leaves = 0 if profile is None else -(-profile.signal_delay_s // 60) + 5
+    minutes = max(candidate.minutes, leaves)
+    pool = shortest_that_holds(pools, candidate.pool, minutes=minutes)
     return Resources(
         gpus=deployment.gpus // deployment.nodes,
         gpu_type=pool.gpu_type,
         cpus=max(1, min(host.cpus, pool.cpus)),
         memory_gb=min(host.memory_gb, pool.memory_gb),
-        minutes=max(candidate.minutes, leaves),
+        minutes=minutes,
         workers=candidate.tasks,
         partition=pool.partition,
         constraint=pool.constraint,
