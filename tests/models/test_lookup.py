@@ -141,6 +141,10 @@ def test_modelopts_own_file_says_how_a_model_is_stored(tmp_path: Path) -> None:
         ("[]", "holds no JSON object"),
         ("{}", "names neither"),
         (json.dumps({**LLAMA, "hidden_size": None}), "lacks `hidden_size`"),
+        (
+            json.dumps({key: LLAMA[key] for key in LLAMA if key != "hidden_size"}),
+            "lacks `hidden_size`",
+        ),
         (json.dumps({**LLAMA, "num_hidden_layers": "four"}), "lacks `num_hidden_layers`"),
         (
             json.dumps({**LLAMA, "architectures": ["LamaForCausalLM"], "model_type": "lama"}),
@@ -165,6 +169,26 @@ def test_a_config_json_that_is_no_models_is_one_clear_error(
     with pytest.raises(ConfigError, match=says) as raised:
         model_spec(str(tmp_path), environ={})
     assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"num_attention_heads": "8"},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": 10**9},
+        {"block_configs": [1]},
+        {"linear_attn_config": {"num_heads": "x"}},
+        {"hybrid_layer_pattern": {"2": 3}},
+        {"moe_layers_enum": "a,b", "num_experts": 4},
+        {"mlp_layer_types": ["sparse"], "num_experts": 4},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": ["a", "b"]}},
+        {"vision_config": {"mlp_ratio": "x"}},
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_one_clear_error(damage: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"config.json of `x`"):
+        spec_of({**LLAMA, **damage})
 
 
 def test_an_unknown_architecture_is_told_with_the_nearest(tmp_path: Path) -> None:

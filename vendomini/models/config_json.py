@@ -12,9 +12,11 @@ from vendomini.models.families import family, is_known
 from vendomini.models.fields import (
     HEADS,
     HIDDEN,
+    KEY_VALUE_HEADS,
     LAYERS,
     VOCABULARY,
     Fields,
+    Names,
 )
 from vendomini.models.layers import Layer, layers_of
 from vendomini.models.params import Counts, count_params, mamba_sizes
@@ -32,6 +34,12 @@ QUANTISED_MARGIN = 0.05
 """The same of a quantised one: which layers are left in 16 bits varies."""
 
 
+MOST_LAYERS = 1000
+
+DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What counting runs into where a field of a config.json is not of its kind."""
+
+
 def spec_of_config(
     config: Mapping[str, Any], *, id: str, weight_bytes: int | None, source: str
 ) -> ModelSpec:
@@ -45,6 +53,36 @@ def spec_of_config(
     architecture = _first(config.get("architectures"))
     model_type = _text(config.get("model_type"))
     _check(config, language, id=id, architecture=architecture, model_type=model_type)
+    try:
+        return _spec(config, language, id=id, weight_bytes=weight_bytes, source=source)
+    except DAMAGE as error:
+        raise ConfigError(
+            f"the config.json of `{id}` is damaged: a field is not what its name says ({error})",
+            hint="download the model again",
+        ) from error
+
+
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a config.json concerns the language model: mostly all of it."""
+    for name in (*LANGUAGE_PARTS, "thinker_config"):
+        part = config.get(name)
+        if isinstance(part, dict) and ("model_type" in part or _has(part, HIDDEN)):
+            inner = language_part(part)
+            return inner if "model_type" in inner else {**inner, "model_type": _inherited(config)}
+    return config
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _spec(
+    config: Mapping[str, Any],
+    language: Mapping[str, Any],
+    *,
+    id: str,
+    weight_bytes: int | None,
+    source: str,
+) -> ModelSpec:
     fields = Fields.of(language)
     layers = layers_of(language)
     tied = _tied(config, language)
@@ -56,8 +94,8 @@ def spec_of_config(
     heads = fields.positive(*HEADS) or 1
     spec = ModelSpec(
         id=id,
-        architecture=architecture,
-        model_type=model_type,
+        architecture=_first(config.get("architectures")),
+        model_type=_text(config.get("model_type")),
         params=counts.total + vision,
         active_params=counts.active,
         embedding_params=counts.embedding + counts.head,
@@ -87,19 +125,6 @@ def spec_of_config(
     if quantization is not None:
         margin = max(margin, QUANTISED_MARGIN)
     return _weighed(spec, weight_bytes, source, margin=margin)
-
-
-def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What of a config.json concerns the language model: mostly all of it."""
-    for name in (*LANGUAGE_PARTS, "thinker_config"):
-        part = config.get(name)
-        if isinstance(part, dict):
-            inner = language_part(part)
-            return inner if "model_type" in inner else {**inner, "model_type": _inherited(config)}
-    return config
-
-
-# -- private -------------------------------------------------------------------------------
 
 
 def _quantization(
@@ -137,6 +162,10 @@ def _with_experts_in_4_bits(how: Quantization, counts: Counts) -> Quantization:
     return replace(how, weight_bytes_each=(others + experts) / (counts.others + counts.experts))
 
 
+def _has(config: Mapping[str, Any], names: Names) -> bool:
+    return any(name in config for name in names)
+
+
 def _inherited(config: Mapping[str, Any]) -> str | None:
     model_type = _text(config.get("model_type"))
     for known in (f"{model_type}_text", model_type):
@@ -171,10 +200,21 @@ def _check(
         for names in (HIDDEN, LAYERS, VOCABULARY)
         if fields.positive(*names) is None and not (names is LAYERS and _has_pattern(language))
     ]
+    if language is config:  # parts of a larger config.json may leave their sizes to defaults
+        lacking += [
+            names[0]
+            for names in (HIDDEN, LAYERS)
+            if not _has(config, names) and not (names is LAYERS and _has_pattern(language))
+        ]
+    for names in (HEADS, KEY_VALUE_HEADS):
+        if _has(language, names) and fields.value(*names) is not None:
+            lacking += [names[0]] if fields.positive(*names) is None else []
+    if (fields.number(*LAYERS) or 0) > MOST_LAYERS:
+        lacking.append(LAYERS[0])
     if lacking:
-        named = ", ".join(f"`{name}`" for name in lacking)
+        named = ", ".join(f"`{name}`" for name in dict.fromkeys(lacking))
         raise ConfigError(
-            f"the config.json of `{id}` lacks {named}",
+            f"the config.json of `{id}` lacks {named}, or says what cannot be",
             hint="it is damaged or of an unknown architecture: download the model again",
         )
 

@@ -61,7 +61,7 @@ def layers_of(config: Mapping[str, Any]) -> tuple[Layer, ...]:
     kinds = layer_kinds(fields, count)
     moe = moe_layers(fields, count)
     return tuple(
-        _follow(fields, _mix(fields, kinds[index], index, count), is_moe=moe[index])
+        _follow(fields, _mix(fields, kinds[index], index, count), is_moe=moe[index], index=index)
         for index in range(count)
     )
 
@@ -204,13 +204,13 @@ def _kv_heads(fields: Fields, heads: int) -> int:
     return fields.positive(*KEY_VALUE_HEADS) or heads
 
 
-def _follow(fields: Fields, layer: Layer, *, is_moe: bool) -> Layer:
+def _follow(fields: Fields, layer: Layer, *, is_moe: bool, index: int = 0) -> Layer:
     only_shared = fields.positive("shared_intermediate_size")  # Granite 4's dense ones
     if not is_moe and only_shared:
         return replace(layer, intermediate=only_shared)
     if not is_moe:
         wide = fields.positive("intermediate_size_mlp")  # Llama-4's dense layers
-        return replace(layer, intermediate=wide or _intermediate(fields))
+        return replace(layer, intermediate=wide or _intermediate(fields, index))
     size = fields.positive(*EXPERT_SIZE) or _intermediate(fields)
     return replace(
         layer,
@@ -238,7 +238,9 @@ def _shared_size(fields: Fields, expert_size: int) -> int:
     return (count or 0) * expert_size
 
 
-def _intermediate(fields: Fields) -> int:
+def _intermediate(fields: Fields, index: int = 0) -> int:
+    if listed := fields.list(*INTERMEDIATE):  # one for each layer
+        return int(listed[index])
     hidden = fields.positive(*HIDDEN) or 0
     found = fields.positive(*INTERMEDIATE)
     if fields.said.get("model_type") == "qwen":  # it counts both halves of the gate
