@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import fsum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +97,9 @@ def work_of(runs: Mapping[RunWork, int]) -> Work:
     requests = sum(run.all_requests * count for run, count in runs.items())
 
     def mean(of: str) -> float:
-        total = sum(getattr(run, of) * run.all_requests * count for run, count in runs.items())
-        return float(total / max(requests, 1))
+        # Exactly, so that the order of the grid's arms does not tell in the last digit.
+        total = fsum(getattr(run, of) * run.all_requests * count for run, count in runs.items())
+        return total / max(requests, 1)
 
     return Work(
         runs=sum(runs.values()),

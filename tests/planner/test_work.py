@@ -1,0 +1,90 @@
+"""What runs ask, added up, against a conversation that is played step by step."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.planner.cases import run
+from vendomini.planner.work import RunWork, work_of
+
+RUNS = st.builds(
+    RunWork,
+    requests=st.integers(1, 3000),
+    side_requests=st.integers(0, 300),
+    prefix_tokens=st.integers(0, 3000),
+    growth_tokens=st.integers(50, 400),
+    output_tokens=st.integers(1, 50),
+    window_tokens=st.none() | st.integers(4096, 65536),
+    kept_share=st.sampled_from([0.5, 0.75, 0.9]),
+)
+
+
+def played(work: RunWork) -> tuple[float, float, int]:
+    """Mean length of the prompts, mean tokens that no cache has, and the longest conversation."""
+    length, lengths, new, longest = work.prefix_tokens, [], [], work.prefix_tokens
+    for _ in range(work.requests):
+        read = work.growth_tokens - work.output_tokens
+        if work.window_tokens is not None and length + work.growth_tokens > work.window_tokens:
+            length = int(work.window_tokens * work.kept_share)
+            read += length - work.prefix_tokens  # the rules are still in the cache
+        lengths.append(length)
+        new.append(read)
+        length += work.growth_tokens
+        longest = max(longest, length)
+    return sum(lengths) / len(lengths), sum(new) / len(new), longest
+
+
+@given(RUNS)
+def test_a_runs_sums_are_those_of_its_conversation_played_step_by_step(work: RunWork) -> None:
+    assume(work.window_tokens is None or work.window_tokens * work.kept_share > work.prefix_tokens)
+    context, new, longest = played(work)
+    top = work.conversation_tokens
+    # A conversation that is cut is played in whole requests, so its saw is a request off.
+    assert abs(work.mean_context_tokens - context) <= work.growth_tokens + 0.05 * top
+    assert top - 2 * work.growth_tokens <= longest <= top
+    # Cuts come each whole number of requests, and the first of them early or late in the run.
+    each_cut = max(top * work.kept_share - work.prefix_tokens, 0)
+    rounding = work.growth_tokens / (top * (1 - work.kept_share))
+    assert abs(work.new_tokens - new) <= rounding * new + 2 * each_cut / work.requests
+
+
+def test_without_a_window_nothing_is_read_twice() -> None:
+    work = run(100, window=None)
+    assert work.conversation_tokens == 1160 + 100 * 130
+    assert work.mean_context_tokens == pytest.approx(1160 + 50 * 130)
+    assert work.new_tokens == 70
+
+
+def test_a_full_window_is_read_anew_each_time_that_it_is_cut() -> None:
+    short, long = run(20, window=4096), run(2000, window=4096)
+    assert short.new_tokens == 70
+    # 1024 tokens leave, about 8 requests' worth, and 3072 less the rules come anew.
+    assert long.new_tokens == pytest.approx(70 + (3072 - 1160) * 130 / 1024, rel=0.02)
+    assert long.mean_context_tokens == pytest.approx(4096 * (1 + 0.75) / 2, rel=0.02)
+
+
+@given(RUNS, st.integers(1, 500))
+def test_more_requests_never_shorten_a_conversation(work: RunWork, more: int) -> None:
+    longer = replace(work, requests=work.requests + more)
+    assert longer.conversation_tokens >= work.conversation_tokens
+    if work.window_tokens is not None:
+        assert work.conversation_tokens <= max(work.window_tokens, work.prefix_tokens)
+
+
+@given(st.lists(RUNS, min_size=1, max_size=5, unique=True), st.data())
+def test_a_groups_work_is_the_sum_of_its_runs_in_any_order(
+    kinds: list[RunWork], data: st.DataObject
+) -> None:
+    counts = {kind: data.draw(st.integers(1, 400)) for kind in kinds}
+    total = work_of(counts)
+    flat = [kind for kind, count in counts.items() for _ in range(count)]
+    asked = sum(kind.all_requests for kind in flat)
+    assert (total.runs, total.requests) == (len(flat), asked)
+    assert total.mean_run_requests * total.runs == pytest.approx(asked)
+    assert total.longest_run_requests == max(kind.all_requests for kind in flat)
+    assert total.conversation_tokens == max(kind.conversation_tokens for kind in flat)
+    output = sum(kind.output_tokens * kind.all_requests for kind in flat) / asked
+    assert total.output_tokens == pytest.approx(output)
+    assert work_of({kind: counts[kind] for kind in data.draw(st.permutations(kinds))}) == total
