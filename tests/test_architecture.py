@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"chat", "hardware", "cluster"},
     {"phase", "yamlfile", "schema", "identity", "interpolation"},
-    {"config", "profile", "models", "slurm", "store"},
+    {"config", "profile", "partitions", "models", "slurm", "store"},
     {"planner", "workloads", "engines"},
     {"prepare", "worker"},
     {"submit", "status"},

@@ -1,12 +1,14 @@
 """Profiles: what they say, and one error for each mistake in one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vendomini.cluster import ClusterFacts, Engines, Gpus, Node, Partition, rule_for
+from vendomini.cluster import ClusterFacts, Engines, Gpus, Node, Partition, Resources, rule_for
 from vendomini.errors import ConfigError
-from vendomini.profile import check_against, default_profile, load_profile, partition_of
+from vendomini.partitions import check_against, partition_of
+from vendomini.profile import default_profile, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +21,14 @@ resources:
     memory: 48G
     minutes: 120
 """
+
+NODES = """\
+nodes:
+  - {count: 1, gpu: A100-40, gpu_type: a100, gpus: 4, cpus: 32, memory: 250G, partition: gpu}
+"""
+PLANNED = Resources(
+    gpus=1, gpu_type="a100", cpus=8, memory_gb=40.0, minutes=60, workers=2, partition="gpu"
+)
 
 A100 = Node(name="a1", cpus=32, memory_mb=256_000, gpus=(Gpus(type="a100", count=4),))
 H100 = Node(name="h1", cpus=16, memory_mb=64_000, gpus=(Gpus(type="h100", count=8),))
@@ -173,9 +183,51 @@ def test_what_no_node_can_serve_is_named(tmp_path: Path, old: str, new: str, sai
 
 def test_a_rule_that_nobody_wants_now_may_ask_for_too_much(tmp_path: Path) -> None:
     profile = load_profile(write(tmp_path, RULE.replace("gpus: 1", "gpus: 64")))
-    check_against(profile, FACTS, wanted=[profile.engineless])
+    check_against(profile, FACTS, wanted={"no engine": profile.engineless})
     with pytest.raises(ConfigError, match="`gpus` is `64`"):
-        check_against(profile, FACTS, wanted=[profile.resources[0].resources])
+        check_against(profile, FACTS, wanted={"8B": profile.resources[0].resources})
+
+
+def unserved(folder: Path, **changed: object) -> str:
+    """Message and hint of the error that a job planned for `nodes` raises on that cluster."""
+    profile = load_profile(write(folder, NODES))
+    planned = replace(PLANNED, **changed)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        check_against(profile, FACTS, wanted={"8B": planned})
+    return f"{caught.value} | {caught.value.hint}"
+
+
+def test_what_was_planned_for_nodes_that_are_there_passes(tmp_path: Path) -> None:
+    check_against(load_profile(write(tmp_path, NODES)), FACTS, wanted={"8B": PLANNED})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"partition": "gpus"}, "no partition `gpus` | did you mean `gpu`? There are: cpu, gpu"),
+        ({"partition": "old"}, "`old` takes no jobs now"),
+        ({"minutes": 4000}, "`minutes` is `4000`, but partition `gpu` allows at most 2880 | corr"),
+        ({"gpus": 5}, "`gpus` is `5`, but no node of partition `gpu` has more than 4 `a100` GPUs"),
+        ({"gpu_type": "v100"}, "no node of partition `gpu` has more than 0 `v100` GPUs | types of"),
+        ({"cpus": 33}, "`cpus` is `33`, but no node of partition `gpu` with 1 `a100` GPUs has mor"),
+        ({"memory_gb": 300.0}, "`memory` is `300G`, but no node of partition `gpu` with 1 `a100`"),
+    ],
+)
+def test_nodes_that_the_cluster_does_not_have_are_named(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    told = unserved(tmp_path, **changed)
+    assert said in told
+    assert "correct the profile's `nodes`, or leave them away" in told
+
+
+def test_a_job_that_could_get_any_type_of_gpu_is_refused(tmp_path: Path) -> None:
+    said = unserved(tmp_path, gpu_type=None)
+    assert "name no type of GPU, but partition `gpu` has `a100` and `h100`" in said
+    assert "`gpu_type`" in said
+    profile = load_profile(write(tmp_path, NODES))
+    by_feature = replace(PLANNED, gpu_type=None, constraint="gpu80")
+    check_against(profile, FACTS, wanted={"8B": by_feature})
 
 
 def test_cpus_and_memory_must_be_on_one_node(tmp_path: Path) -> None:

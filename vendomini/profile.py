@@ -1,18 +1,16 @@
-"""Reads a cluster profile, and checks it against what the cluster says of itself."""
+"""Reads a cluster profile."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vendomini.cluster import (
     MB_PER_GB,
-    ClusterFacts,
     EngineEnvironment,
     Engines,
     GpuRequest,
     NodeKind,
-    Partition,
     Profile,
     ResourceRule,
     Resources,
@@ -20,7 +18,7 @@ from vendomini.cluster import (
 from vendomini.errors import ConfigError
 from vendomini.hardware import ambiguous, gpu_named, gpu_of_site
 from vendomini.identity import absolute
-from vendomini.schema import conform, nearest
+from vendomini.schema import conform
 from vendomini.yamlfile import Document, load_yaml
 
 MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(M|G|T)")
@@ -147,102 +145,7 @@ def load_profile(path: Path) -> Profile:
     )
 
 
-def check_against(
-    profile: Profile, facts: ClusterFacts, *, wanted: Collection[Resources] | None = None
-) -> None:
-    """Raise `ConfigError` at the first rule that no node of its partition can ever serve.
-
-    Slurm itself takes many such jobs and leaves them waiting for ever. Rules whose resources are
-    not `wanted` are not looked at: nobody asks for their models now. None: all are.
-    """
-    for place, resources in _demands(profile):
-        if wanted is not None and resources not in wanted:
-            continue
-        partition = partition_of(resources, profile, facts)
-        if not partition.is_up:
-            up = ", ".join(other.name for other in facts.partitions if other.is_up)
-            raise ConfigError(
-                f"profile `{profile.name}`, {place}: "
-                f"partition `{partition.name}` takes no jobs now",
-                hint=f"partitions that do: {up or 'none'}",
-            )
-        _check_size(resources, partition, f"profile `{profile.name}`, {place}")
-
-
-def partition_of(resources: Resources, profile: Profile, facts: ClusterFacts) -> Partition:
-    """The partition that a worker's job goes to.
-
-    Raises `ConfigError` naming the nearest one if there is no such, or no default to fall to.
-    """
-    name = resources.partition or profile.partition
-    found = facts.partition(name)
-    if found is not None:
-        return found
-    names = [partition.name for partition in facts.partitions]
-    listed = ", ".join(names) or "none"
-    if name is None:
-        raise ConfigError(
-            f"profile `{profile.name}` names no partition, and the cluster has no default one",
-            hint=f"set `partition:` to one of: {listed}",
-        )
-    meant = f"did you mean `{nearest(name, names)}`? " if names else ""
-    raise ConfigError(
-        f"profile `{profile.name}`: the cluster has no partition `{name}`",
-        hint=f"{meant}There are: {listed}",
-    )
-
-
-def _demands(profile: Profile) -> Iterator[tuple[str, Resources]]:
-    for rule in profile.resources:
-        yield f"the rule for `{rule.model}`", rule.resources
-    yield "`engineless`", profile.engineless
-
-
-def _check_size(resources: Resources, partition: Partition, place: str) -> None:
-    where = f"partition `{partition.name}`"
-    if partition.max_minutes is not None and resources.minutes > partition.max_minutes:
-        raise ConfigError(
-            f"{place}: `minutes` is `{resources.minutes}`, but {where} allows at most "
-            f"{partition.max_minutes}",
-            hint=f"set `minutes: {partition.max_minutes}` or less: work that is not done then is "
-            "taken up by the next worker",
-        )
-    kind = f"`{resources.gpu_type}` GPUs" if resources.gpu_type else "GPUs"
-    most_gpus = max((node.gpu_count(resources.gpu_type) for node in partition.nodes), default=0)
-    if resources.gpus > most_gpus:
-        types = sorted({gpus.type for n in partition.nodes for gpus in n.gpus if gpus.type})
-        raise ConfigError(
-            f"{place}: `gpus` is `{resources.gpus}`, but no node of {where} has more than "
-            f"{most_gpus} {kind}",
-            hint=f"types of GPU there: {', '.join(types) or 'none named'}; "
-            "lower `gpus`, or name another `gpu_type` or `partition`",
-        )
-    # Only nodes with the GPUs count: a large CPU node is no help to a GPU job.
-    nodes = [n for n in partition.nodes if n.gpu_count(resources.gpu_type) >= resources.gpus]
-    most_cpus = max((node.cpus for node in nodes), default=0)
-    beside = f" with {resources.gpus} {kind}" if resources.gpus else ""
-    if resources.cpus > most_cpus:
-        raise ConfigError(
-            f"{place}: `cpus` is `{resources.cpus}`, but no node of {where}{beside} has more than "
-            f"{most_cpus}",
-            hint="lower `cpus`, or name another `partition`",
-        )
-    most_gb = max((node.memory_mb for node in nodes), default=0) / MB_PER_GB
-    if resources.memory_gb > most_gb:
-        raise ConfigError(
-            f"{place}: `memory` is `{resources.memory_gb:g}G`, but no node of {where}{beside} has "
-            f"more than {most_gb:.4g}G",
-            hint="lower `memory`, or name another `partition`",
-        )
-    if not any(
-        node.cpus >= resources.cpus and node.memory_mb >= resources.memory_gb * MB_PER_GB
-        for node in nodes
-    ):
-        raise ConfigError(
-            f"{place}: no single node of {where}{beside} has both `{resources.cpus}` CPUs and "
-            f"`{resources.memory_gb:g}G` of memory",
-            hint="lower `cpus` or `memory`, or name another `partition`",
-        )
+# -- private -------------------------------------------------------------------------------
 
 
 def _placed(environment: EngineEnvironment) -> EngineEnvironment:

@@ -10,7 +10,8 @@ from tests.slurm_cluster.cluster import SlurmCluster
 from vendomini import slurm
 from vendomini.cluster import Gpus
 from vendomini.errors import SubmitError
-from vendomini.profile import check_against, default_profile
+from vendomini.partitions import check_against
+from vendomini.profile import default_profile
 
 pytestmark = pytest.mark.slurm
 

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 
 from vendomini.cluster import Profile, rule_for
-from vendomini.errors import SubmitError
+from vendomini.errors import PlanError, SubmitError
+from vendomini.partitions import partition_of
 from vendomini.planner.pool import Pool, pools_of_cluster, pools_of_machine, pools_of_profile
 from vendomini.profile import load_profile
 from vendomini.slurm import cluster_facts
@@ -50,22 +51,38 @@ def pools_here(gpus: tuple[str, ...]) -> Pools:
 def pools_there(profile: Profile, models: Collection[str], *, ask_slurm: bool) -> Pools:
     """A cluster's nodes: as its profile describes them, else as Slurm does, where it can be asked.
 
-    Raises `SubmitError` if Slurm does not answer, unless the profile has a rule for all `models`.
+    Raises `SubmitError` if Slurm does not answer, `PlanError` if it tells of no GPU that can be
+    planned on, unless the profile has a rule for all `models`; `ConfigError` for a partition that
+    there is not.
     """
     if profile.nodes:
         return Pools(pools=tuple(pools_of_profile(profile)))
     if not ask_slurm or shutil.which("sinfo") is None:
         return Pools()
+    are_ruled = all(rule_for(profile, model) is not None for model in models)
     try:
         facts = cluster_facts()
     except SubmitError as error:
-        if any(rule_for(profile, model) is None for model in models):
+        if not are_ruled:
             raise
         said = str(error).splitlines()[0]
         return Pools(notes=(f"{said}: nothing is computed of what the profile's rules ask for",))
     pools, notes = pools_of_cluster(facts, profile.gpus)
+    if not pools and not are_ruled:
+        raise PlanError(
+            "Slurm tells of no GPU in a partition that takes jobs"
+            + (f", as far as they are known: {'; '.join(notes)}" if notes else ""),
+            hint="describe the cluster's `nodes` in a profile",
+        )
     if profile.partition is not None:
-        pools = [pool for pool in pools if pool.partition == profile.partition] or pools
+        partition_of(replace(profile.engineless, partition=None), profile, facts)  # it exists
+        own = [pool for pool in pools if pool.partition == profile.partition]
+        if pools and not own:
+            notes.append(
+                f"partition `{profile.partition}` of the profile has no GPUs to plan on, or takes "
+                "no jobs now: planned on the others"
+            )
+        pools = own or pools
     return Pools(pools=tuple(pools), notes=tuple(notes))
 
 

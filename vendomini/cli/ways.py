@@ -9,9 +9,9 @@ from vendomini.cli import show
 from vendomini.cli.local import play_locally
 from vendomini.cluster import Allocation, ClusterFacts, Profile
 from vendomini.errors import SubmitError
+from vendomini.partitions import check_against
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan
-from vendomini.profile import check_against
 from vendomini.slurm import allocation, cluster_facts
 from vendomini.store.experiment import Experiment
 from vendomini.submit import groups_that_fit, job_for, refuse_place, submit_slurm
@@ -35,7 +35,7 @@ def way_to_play(
     if place is None:
         refuse_place(experiment.folder)
         facts = cluster_facts()
-        wanted = [group.resources for group in plan.groups if group.resources]
+        wanted = {group.key: group.resources for group in plan.groups if group.resources}
         check_against(profile, facts, wanted=wanted)
         return partial(_as_jobs, experiment, profile, facts)
     if place.node is None:
