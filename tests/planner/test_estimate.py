@@ -1,0 +1,166 @@
+"""What work costs on an engine: laws over real models and cards, and sums done by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.planner.cases import EXPERTS, LARGE, LATENT, PACKED, SMALL, known, run, work
+from vendomini.hardware import gpu_named
+from vendomini.planner.deployment import Deployment
+from vendomini.planner.estimate import HASTE, MOST_LIVE, SPREAD, Pace
+from vendomini.planner.work import work_of
+
+HOUR = 3600.0
+SHAPES = [
+    (SMALL, "T4", 2, "hf"),
+    (SMALL, "A100-40", 1, "vllm"),
+    (SMALL, "A100-80", 1, "hf"),
+    (EXPERTS, "H100", 1, "vllm"),
+    (LARGE, "A100-80", 4, "vllm"),
+    (LATENT, "H200", 8, "vllm"),
+    (PACKED, "L40S", 1, "vllm"),
+]
+
+
+def pace(
+    shape: tuple[str, str, int, str] = SHAPES[1],
+    *,
+    runs: int = 220,
+    steps: int = 500,
+    most_live: int | None = None,
+) -> Pace:
+    model, gpu, gpus, backend = shape
+    deployment = Deployment(
+        backend="vllm" if backend == "vllm" else "hf",
+        gpu=gpu_named(gpu),
+        tensor_parallel_size=gpus if backend == "vllm" else 1,
+        pipeline_parallel_size=1 if backend == "vllm" else gpus,
+        max_model_len=4096,
+    )
+    return Pace(known(model), deployment, work(runs, steps), most_live=most_live)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(1, 900), st.integers(1, 3000))
+def test_more_workers_never_take_longer(
+    shape: tuple[str, str, int, str], runs: int, steps: int
+) -> None:
+    at = pace(shape, runs=runs, steps=steps)
+    times = [at.worker_s(workers) for workers in range(1, min(runs, 64) + 1)]
+    assert all(one >= other - 1e-6 for one, other in zip(times, times[1:], strict=False))
+    together = [at.estimate(n, at_once=64).wall_hours for n in range(1, min(runs, 64) + 1)]
+    assert together == sorted(together, reverse=True)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(1, 600), st.integers(1, 64), st.integers(1, 100))
+def test_fewer_gpus_at_a_time_never_end_sooner_and_cost_the_same(
+    shape: tuple[str, str, int, str], runs: int, at_once: int, workers: int
+) -> None:
+    at = pace(shape, runs=runs)
+    few, many = (at.estimate(min(workers, runs), at_once=n) for n in (at_once, at_once + 1))
+    assert few.wall_hours >= many.wall_hours
+    assert few.gpu_hours == many.gpu_hours
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(1, 400), st.integers(1, 400))
+def test_more_runs_and_longer_ones_never_take_less(
+    shape: tuple[str, str, int, str], runs: int, steps: int
+) -> None:
+    here = pace(shape, runs=runs, steps=steps).worker_s(1)
+    assert pace(shape, runs=runs + 1, steps=steps).worker_s(1) >= here
+    assert pace(shape, runs=runs, steps=steps + 50).worker_s(1) >= here
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(1, 600), st.integers(1, 40), st.floats(600, 40 * HOUR))
+def test_the_number_of_workers_keeps_to_what_there_is_and_hurries_only_so_much(
+    shape: tuple[str, str, int, str], runs: int, at_once: int, wanted_s: float
+) -> None:
+    at = pace(shape, runs=runs)
+    workers = at.workers_for(wanted_s, at_once=at_once)
+    assert 1 <= workers <= min(at_once, runs)
+    waves = min(at_once, -(-runs // at.most_live), runs)
+    if workers > 1 and workers <= waves:  # the fewest that end in time
+        assert at.worker_s(workers - 1) > wanted_s
+    if workers > waves:  # further ones have fewer live runs each
+        hasty, cheap = (at.estimate(n, at_once=at_once).gpu_hours for n in (workers, waves))
+        assert hasty <= HASTE * cheap * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(1, 600), st.integers(1, 40), st.floats(0.5, 40))
+def test_a_limit_is_kept_where_any_number_of_workers_can_keep_it(
+    shape: tuple[str, str, int, str], runs: int, at_once: int, limit_h: float
+) -> None:
+    at = pace(shape, runs=runs)
+    limit_s = limit_h * HOUR
+    workers = at.workers_for(limit_s / 2, at_once=at_once, limit_s=limit_s)
+    if at.worker_s(min(at_once, runs)) <= limit_s:
+        assert at.worker_s(workers) <= limit_s
+
+
+def test_hours_are_starts_and_rounds_added_up() -> None:
+    at = pace(runs=100, steps=500, most_live=30)
+    asked = run(500)
+    per_round = asked.output_tokens * at.speed(30).step_s
+    per_round += 30 * asked.new_tokens / at.speed(30).prefill_tokens_s
+    rest = asked.output_tokens * at.speed(10).step_s
+    rest += 10 * asked.new_tokens / at.speed(10).prefill_tokens_s
+    seconds = at.startup_s + 550 * (3 * per_round + rest)
+    estimate = at.estimate(1, at_once=4)
+    assert estimate.worker_s == pytest.approx(seconds)
+    assert estimate.gpu_hours == estimate.wall_hours == pytest.approx(seconds / HOUR)
+    assert estimate.startup_share == pytest.approx(at.startup_s / seconds)
+    assert estimate.live == 30
+    low, high = estimate.gpu_hours_range
+    assert (low, high) == (estimate.gpu_hours / SPREAD, estimate.gpu_hours * SPREAD)
+
+
+def test_gpu_hours_count_every_gpu_of_every_worker() -> None:
+    at = pace(SHAPES[4])
+    estimate = at.estimate(3, at_once=2)
+    assert estimate.gpu_hours == pytest.approx(3 * 4 * estimate.worker_s / HOUR)
+    assert estimate.wall_hours == pytest.approx(2 * estimate.worker_s / HOUR)
+    assert (estimate.workers, estimate.at_once) == (3, 2)
+
+
+def test_a_worker_takes_no_less_than_its_longest_run() -> None:
+    one_long = work_of({run(5): 50, run(2000): 1})
+    at = pace(runs=51)
+    mixed = Pace(known(SMALL), at.deployment, one_long)
+    assert mixed.playing_s(51) >= 2200 * mixed.round_s(1)
+    assert mixed.worker_s(51) >= 2200 * mixed.round_s(1)
+
+
+def test_live_runs_are_no_more_than_fit_are_asked_for_or_are_there() -> None:
+    assert pace(runs=3).most_live == 3
+    assert pace(most_live=7).most_live == 7
+    assert pace(SHAPES[5], runs=10_000).most_live <= MOST_LIVE
+    crowded = pace(runs=10_000).most_live
+    roomy = Pace(
+        known(SMALL), replace(pace().deployment, gpu=gpu_named("A100-80")), work(10_000)
+    ).most_live
+    assert 1 < crowded < roomy
+
+
+def test_transformers_reads_each_conversation_anew_and_vllm_only_what_is_new() -> None:
+    hf, vllm = pace(SHAPES[2]), pace((SMALL, "A100-80", 1, "vllm"))
+    short, long = run(500, window=4096), run(500, window=32768)
+    for at, grows in ((hf, True), (vllm, False)):
+        ratio = [
+            Pace(known(SMALL), replace(at.deployment, max_model_len=32768), work_of({each: 1}))
+            for each in (short, long)
+        ]
+        assert (ratio[1].round_s(1) > 2 * ratio[0].round_s(1)) is grows
+
+
+def test_one_job_a_run_starts_an_engine_for_each() -> None:
+    at = pace(runs=50)
+    alone, together = at.one_run_a_job(at_once=16), at.estimate(1, at_once=16)
+    assert (alone.workers, alone.live, alone.at_once) == (50, 1, 16)
+    assert alone.gpu_hours == pytest.approx(50 * (at.startup_s + 550 * at.round_s(1)) / HOUR)
+    assert alone.gpu_hours > together.gpu_hours
