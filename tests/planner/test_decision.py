@@ -1,4 +1,4 @@
-"""Which backend a group gets: each row of the guide's table, by both policies, and who overrules."""
+"""Which backend a group gets: the guide's table by both policies, and who overrules it."""
 
 import pytest
 

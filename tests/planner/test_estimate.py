@@ -1,6 +1,7 @@
 """What work costs on an engine: laws over real models and cards, and sums done by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -49,7 +50,7 @@ def test_more_workers_never_take_longer(
 ) -> None:
     at = pace(shape, runs=runs, steps=steps)
     times = [at.worker_s(workers) for workers in range(1, min(runs, 64) + 1)]
-    assert all(one >= other - 1e-6 for one, other in zip(times, times[1:], strict=False))
+    assert all(one >= other - 1e-6 for one, other in pairwise(times))
     together = [at.estimate(n, at_once=64).wall_hours for n in range(1, min(runs, 64) + 1)]
     assert together == sorted(together, reverse=True)
 
