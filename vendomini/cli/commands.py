@@ -1,13 +1,10 @@
 """What each command does: values in, one function of the product called, words out."""
 
-import difflib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import msgspec
 import typer
 
 from vendomini.cli import planned, show
@@ -15,11 +12,12 @@ from vendomini.cli.engines import look_at_engines, look_at_models, needs_model, 
 from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.cli.runs import of_file
 from vendomini.cli.selftest import Checked, axes_as_json, check_axes, show_axes
+from vendomini.cli.standing import experiment_named, print_json
 from vendomini.cli.ways import way_to_play
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase, values_of
 from vendomini.engines.launch import PLAYABLE
-from vendomini.errors import ConfigError, StoreError, SubmitError
+from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import (
     EngineFacts,
@@ -34,15 +32,13 @@ from vendomini.prepare import (
     refuse_unplayable,
 )
 from vendomini.profile import default_profile, load_profile
-from vendomini.slurm import endings
-from vendomini.status import Status, states, status_of
+from vendomini.status import states, status_of
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import (
     new_submission,
     one_model_at_a_time,
     visible_gpus,
-    workers_in_queue,
 )
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
@@ -53,8 +49,6 @@ NO_GPU_HERE = (
     "the plan for an example of a cluster (nodes of 8 H100); give --profile FILE, or --cluster "
     "where Slurm is, for yours"
 )
-STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
-"""States of a job that was started again since: its earlier start has no ending of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +158,10 @@ def show_plan(request: Request) -> int:
     if request.check:
         prepared, checked = _checked(request, prepared)
     if request.explain is not None:
-        planned.explain(prepared.plan, request.explain, to=show.OUT)
+        planned.explain(prepared.plan, request.explain)
     elif request.as_json:
         axes = {} if checked is None else {"self_test": axes_as_json(checked)}
-        _print_json(plan_as_json(prepared.plan) | axes)
+        print_json(plan_as_json(prepared.plan) | axes)
     else:
         planned.plan(prepared.plan, to=show.OUT)
         if checked is not None:
@@ -215,49 +209,15 @@ def run(request: Request) -> int:
     return status
 
 
-def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
-    """`status`."""
-    experiment = _experiment(folder, root)
-    status = status_of(experiment)
-    slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
-    if as_json:
-        _print_json(
-            {
-                "experiment": status.folder,
-                "runs": asdict(status.runs),
-                "groups": {key: asdict(counts) for key, counts in status.groups.items()},
-                "workers": [
-                    {
-                        **msgspec.to_builtins(worker.record),
-                        "alive": worker.is_alive,
-                        "silent_s": round(worker.silent_s, 1),
-                    }
-                    for worker in status.workers
-                ],
-                "errors": [msgspec.to_builtins(error) for error in status.errors],
-                "orphaned": status.orphaned,
-                "slurm": [
-                    {"group": group, "job": job.id, "state": job.state, "reason": job.reason}
-                    for group, jobs in slurm.queue.items()
-                    for job in jobs
-                ],
-                "ended_by_slurm": {name: end.state for name, end in slurm.endings.items()},
-            }
-        )
-    else:
-        show.status(status, slurm)
-    return 0
-
-
 def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool) -> int:
     """`collect`."""
     from vendomini.collect import collect
 
-    experiment = _experiment(folder, root)
+    experiment = experiment_named(folder, root)
     with show.counting("reading steps") as progress:
         collected = collect(experiment, out=out or experiment.path("collected"), progress=progress)
     if as_json:
-        _print_json(
+        print_json(
             {name: str(v) if isinstance(v, Path) else v for name, v in asdict(collected).items()}
         )
     else:
@@ -298,31 +258,6 @@ def _play_in_turn(
     return worst
 
 
-def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:
-    """What Slurm says of workers that wait, and of those that ended without a word.
-
-    The files have told everything else: a Slurm that does not answer takes nothing away.
-    """
-    silent = {
-        worker.record.slurm.job: worker.record.incarnation
-        for worker in status.workers
-        if worker.record.slurm and not worker.is_alive and worker.record.state != "ended"
-    }
-    if not silent and not experiment.slurm_jobs():
-        return show.SlurmWords()
-    words = show.SlurmWords()
-    try:
-        words = replace(words, queue=workers_in_queue(experiment))
-        ended = {
-            silent[job]: ending
-            for job, ending in endings(silent).items()
-            if job in silent and ending.state not in STILL_THERE
-        }
-    except SubmitError as error:
-        return replace(words, silence=str(error))
-    return replace(words, endings=ended)
-
-
 def _refuse_options(request: Request) -> None:
     for option, value in (("--limit", request.limit), ("--n-jobs", request.n_jobs)):
         if value is not None and value < 1:
@@ -338,23 +273,6 @@ def _refuse_options(request: Request) -> None:
             f"--root is {str(request.root)!a}, which is not UTF-8 text",
             hint="choose a folder whose path is",
         ) from None
-
-
-def _experiment(folder: Path, root: Path) -> Experiment:
-    """By folder, or by name below the root."""
-    places = list(dict.fromkeys((folder, root / folder)))
-    for place in places:
-        experiment = Experiment(place)
-        if experiment.exists():
-            return experiment
-    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
-    neither = f", and neither is `{places[1]}`" if len(places) > 1 else ""
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    there_are = f"there are: {', '.join(names)}" if names else f"there is none below `{root}`"
-    raise StoreError(
-        f"`{folder}` is no experiment{neither}",
-        hint=(f"did you mean `{near[0]}`? " if near else "") + there_are,
-    )
 
 
 def _only_unfinished(plan: Plan, finished: set[str]) -> Plan:
@@ -404,7 +322,7 @@ def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[s
 def _print_outcome(request: Request, experiment: Experiment, *, submission: str | None) -> None:
     if request.as_json:
         counts = status_of(experiment).runs
-        _print_json(
+        print_json(
             {
                 "experiment": str(experiment.folder),
                 "submission": submission,
@@ -413,7 +331,3 @@ def _print_outcome(request: Request, experiment: Experiment, *, submission: str 
         )
     else:
         typer.echo(str(experiment.folder))
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

@@ -6,36 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from vendomini.cli import show
 from vendomini.cli.fit_batch import Row, answers, read_rows
+from vendomini.cli.memory import show_memory
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB, gpu_named, known_gpus
 from vendomini.models.lookup import model_spec, spec_of_file
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
-from vendomini.planner.deployment import Backend, Deployment, MemoryUse
+from vendomini.planner.deployment import Backend, Deployment
 from vendomini.planner.fit import named
 from vendomini.planner.gates import cannot_run
 from vendomini.planner.question import Answer, Question, answered, refuse_illegal
 from vendomini.planner.verdict import Fit
 
 BACKENDS: Final = ("auto", "vllm", "hf")
-BAR: Final = 60  # characters of a GPU's memory
-
 MOST_REJECTED: Final = 4  # where nothing works, the first tell enough
-
-PARTS: Final = (
-    ("weights", "blue"),
-    ("activations", "yellow"),
-    ("overhead", "magenta"),
-    ("graphs", "red"),
-    ("reserve", "bright_black"),
-    ("kv", "green"),
-    ("free", "white"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,8 +325,7 @@ def _print(question: Question, answer: Answer) -> None:
         )
     if fit.memory is not None:
         show.OUT.print()
-        show.OUT.print(bar(fit.memory))
-        show.OUT.print(legend(fit.memory))
+        show_memory(fit.memory)
         show.OUT.print(
             Text(
                 f"longest conversation that fits: {fit.max_model_len_that_fits:,} tokens; at once: "
@@ -353,44 +340,3 @@ def _print(question: Question, answer: Answer) -> None:
     for rejected in shown:
         line = f"- not {named(rejected.deployment)}: {rejected.why}"
         show.OUT.print(Text(line, style="dim"), soft_wrap=True)
-
-
-def shares(memory: MemoryUse) -> dict[str, int]:
-    """Bytes of one GPU by what they are for; the cache is what one conversation needs, what is
-    left of its room is free."""
-    room = max(0, memory.kv)
-    kv = min(memory.kv_bytes_per_sequence, room)
-    return {
-        "weights": memory.weights,
-        "activations": memory.activations,
-        "overhead": memory.overhead,
-        "graphs": memory.graphs,
-        "reserve": memory.reserve,
-        "kv": kv,
-        "free": room - kv,
-    }
-
-
-def bar(memory: MemoryUse) -> Text:
-    """One GPU's memory as a line; what does not fit goes beyond its end."""
-    text, sizes = Text(), shares(memory)
-    done = drawn = 0
-    for name, style in PARTS:
-        done += sizes[name]
-        upto = round(done / memory.total * BAR)
-        text.append(("·" if name == "free" else "█") * (upto - drawn), style=style)
-        drawn = max(drawn, upto)
-    return text
-
-
-def legend(memory: MemoryUse) -> Table:
-    """The parts of a GPU's memory in GiB."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, style in PARTS:
-        size = shares(memory)[name]
-        said = "cache of one conversation" if name == "kv" else name
-        table.add_row(Text("■", style=style), said, f"{size / GIB:,.2f} GiB")
-    table.add_row("", "in all", f"{memory.total / GIB:,.2f} GiB")
-    if memory.margin < 0:
-        table.add_row("", Text("short by", style="red"), f"{-memory.margin / GIB:,.2f} GiB")
-    return table

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__
-from vendomini.cli import commands, fit, models, results, show
+from vendomini.cli import commands, fit, models, results, show, standing
 from vendomini.cli import play as playing
 from vendomini.errors import VendoMiniError
 
@@ -205,7 +205,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """How far an experiment is: from its files alone, from any shell, at any time."""
-    raise typer.Exit(commands.show_status(experiment, root=root, as_json=as_json))
+    raise typer.Exit(standing.show_status(experiment, root=root, as_json=as_json))
 
 
 @app.command(epilog="Example:\n\n  vendomini collect experiments/demo --out tables")

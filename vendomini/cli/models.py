@@ -63,6 +63,11 @@ def show_model(
     if as_json:
         print(json.dumps(_record(spec), ensure_ascii=False, default=dict))
         return
+    show_facts(spec)
+
+
+def show_facts(spec: ModelSpec) -> None:
+    """Print each fact of a model, and where it comes from."""
     facts, notes = _facts(spec), _notes(spec)
     rows = [("fact", "value", "from"), *facts]
     _columns([(fact, value, _shortened(source, notes)) for fact, value, source in rows])

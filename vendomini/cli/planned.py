@@ -3,28 +3,14 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from vendomini.cli import show
+from vendomini.cli.memory import show_memory
+from vendomini.cli.models import billions, show_facts
 from vendomini.errors import ConfigError
-from vendomini.hardware import GIB
-from vendomini.planner.deployment import MemoryUse
 from vendomini.planner.estimate import Estimate
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.schema import nearest
-
-BAR = 60
-"""Characters of a GPU's memory bar."""
-
-PARTS = (
-    ("weights", "weights", "█", "cyan"),
-    ("kv", "conversations", "▓", "green"),
-    ("activations", "activations", "▒", "yellow"),
-    ("overhead", "context and NCCL", "▒", "magenta"),
-    ("graphs", "CUDA graphs", "▒", "blue"),
-    ("reserve", "left alone", "░", "dim"),
-)
-"""The parts of a GPU's memory, in the bar's order: field, word, letter, colour."""
 
 
 def plan(plan: Plan, *, to: Console) -> None:
@@ -45,7 +31,7 @@ def plan(plan: Plan, *, to: Console) -> None:
         _line(to, f"  note: {note}")
 
 
-def explain(plan: Plan, model: str, *, to: Console) -> None:
+def explain(plan: Plan, model: str) -> None:
     """All that decided for one model: its sizes, its memory on a GPU, what was rejected.
 
     Raises `ConfigError` if the plan has no such model.
@@ -62,39 +48,17 @@ def explain(plan: Plan, model: str, *, to: Console) -> None:
             hint=f"did you mean `{nearest(model, names)}`? There are: {', '.join(names)}",
         )
     for group in wanted:
-        _line(to, f"\n{group.key}")
-        _explain_sizes(group, to)
+        show.say_out(f"\n{group.key}")
+        if group.model_spec is not None:
+            show_facts(group.model_spec)
         if group.choice is not None:
-            memory_bar(group.choice.candidate.memory, to=to)
+            show.say_out(f"\neach of {group.choice.candidate.place}")
+            show_memory(group.choice.candidate.memory)
         for title, lines in (("why", group.reasons), ("rejected", group.rejected)):
             if lines:
-                _line(to, f"\n  {title}")
+                show.say_out(f"\n{title}")
             for text in lines:
-                _line(to, f"    {text}")
-
-
-def memory_bar(memory: MemoryUse, *, to: Console) -> None:
-    """One GPU's memory as a bar of its parts, and the parts in GiB."""
-    bar, legend = Text("  "), []
-    shown = 0
-    for name, word, letter, style in PARTS:
-        size = getattr(memory, name)
-        if size <= 0:
-            continue
-        width = max(1, round(size / memory.total * BAR))
-        width = min(width, BAR - shown)
-        shown += width
-        bar.append(letter * width, style=style)
-        legend.append(f"{word} {size / GIB:.1f}")
-    bar.append("·" * (BAR - shown), style="dim")
-    bar.append(f" {memory.total / GIB:.1f} GiB")
-    to.print(bar, soft_wrap=True)
-    _line(to, f"  {', '.join(legend)} GiB")
-    _line(
-        to,
-        f"  the longest conversation takes {memory.kv_bytes_per_sequence / GIB:.2f} GiB: "
-        f"{memory.margin / GIB:.1f} GiB to spare",
-    )
+                show.say_out(f"- {text}")
 
 
 def hours(estimate: Estimate) -> tuple[str, str]:
@@ -118,7 +82,7 @@ def _columns(group: GroupPlan) -> dict[str, str]:
     return {
         "group": group.key,
         "runs": str(len(group.run_ids)),
-        "params": "-" if group.model_spec is None else _billions(group.model_spec.params),
+        "params": "-" if group.model_spec is None else billions(group.model_spec.params),
         "backend": (group.backend or "auto") if group.asks else "none",
         "dtype": _dtype(group),
         "GPUs": _gpus(group),
@@ -151,10 +115,6 @@ def _shape(group: GroupPlan) -> str:
         return "-"
     expert = " + EP" if group.spec is not None and group.spec.enable_expert_parallel else ""
     return f"{group.tensor_parallel_size} x {group.pipeline_parallel_size}{expert}"
-
-
-def _billions(params: int) -> str:
-    return f"{params / 1e9:.3g}B" if params >= 1e8 else f"{params / 1e6:.3g}M"
 
 
 def _range(value: float, ends: tuple[float, float]) -> str:
@@ -234,21 +194,3 @@ def _way(
         "GPU-hours": _range(total, (ends[0], ends[1])),
         "longest group": _range(longest, (walls[0], walls[1])) + " h",
     }
-
-
-def _explain_sizes(group: GroupPlan, to: Console) -> None:
-    """The model's sizes as they were computed with, and where they come from."""
-    model = group.model_spec
-    if model is None:
-        _line(to, "  the model's sizes are not known, or nothing was computed from them")
-        return
-    _line(
-        to,
-        f"  {_billions(model.params)} parameters, {_billions(model.active_params)} read for each "
-        "token; "
-        f"{model.weight_bytes / GIB:.1f} GiB of weights (give or take {model.weight_margin:.0%}); "
-        f"{model.layers} layers, {model.num_attention_heads} heads, {model.num_key_value_heads} "
-        f"key-value heads; {model.kv_bytes_per_token() / 1024:.0f} KiB a token",
-    )
-    for fact, source in model.sources.items():
-        _line(to, f"    {fact}: {source}")

@@ -42,6 +42,11 @@ def say(text: str) -> None:
     ERR.print(text, markup=False, soft_wrap=True)
 
 
+def say_out(text: str) -> None:
+    """One line of what was asked for."""
+    OUT.print(text, markup=False, soft_wrap=True)
+
+
 def error(error: VendoMiniError) -> None:
     """What is wrong, then on its own line what to do about it."""
     text = Text.assemble(("error: ", "bold red"), str(error))

@@ -1,0 +1,102 @@
+"""How an experiment stands, and which one is meant."""
+
+import difflib
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import msgspec
+
+from vendomini.cli import show
+from vendomini.errors import StoreError, SubmitError
+from vendomini.slurm import endings
+from vendomini.status import Status, status_of
+from vendomini.store.experiment import Experiment
+from vendomini.submit import workers_in_queue
+
+STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
+"""States of a job that was started again since: its earlier start has no ending of its own."""
+
+
+def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
+    """`status`."""
+    experiment = experiment_named(folder, root)
+    status = status_of(experiment)
+    slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
+    if as_json:
+        print_json(
+            {
+                "experiment": status.folder,
+                "runs": asdict(status.runs),
+                "groups": {key: asdict(counts) for key, counts in status.groups.items()},
+                "workers": [
+                    {
+                        **msgspec.to_builtins(worker.record),
+                        "alive": worker.is_alive,
+                        "silent_s": round(worker.silent_s, 1),
+                    }
+                    for worker in status.workers
+                ],
+                "errors": [msgspec.to_builtins(error) for error in status.errors],
+                "orphaned": status.orphaned,
+                "slurm": [
+                    {"group": group, "job": job.id, "state": job.state, "reason": job.reason}
+                    for group, jobs in slurm.queue.items()
+                    for job in jobs
+                ],
+                "ended_by_slurm": {name: end.state for name, end in slurm.endings.items()},
+            }
+        )
+    else:
+        show.status(status, slurm)
+    return 0
+
+
+def experiment_named(folder: Path, root: Path) -> Experiment:
+    """By folder, or by name below the root. Raises `StoreError` if there is no such."""
+    places = list(dict.fromkeys((folder, root / folder)))
+    for place in places:
+        experiment = Experiment(place)
+        if experiment.exists():
+            return experiment
+    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    neither = f", and neither is `{places[1]}`" if len(places) > 1 else ""
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    there_are = f"there are: {', '.join(names)}" if names else f"there is none below `{root}`"
+    raise StoreError(
+        f"`{folder}` is no experiment{neither}",
+        hint=(f"did you mean `{near[0]}`? " if near else "") + there_are,
+    )
+
+
+def print_json(value: object) -> None:
+    """A value on stdout, for scripts."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:
+    """What Slurm says of workers that wait, and of those that ended without a word.
+
+    The files have told everything else: a Slurm that does not answer takes nothing away.
+    """
+    silent = {
+        worker.record.slurm.job: worker.record.incarnation
+        for worker in status.workers
+        if worker.record.slurm and not worker.is_alive and worker.record.state != "ended"
+    }
+    if not silent and not experiment.slurm_jobs():
+        return show.SlurmWords()
+    words = show.SlurmWords()
+    try:
+        words = replace(words, queue=workers_in_queue(experiment))
+        ended = {
+            silent[job]: ending
+            for job, ending in endings(silent).items()
+            if job in silent and ending.state not in STILL_THERE
+        }
+    except SubmitError as error:
+        return replace(words, silence=str(error))
+    return replace(words, endings=ended)
