@@ -14,7 +14,7 @@ from vendomini.planner.decision import choose
 from vendomini.planner.deployment import Backend
 from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
-from vendomini.planner.host import host_resources
+from vendomini.planner.host import CPUS_OF_SERVER, host_resources
 from vendomini.planner.loading import as_loaded
 from vendomini.planner.partition import shortest_that_holds, without_shorter
 from vendomini.planner.pool import Pool, pools_of_rule
@@ -335,10 +335,13 @@ def _resources(
     leaves = 0 if profile is None else -(-profile.signal_delay_s // 60) + 5
     minutes = max(candidate.minutes, leaves)
     pool = shortest_that_holds(pools, candidate.pool, minutes=minutes)
+    gpus = deployment.gpus // deployment.nodes
+    # More than their share would leave other GPUs of the node without processors, and idle.
+    share = max(pool.cpus * gpus // pool.gpus_per_node, CPUS_OF_SERVER + gpus)
     return Resources(
-        gpus=deployment.gpus // deployment.nodes,
+        gpus=gpus,
         gpu_type=pool.gpu_type,
-        cpus=max(1, min(host.cpus, pool.cpus)),
+        cpus=max(1, min(host.cpus, share, pool.cpus)),
         memory_gb=min(host.memory_gb, pool.memory_gb),
         minutes=minutes,
         workers=candidate.tasks,
