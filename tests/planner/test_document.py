@@ -1,7 +1,11 @@
 """docs/planner.md is true: its tables are the program's rules and numbers."""
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,3 +185,26 @@ def test_numbers_in_the_prose_are_the_program_s() -> None:
 def test_the_parts_of_a_gpu_s_memory_are_named() -> None:
     parts = set(deployment.MemoryUse.__dataclass_fields__) - {"kv", "kv_bytes_per_sequence"}
     assert all(re.search(rf"\b{part}\b", TEXT) for part in parts)
+
+
+PICTURE = re.compile(r"^```console\n\$ vendomini (plan .*)\n```\n\n```text\n(.*?)^```", re.M | re.S)
+
+
+def test_the_picture_of_a_plan_is_what_the_program_prints(tmp_path: Path) -> None:
+    """README's plan is that of a wide terminal, without blank lines and what follows it."""
+    ((command, shown),) = PICTURE.findall((ROOT / "README.md").read_text("utf-8"))
+    for folder in ("configs", "slurm"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "vendomini.cli.main", *shlex.split(command)],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "150"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed, wanted = (
+        [line.rstrip() for line in text.splitlines() if line.strip()]
+        for text in (done.stdout, shown)
+    )
+    assert printed[: len(wanted)] == wanted
