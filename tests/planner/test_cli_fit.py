@@ -84,9 +84,10 @@ def test_the_smallest_and_the_recommended_are_told(ask: Ask) -> None:
 
 def test_the_memory_of_a_gpu_is_drawn_with_all_its_parts(ask: Ask) -> None:
     said = ask("Qwen/Qwen3-32B", "--gpu", "H100", "--gpus", "1")
-    for part in ("weights", "activations", "overhead", "graphs", "reserve", "cache", "free"):
+    for part in ("weights", "activations", "NCCL", "graphs", "reserve", "KV cache", "free"):
         assert part in said
-    assert "█" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("██"))
+    assert set(line) == set("█▓▒░■·")
     assert "79.10 GiB" in said
 
 
