@@ -1,5 +1,7 @@
 """Which deployment is taken: known answers, ties, overrides, limits."""
 
+from typing import Any
+
 import pytest
 
 from tests.planner.cases import (
@@ -112,7 +114,7 @@ def test_one_gpu_with_room_is_taken_though_several_are_a_little_cheaper() -> Non
     ],
 )
 def test_sizes_that_are_asked_for_are_taken(
-    wanted: dict[str, int], expected: tuple[int, int, int, int]
+    wanted: dict[str, Any], expected: tuple[int, int, int, int]
 ) -> None:
     choice = chosen(SMALL, [A100], backend="vllm", **wanted)
     assert shape(choice.candidate) == expected
