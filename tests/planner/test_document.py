@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from vendomini.config import expand, load_phase
 from vendomini.hardware import GpuSpec, known_gpus
 from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import METHODS, quantization_named
@@ -32,6 +34,7 @@ from vendomini.planner import (
 from vendomini.planner.fit import DEFAULT_MAX_MODEL_LEN, TYPICAL_SEQUENCES, TYPICAL_TOKENS
 from vendomini.planner.gates import attention, cannot_run, runtime_dtype, usable_quantizations
 from vendomini.planner.observed import LEAST_REQUESTS, LEAST_SECONDS
+from vendomini.workloads.registry import workload_named
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "planner.md").read_text("utf-8")
@@ -208,3 +211,15 @@ def test_the_picture_of_a_plan_is_what_the_program_prints(tmp_path: Path) -> Non
         for text in (done.stdout, shown)
     )
     assert printed[: len(wanted)] == wanted
+
+
+def test_the_guide_s_phase_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "guide.md").read_text("utf-8"), re.S
+    )
+    (tmp_path / "phases").mkdir()
+    shutil.copy(ROOT / "configs" / "base.yaml", tmp_path)
+    file = tmp_path / "phases" / "my_phase.yaml"
+    file.write_text(text, encoding="utf-8")
+    runs = expand(load_phase(file, (), workload_named=workload_named), window=None)
+    assert len(runs) == 5 * 2 * 3
