@@ -25,7 +25,7 @@ from vendomini.planner.guide import (
     is_large,
 )
 from vendomini.planner.pool import Pool
-from vendomini.planner.refusals import nothing_fits, refuse_impossible
+from vendomini.planner.refusals import nothing_fits, refuse_impossible, with_gpu_of_pools
 from vendomini.planner.work import Work
 from vendomini.store.measurements import Measured
 
@@ -70,6 +70,7 @@ def choose(
     Raises `ConfigError` for settings that no deployment can have, `PlanError` if the model fits
     on nothing that may be used.
     """
+    wanted = with_gpu_of_pools(pools, wanted)
     refuse_impossible(model, pools, wanted)
     found = candidates(model, work, pools, wanted, limits, measured=measured)
     usable: dict[How, Candidate] = {

@@ -1,20 +1,23 @@
 """What no deployment can do, told with what one could: pure."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from vendomini.errors import ConfigError, PlanError
-from vendomini.hardware import GIB
+from vendomini.hardware import GIB, ambiguous, gpu_of_site
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.choice import Wanted
 from vendomini.planner.deployment import Backend, Deployment
+from vendomini.planner.estimate import MOST_LIVE
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import cannot_run
 from vendomini.planner.memory import longest_that_fits, memory_use
-from vendomini.planner.parallel import legal_sizes
+from vendomini.planner.parallel import ASKED_FOR, legal_sizes
 from vendomini.planner.pool import Pool
+from vendomini.schema import nearest
 
 BACKENDS: Final[tuple[Backend, ...]] = ("vllm", "hf")
 
@@ -24,8 +27,28 @@ SMALLER = ("fp8", "awq")
 MOST_NODES = 64
 SHORTEST_CONTEXT = 1024
 
-SAID = 3
-"""Deployments that an error tells of: the last, which are the largest."""
+_TOO_SMALL = re.compile(r"\d+ x ([^,(]+?)(?: \([^)]*\))?, (\w+): ")
+
+
+def with_gpu_of_pools(pools: Sequence[Pool], wanted: Wanted) -> Wanted:
+    """The same wishes with our name of the GPU: a site's own name is as good, and so is a family's
+    (`A100`) of which one is there. Raises `ConfigError` for one that none of the pools has."""
+    if wanted.gpu is None:
+        return wanted
+    names = list(dict.fromkeys(pool.gpu.name for pool in pools))
+    of_site = {pool.gpu_type: pool.gpu.name for pool in pools if pool.gpu_type is not None}
+    known = gpu_of_site(wanted.gpu)
+    meant = {wanted.gpu, of_site.get(wanted.gpu), None if known is None else known.name}
+    meant |= {gpu.name for gpu in ambiguous(wanted.gpu)}
+    there = [name for name in names if name in meant]
+    if len(there) != 1:
+        why = "which may be one of several" if there else "and there is none that may be used"
+        choices = there or names
+        raise ConfigError(
+            f"`engine.gpu` is `{wanted.gpu}`, {why}",
+            hint=f"did you mean `{nearest(wanted.gpu, choices)}`? There are: {', '.join(choices)}",
+        )
+    return replace(wanted, gpu=there[0])
 
 
 def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> None:
@@ -34,12 +57,6 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
         raise PlanError(
             f"backend `{wanted.backend}` cannot serve model `{model.id}`: {why}",
             hint="use engine.backend=" + ("hf" if wanted.backend == "vllm" else "vllm"),
-        )
-    names = sorted({pool.gpu.name for pool in pools})
-    if wanted.gpu is not None and wanted.gpu not in names:
-        raise ConfigError(
-            f"`engine.gpu` is `{wanted.gpu}`, and there is none that may be used",
-            hint=f"there are: {', '.join(names)}",
         )
     usable = [pool for pool in pools if wanted.gpu in (None, pool.gpu.name)]
     most = max(pool.gpus_per_node for pool in usable)
@@ -77,25 +94,14 @@ def nothing_fits(
     where = ", ".join(
         f"{_nodes(pool.nodes)} of {pool.gpus_per_node} x {pool.gpu.name}" for pool in pools
     )
-    asked = [
-        f"{name}={value}"
-        for name, value in (
-            ("engine.backend", wanted.backend),
-            ("engine.gpu", wanted.gpu),
-            ("engine.gpus", wanted.gpus),
-            ("engine.tensor_parallel_size", wanted.tensor_parallel_size),
-            ("engine.pipeline_parallel_size", wanted.pipeline_parallel_size),
-        )
-        if value is not None
-    ]
-    why = [*missing(wanted), *rejected[-SAID:]]
+    asked = _asked(wanted)
+    why = [*missing(wanted), *_roomiest(rejected, wanted)]
     return PlanError(
         f"model `{model.id}` ({model.weight_bytes / GIB:,.0f} GiB of weights) with a conversation "
         f"of {wanted.max_model_len:,} tokens fits on nothing that may be used: {where}"
-        + (f", with {', '.join(asked)}" if asked else "")
+        + (f", where {' and '.join(asked)}" if asked else "")
         + (f". {'; '.join(why)}" if why else ""),
-        hint=_nearest(model, pools, wanted)
-        + ("; or leave the settings of `engine` away" if asked else ""),
+        hint=_nearest(model, pools, wanted),
     )
 
 
@@ -107,61 +113,115 @@ def missing(wanted: Wanted) -> list[str]:
 # -- private -------------------------------------------------------------------------------
 
 
+def _asked(wanted: Wanted) -> list[str]:
+    """What limits the choice, in the words of who said it."""
+    words = {
+        "`engine.gpu`": wanted.gpu,
+        wanted.gpus_from: wanted.gpus,
+        "`engine.tensor_parallel_size`": wanted.tensor_parallel_size,
+        "`engine.pipeline_parallel_size`": wanted.pipeline_parallel_size,
+    }
+    said = [f"{name} is `{value}`" for name, value in words.items() if value is not None]
+    if wanted.backend is None:
+        return said
+    why = f" ({wanted.backend_reason})" if wanted.backend_reason else ""
+    return [f"the backend is `{wanted.backend}`{why}", *said]
+
+
+def _roomiest(rejected: Sequence[str], wanted: Wanted) -> list[str]:
+    """Of the deployments that are too small the largest of each GPU and backend, which come last,
+    and all else that rules something out."""
+    last: dict[str, str] = {}
+    for text in rejected:
+        match = _TOO_SMALL.match(text)
+        if match is None:
+            last[text] = text
+        elif wanted.backend in (None, match[2]) and match[2] not in wanted.unavailable:
+            last[f"{match[1]} {match[2]}"] = text
+    return list(last.values())
+
+
 def _nearest(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str:
-    """The nearest that fits: a shorter context, a quantised model, more nodes."""
+    """The nearest that fits: with less asked for, a shorter context, a quantised model, or more
+    nodes."""
     offers = []
+    free = replace(
+        wanted,
+        backend=None,
+        gpu=None,
+        gpus=None,
+        tensor_parallel_size=None,
+        pipeline_parallel_size=None,
+    )
+    if _asked(wanted) and (place := _first_that_fits(model, pools, free)):
+        offers.append(f"without that, {place}")
+    if model.sources.get("quantization") == ASKED_FOR:
+        anywhere = replace(wanted, unavailable={})
+        place = _first_that_fits(requantized(model, "bf16"), pools, anywhere)
+        if place is not None:
+            offers.append(f"without `engine.quantization`, {place}")
     longest = max(
-        (
-            longest_that_fits(model, shape)
-            for pool in pools
-            for backend in BACKENDS
-            if cannot_run(model, pool.gpu, backend) is None
-            for shape in _all(model, pool, backend, wanted)
-        ),
+        (longest_that_fits(model, shape) for pool in pools for shape in _all(model, pool, wanted)),
         default=0,
     )
     if SHORTEST_CONTEXT <= longest < wanted.max_model_len:
         offers.append(f"agent.model.context_length={longest // 256 * 256}")
-    for method in SMALLER:
+    for method in SMALLER if model.quantization is None else ():
         smaller = requantized(model, method)
-        if model.quantization is not None or smaller.weight_bytes >= model.weight_bytes:
+        if smaller.weight_bytes >= model.weight_bytes:
             continue
-        place = _first_that_fits(smaller, pools, wanted)
-        if place is not None:
+        place = _first_that_fits(smaller, pools, free)
+        if place is not None and not any(offer.endswith(place) for offer in offers):
             offers.append(f"a checkpoint quantised as {method}, on {place}")
             break
     more = [replace(pool, nodes=MOST_NODES) for pool in pools]
-    place = _first_that_fits(model, more, wanted)
-    if place is not None:
+    place = _first_that_fits(model, more, free)
+    if place is not None and not any(offer.endswith(place) for offer in offers):
         offers.append(f"more nodes: {place}")
-    return "nearest that fits: " + "; ".join(offers) if offers else "use GPUs with more memory"
+    return "nearest that fits: " + "; ".join(offers) if offers else "use other or larger GPUs"
 
 
 def _nodes(count: int) -> str:
     return f"{count} node{'s' if count > 1 else ''}"
 
 
-def _all(model: ModelSpec, pool: Pool, backend: Backend, wanted: Wanted) -> Iterator[Deployment]:
-    return deployments(
-        model,
-        pool.gpu,
-        backend=backend,
-        gpus_per_node=pool.gpus_per_node,
-        nodes=pool.nodes,
-        max_model_len=wanted.max_model_len,
-    )
+def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
+    """Every shape in a pool that both it and the wishes allow, whatever it holds."""
+    for backend in BACKENDS:
+        if wanted.backend not in (None, backend) or backend in wanted.unavailable:
+            continue
+        if wanted.gpu not in (None, pool.gpu.name) or cannot_run(model, pool.gpu, backend):
+            continue
+        for shape in deployments(
+            model,
+            pool.gpu,
+            backend=backend,
+            gpus_per_node=pool.gpus_per_node,
+            nodes=pool.nodes,
+            max_model_len=wanted.max_model_len,
+            gpu_memory_utilization=wanted.gpu_memory_utilization,
+            max_num_seqs=wanted.concurrency or MOST_LIVE,
+            enforce_eager=wanted.enforce_eager,
+        ):
+            pairs = [(wanted.gpus, shape.gpus)]
+            if backend == "vllm":
+                pairs += [
+                    (wanted.tensor_parallel_size, shape.tensor_parallel_size),
+                    (wanted.pipeline_parallel_size, shape.pipeline_parallel_size),
+                ]
+            if all(asked in (None, size) for asked, size in pairs):
+                yield shape
 
 
 def _first_that_fits(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str | None:
     fitting = [
         shape
         for pool in pools
-        if cannot_run(model, pool.gpu, "vllm") is None
-        for shape in _all(model, pool, "vllm", wanted)
+        for shape in _all(model, pool, wanted)
         if memory_use(model, shape).fits
     ]
     if not fitting:
         return None
     least = min(fitting, key=lambda shape: (shape.nodes, shape.gpus))
     nodes = f" on {least.nodes} nodes" if least.nodes > 1 else ""
-    return f"{least.gpus} x {least.gpu.name}{nodes}"
+    return f"{least.gpus} x {least.gpu.name}{nodes}, {least.backend}"
