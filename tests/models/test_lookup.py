@@ -218,6 +218,8 @@ def test_a_name_that_says_nothing_is_told_with_the_nearest() -> None:
         ("foo-1T", 1000, None),
         ("foo2-V7", None, None),
         ("foo-8bit", None, None),
+        ("foo-27b-it-GPTQ-4b-128g", 27, None),
+        ("foo:70b", 70, None),
     ],
 )
 def test_a_size_in_a_name_is_read(name: str, total: float | None, active: float | None) -> None:
@@ -240,11 +242,34 @@ def test_experts_of_a_mixture_share_their_attention() -> None:
         ("x-FP8-dynamic", "fp8"),
         ("x-quantized.w4a16", "int4"),
         ("x-NVFP4", "nvfp4"),
+        ("x-NVFP4A16", "nvfp4"),
+        ("x-7B.w8a8", "int8"),
+        ("x-27b-GPTQ-4b-128g", "gptq"),
+        ("x-27b-qat-int4-unquantized", None),
         ("x-7B", None),
     ],
 )
 def test_how_a_model_is_stored_is_read_from_its_name(name: str, method: str | None) -> None:
     assert stored_as(name) == method
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("somebody/Qwen2.5-72B-Instruct-abliterated", "Qwen/Qwen2.5-72B"),
+        ("somebody/gpt-oss-120b-somehow", "openai/gpt-oss-120b"),
+        ("openai/gpt-oss-120b:free", "openai/gpt-oss-120b"),
+        ("gpt-oss:20b", "openai/gpt-oss-20b"),
+    ],
+)
+def test_a_fine_tune_is_known_by_what_its_name_begins_with(name: str, entry: str) -> None:
+    spec = model_spec(name, environ={})
+    assert not spec.is_guess
+    assert spec.params == model_spec(entry, environ={}).params
+
+
+def test_a_merge_of_another_size_is_not_its_first_part() -> None:
+    assert model_spec("somebody/Mistral-7B-upscaled-11B", environ={}).params == 11e9
 
 
 @pytest.mark.parametrize("size", ["0.5B", "3B", "7B", "13B", "34B", "70B", "120B", "500B", "1T"])

@@ -10,6 +10,8 @@ _SIZE = re.compile(
     r"(?<![a-z0-9.])(?P<effective>e)?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])"
 )
 _JOINED = re.compile(r"(?<![a-z])(llama|qwen|gemma|phi|mistral|falcon|olmo|yi|glm)(\d)")
+_BITS = re.compile(r"(gptq|awq|exl2|hqq|aqlm)-([2-8])b(?![a-z0-9])")  # `GPTQ-4b-128g` is no 4B
+_WIDTHS = re.compile(r"\.(?=w\d+a\d+)")  # `.w8a8`, `quantized.w4a16`
 _DATE = re.compile(r"\d{4}|\d{6}|\d{8}|v\d+(\.\d+)*")
 
 STORED = {
@@ -27,6 +29,7 @@ STORED = {
     "w4a16": "int4",
     "autoround": "gptq",
     "nvfp4": "nvfp4",
+    "nvfp4a16": "nvfp4",
     "fp4": "nvfp4",
     "mxfp4": "mxfp4",
     "bnb": "bitsandbytes",
@@ -38,7 +41,7 @@ STORED = {
 }
 """Parts of a name that tell how it is stored, with the method of `quantization`."""
 
-_FIRST = ("awq", "gptq", "bnb", "nvfp4", "mxfp4", "mxfp8")
+_FIRST = ("awq", "gptq", "bnb", "nvfp4", "nvfp4a16", "mxfp4", "mxfp8")
 """Those that say more than the bits beside them: `GPTQ-Int4`, `bnb-4bit`."""
 
 _BESIDE = frozenset(
@@ -66,6 +69,8 @@ _BESIDE = frozenset(
         "asym",
         "sym",
         "mixed",
+        "qat",
+        "unquantized",
     ]
 )
 _TUNED = frozenset(
@@ -95,6 +100,9 @@ _TUNED = frozenset(
         "latest",
         "original",
         "online",
+        "abliterated",
+        "uncensored",
+        "turbo",
     ]
 )
 _MAKERS = frozenset({"meta", "nvidia", "c4ai"})
@@ -111,7 +119,7 @@ class SizeInName:
 
 def size_in_name(name: str) -> SizeInName | None:
     """``7B``, ``360M``, ``8x7B``, ``30B-A3B``, ``1T``: the last such part counts; None: no size."""
-    bare = name.rsplit("/", 1)[-1].lower().replace("_", "-")
+    bare = _bare(name)
     if match := _MIXTURE.search(bare):
         experts, each = int(match["experts"]), float(match["size"])
         # Experts share attention: Mixtral's 8x7B are 46.7, its 8x22B are 140.6.
@@ -127,6 +135,8 @@ def size_in_name(name: str) -> SizeInName | None:
 def stored_as(name: str) -> str | None:
     """How its name says that it is stored, as `quantization` calls it; None: it does not say."""
     parts = _parts(name)
+    if "unquantized" in parts:
+        return None
     for first in _FIRST:
         if first in parts:
             eight = first in {"gptq", "bnb"} and ({"int8", "8bit"} & set(parts))
@@ -156,14 +166,17 @@ def key(name: str, level: int) -> str:
 
 
 def inner_keys(name: str) -> Iterator[str]:
-    """Runs of a name's parts that end in a size, longest first: fine-tunes say of what they are.
+    """Runs of a name's parts with a size in them, longest first: fine-tunes say of what they are.
 
-    ``Hermes-3-Llama-3.1-8B`` has ``llama-3.1-8b`` in it.
+    ``Hermes-3-Llama-3.1-8B`` has ``llama-3.1-8b`` in it, ``Qwen2.5-7B-SimPO`` begins with
+    ``qwen-2.5-7b``. A run that begins a name has all its sizes: what follows is no other model.
     """
     parts = key(name, 2).split("-")
-    for start in range(1, len(parts) - 1):
+    for start in range(len(parts) - 1):
         for end in range(len(parts), start + 1, -1):
-            if any(_SIZE.fullmatch(part) for part in parts[start + 1 : end]):
+            has_size = any(_SIZE.fullmatch(part) for part in parts[start + 1 : end])
+            goes_on = any(_SIZE.fullmatch(part) for part in parts[end:])
+            if has_size and end - start < len(parts) and (start or not goes_on):
                 yield "-".join(parts[start:end])
 
 
@@ -178,7 +191,15 @@ def _billions(match: re.Match[str]) -> float:
 
 
 def _parts(name: str) -> list[str]:
-    bare = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    bare = bare.replace("quantized.", "quantized-")
-    bare = _JOINED.sub(r"\1-\2", bare)
-    return [part for part in re.split(r"[-_ ]+", bare) if part]
+    bare = _JOINED.sub(r"\1-\2", _bare(name))
+    return [part for part in re.split(r"[- ]+", bare) if part]
+
+
+def _bare(name: str) -> str:
+    """Its last part in lower case, with dashes where others have colons or underlines.
+
+    What a router hangs on a name (``:free``) is no part of it.
+    """
+    bare = re.sub(r":[a-z-]+$", "", name.rstrip("/").rsplit("/", 1)[-1].lower())
+    bare = re.sub(r"[_:]", "-", bare)
+    return _BITS.sub(r"\1-\2bit", _WIDTHS.sub("-", bare))
