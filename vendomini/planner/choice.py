@@ -1,7 +1,7 @@
 """Which deployment serves a group: pure, with the reasons and what was rejected."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from vendomini.hardware import GIB
@@ -10,7 +10,7 @@ from vendomini.phase import Policy
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
 from vendomini.planner.estimate import MOST_LIVE, Estimate, Pace
 from vendomini.planner.fit import deployments
-from vendomini.planner.gates import attention, cannot_run
+from vendomini.planner.gates import attention, cannot_run, refused_dtype
 from vendomini.planner.memory import memory_use
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import Work
@@ -74,6 +74,7 @@ class Wanted:
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
     max_model_len: int
+    dtype: str | None = None
     gpu_memory_utilization: float | None = None
     enforce_eager: bool = False
     attn_implementation: str | None = None
@@ -132,6 +133,8 @@ def candidates(
         for how in WAYS:
             backend: Backend = "vllm" if how == "vllm" else "hf"
             why = cannot_run(model, pool.gpu, backend)
+            if why is None and wanted.dtype is not None:
+                why = refused_dtype(model, pool.gpu, backend, wanted.dtype)
             if why is not None:
                 rejected[why] = None
                 continue
@@ -194,6 +197,7 @@ def _shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[
     if wanted.gpu is not None and wanted.gpu != pool.gpu.name:
         return
     plain = how == "eager" or wanted.attn_implementation in ("eager", "sdpa")
+    plain = plain or wanted.dtype == "float32"  # Flash Attention is for 16 bits
     for deployment in deployments(
         model,
         pool.gpu,
@@ -212,7 +216,7 @@ def _shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[
             "pipeline_parallel_size": wanted.pipeline_parallel_size if how == "vllm" else None,
         }
         if all(value in (None, getattr(deployment, name)) for name, value in asked.items()):
-            yield deployment
+            yield replace(deployment, dtype=wanted.dtype)
 
 
 def _at_once(pool: Pool, deployment: Deployment, limits: Limits) -> int:

@@ -26,6 +26,7 @@ class Deployment:
     enable_expert_parallel: bool = False
     data_parallel_size: int = 1
     max_model_len: int
+    dtype: str | None = None  # as asked for; None: what the model and the GPU make of it
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     gpu_memory_utilization: float | None = None  # None: the engine's default
     max_num_seqs: int | None = None  # None, as the next: the engine's default on this GPU

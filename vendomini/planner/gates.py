@@ -168,6 +168,28 @@ def runtime_dtype(model: ModelSpec, gpu: GpuSpec) -> str:
     return "bfloat16"
 
 
+def refused_dtype(model: ModelSpec, gpu: GpuSpec, backend: Backend, dtype: str) -> str | None:
+    """Why the engine does not serve the model there in the `dtype` that is asked for.
+
+    vLLM refuses bfloat16 below compute capability 8.0, and float16 for models that overflow in it;
+    transformers tries everything.
+    """
+    if backend == "hf":
+        return None
+    capability = gpu.compute_capability
+    if dtype == "bfloat16" and capability is not None and capability < BFLOAT16_CAPABILITY:
+        return (
+            f"vLLM needs compute capability {BFLOAT16_CAPABILITY} for bfloat16, {gpu.name} has "
+            f"{capability}: `engine.dtype` may be `float16` or `float32`"
+        )
+    if dtype == "float16" and model.model_type in NO_FLOAT16:
+        return (
+            f"vLLM does not serve {model.model_type} models in float16, whose range they leave: "
+            "`engine.dtype` may be `bfloat16` or `float32`"
+        )
+    return None
+
+
 def attention(model: ModelSpec | None, gpu: GpuSpec, backend: Backend) -> str:
     """The attention implementation, as the engine names it.
 

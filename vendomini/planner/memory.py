@@ -140,7 +140,8 @@ def _largeness(gpu: GpuSpec) -> float:
 
 
 def _element_bytes(model: ModelSpec, deployment: Deployment) -> int:
-    return 4 if runtime_dtype(model, deployment.gpu) == "float32" else 2
+    dtype = deployment.dtype or runtime_dtype(model, deployment.gpu)
+    return 4 if dtype == "float32" else 2
 
 
 def _stages(layers: int, count: int) -> Iterator[_Stage]:

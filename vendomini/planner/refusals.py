@@ -13,7 +13,7 @@ from vendomini.planner.choice import Wanted
 from vendomini.planner.deployment import Backend, Deployment
 from vendomini.planner.estimate import MOST_LIVE
 from vendomini.planner.fit import deployments
-from vendomini.planner.gates import cannot_run
+from vendomini.planner.gates import cannot_run, refused_dtype
 from vendomini.planner.memory import longest_that_fits, memory_use
 from vendomini.planner.parallel import ASKED_FOR, legal_sizes
 from vendomini.planner.pool import Pool
@@ -120,6 +120,7 @@ def _asked(wanted: Wanted) -> list[str]:
         wanted.gpus_from: wanted.gpus,
         "`engine.tensor_parallel_size`": wanted.tensor_parallel_size,
         "`engine.pipeline_parallel_size`": wanted.pipeline_parallel_size,
+        "`engine.dtype`": wanted.dtype,
     }
     said = [f"{name} is `{value}`" for name, value in words.items() if value is not None]
     if wanted.backend is None:
@@ -152,6 +153,7 @@ def _nearest(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str:
         gpus=None,
         tensor_parallel_size=None,
         pipeline_parallel_size=None,
+        dtype=None,
     )
     if _asked(wanted) and (place := _first_that_fits(model, pools, free)):
         offers.append(f"without that, {place}")
@@ -192,6 +194,8 @@ def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
             continue
         if wanted.gpu not in (None, pool.gpu.name) or cannot_run(model, pool.gpu, backend):
             continue
+        if wanted.dtype and refused_dtype(model, pool.gpu, backend, wanted.dtype):
+            continue
         for shape in deployments(
             model,
             pool.gpu,
@@ -210,7 +214,7 @@ def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
                     (wanted.pipeline_parallel_size, shape.pipeline_parallel_size),
                 ]
             if all(asked in (None, size) for asked, size in pairs):
-                yield shape
+                yield replace(shape, dtype=wanted.dtype)
 
 
 def _first_that_fits(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str | None:

@@ -272,6 +272,7 @@ def _wanted(
         tensor_parallel_size=engine.tensor_parallel_size,
         pipeline_parallel_size=engine.pipeline_parallel_size,
         max_model_len=_window(members, engine, model, demands),
+        dtype=None if engine.dtype == "auto" else engine.dtype,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,
         attn_implementation=engine.attn_implementation,
