@@ -220,6 +220,8 @@ def test_a_name_that_says_nothing_is_told_with_the_nearest() -> None:
         ("foo-8bit", None, None),
         ("foo-27b-it-GPTQ-4b-128g", 27, None),
         ("foo:70b", 70, None),
+        ("foo-7B-1M", 7, None),
+        ("foo-14m", 0.014, None),
     ],
 )
 def test_a_size_in_a_name_is_read(name: str, total: float | None, active: float | None) -> None:
@@ -266,6 +268,19 @@ def test_a_fine_tune_is_known_by_what_its_name_begins_with(name: str, entry: str
     spec = model_spec(name, environ={})
     assert not spec.is_guess
     assert spec.params == model_spec(entry, environ={}).params
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("somebody/Llama-2-7B-32K", 32768),
+        ("somebody/Llama-3-8B-Instruct-Gradient-1048k", 1048000),
+        ("nvidia/Llama-3.1-8B-UltraLong-1M-Instruct", 1000000),
+        ("somebody/Llama-3-8B-tuned", 8192),
+    ],
+)
+def test_a_fine_tune_has_the_context_that_its_name_says(name: str, tokens: int) -> None:
+    assert model_spec(name, environ={}).max_model_len == tokens
 
 
 def test_a_merge_of_another_size_is_not_its_first_part() -> None:

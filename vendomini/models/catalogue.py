@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vendomini.models.config_json import spec_of_config
-from vendomini.models.naming import LEVELS, inner_keys, key, stored_as
+from vendomini.models.naming import LEVELS, context_in_name, inner_keys, key, stored_as
 from vendomini.models.quantization import quantization_named, requantized
 from vendomini.models.spec import ModelSpec
 
@@ -47,8 +47,15 @@ class Found:
             sources["quantization"] = f"the name `{name}`"
         if self.by:
             sources["id"] = f"as `{self.entry.id}`: {self.by}"
-        margin = spec.weight_margin if self.sure else max(spec.weight_margin, BUILT_ON_MARGIN)
-        return replace(spec, id=name, weight_margin=margin, sources=sources)
+        if self.sure:
+            return replace(spec, id=name, sources=sources)
+        return replace(
+            spec,
+            id=name,
+            weight_margin=max(spec.weight_margin, BUILT_ON_MARGIN),
+            max_model_len=context_in_name(name) or spec.max_model_len,
+            sources=sources,
+        )
 
 
 BUILT_ON_MARGIN = 0.1

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 _ACTIVE = re.compile(r"(?<![a-z0-9.])a(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
 _MIXTURE = re.compile(r"(?<![a-z0-9.])(?P<experts>\d+)x(?P<size>\d+(?:\.\d+)?)b(?![a-z0-9])")
 _SIZE = re.compile(
-    r"(?<![a-z0-9.])(?P<effective>e)?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])"
+    r"(?<![a-z0-9.])(?!\dm)(?P<effective>e)?(?P<size>\d+(?:[.p]\d+)?)(?P<unit>[bmt])(?![a-z0-9])"
 )
+_CONTEXT = re.compile(r"(?<=-)(?P<tokens>\d{1,4})(?P<unit>[km])(?=-|$)")  # `32K`; `1M` is no size
 _JOINED = re.compile(r"(?<![a-z])(llama|qwen|gemma|phi|mistral|falcon|olmo|yi|glm)(\d)")
 _BITS = re.compile(r"(gptq|awq|exl2|hqq|aqlm)-([2-8])b(?![a-z0-9])")  # `GPTQ-4b-128g` is no 4B
 _WIDTHS = re.compile(r"\.(?=w\d+a\d+)")  # `.w8a8`, `quantized.w4a16`
@@ -142,6 +143,17 @@ def stored_as(name: str) -> str | None:
             eight = first in {"gptq", "bnb"} and ({"int8", "8bit"} & set(parts))
             return f"{STORED[first]}_int8" if eight else STORED[first]
     return next((STORED[part] for part in parts if part in STORED), None)
+
+
+def context_in_name(name: str) -> int | None:
+    """``32k``, ``128K``, ``1M``: the tokens a name speaks of, rounded down; None: of none."""
+    found = list(_CONTEXT.finditer(_bare(name)))
+    if not found:
+        return None
+    tokens, unit = int(found[-1]["tokens"]), found[-1]["unit"]
+    if unit == "m":
+        return tokens * 1_000_000 if tokens < 10 else None
+    return tokens * (1024 if tokens & (tokens - 1) == 0 else 1000)
 
 
 LEVELS = 4
