@@ -20,6 +20,8 @@ NODES = (
     Node(name="gpu-a1", cpus=32, memory_mb=256_000, features="a100,gpu80", gpus=4, gpu_type="a100"),
     Node(name="gpu-a2", cpus=32, memory_mb=256_000, features="a100,gpu80", gpus=4, gpu_type="a100"),
     Node(name="gpu-h1", cpus=64, memory_mb=1_000_000, features="h100", gpus=8, gpu_type="h100"),
+    Node(name="gpu-v1", cpus=16, memory_mb=128_000, features="v100", gpus=4, gpu_type="v100"),
+    Node(name="gpu-x1", cpus=16, memory_mb=64_000, features="unheard", gpus=2, gpu_type="warp9"),
     Node(name="cpu1", cpus=16, memory_mb=64_000, features="cpuonly"),
     Node(name="cpu2", cpus=16, memory_mb=64_000, features="cpuonly"),
 )
@@ -29,7 +31,9 @@ PartitionName=cpu Nodes=cpu[1-2] Default=YES DefaultTime=00:10:00 MaxTime=1-00:0
 PriorityTier=10 PreemptMode=off State=UP
 PartitionName=gpu Nodes=gpu-a1,gpu-a2,gpu-h1 DefaultTime=00:30:00 MaxTime=2-00:00:00 \
 PriorityTier=10 PreemptMode=off State=UP
-PartitionName=short Nodes=ALL DefaultTime=00:01:00 MaxTime=00:10:00 \
+PartitionName=old Nodes=gpu-v1,gpu-x1 DefaultTime=00:30:00 MaxTime=06:00:00 \
+PriorityTier=10 PreemptMode=off State=UP
+PartitionName=short Nodes=gpu-a1,gpu-a2,gpu-h1,cpu[1-2] DefaultTime=00:01:00 MaxTime=00:10:00 \
 PriorityTier=20 PreemptMode=off State=UP
 PartitionName=preempt Nodes=gpu-a1,gpu-a2,gpu-h1 DefaultTime=00:30:00 MaxTime=UNLIMITED \
 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 State=UP
