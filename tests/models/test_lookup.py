@@ -155,6 +155,10 @@ def test_modelopts_own_file_says_how_a_model_is_stored(tmp_path: Path) -> None:
             "does not continue text",
         ),
         (
+            json.dumps({**LLAMA, "architectures": ["BertModel"], "model_type": "bert"}),
+            "does not continue text",
+        ),
+        (
             json.dumps(
                 {**LLAMA, "architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
             ),

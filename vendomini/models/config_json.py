@@ -62,6 +62,13 @@ def spec_of_config(
         ) from error
 
 
+ENCODERS = frozenset({
+    "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+    "rembert", "roberta", "roformer", "xlm-roberta",
+})  # fmt: skip
+"""Types that read a text as a whole, although transformers has a class of each that writes."""
+
+
 def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What of a config.json concerns the language model: mostly all of it."""
     for name in (*LANGUAGE_PARTS, "thinker_config"):
@@ -231,13 +238,16 @@ def writes_text(architecture: str | None, model_type: str | None) -> bool:
     return (architecture is not None and support.vllm_writes(architecture)) or (
         model_type is not None
         and support.transformers_writes(model_type)
-        and not _encodes(architecture)
+        and not _encodes(architecture, model_type)
     )
 
 
-def _encodes(architecture: str | None) -> bool:
+def _encodes(architecture: str | None, model_type: str | None) -> bool:
     ends = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "EncoderModel")
-    return architecture is not None and architecture.endswith(ends)
+    if architecture is None:
+        return False
+    writes = architecture.endswith(("ForCausalLM", "LMHeadModel"))
+    return architecture.endswith(ends) or (model_type in ENCODERS and not writes)
 
 
 def _known(architecture: str | None, model_type: str | None) -> bool:
