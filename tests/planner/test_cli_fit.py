@@ -286,11 +286,21 @@ def test_memory_that_differs_much_is_another_variant_of_the_card(batch: Batch) -
         ("int8-gptq", "gptq"),
         ("bf16", None),
         ("fp16", None),
+        ("fp32", None),
+        ("int4-autoround", "compressed-tensors"),
     ],
 )
 def test_a_row_says_how_the_weights_are_stored(batch: Batch, said: str, method: str | None) -> None:
     (line,) = batch([{"hf_id": "Qwen/Qwen3-32B", "gpu_type": "H100", "dtype_or_quant": said}])
     assert line["quantization"] == method
+
+
+def test_a_method_that_only_an_older_vllm_loads_is_judged_by_memory(batch: Batch) -> None:
+    row = {"hf_id": "unsloth/llama-3-8b-bnb-4bit", "gpu_type": "T4", "gpus_total": "1"}
+    small, large = batch([row, {**row, "hf_id": "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"}])
+    assert (small["feasible"], large["feasible"]) == (True, False)
+    assert small["quantization"] == "bitsandbytes"
+    assert "an older one must serve" in small["reasons"][-1]
 
 
 def test_what_a_row_leaves_open_is_read_and_told(batch: Batch) -> None:

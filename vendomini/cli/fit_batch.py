@@ -37,6 +37,8 @@ QUANTIZATIONS: Final[Mapping[str, str]] = {
     "int8-gptq": "gptq_int8",
     "int4-gptq": "gptq",
     "int4-awq": "awq",
+    "fp32": "bf16",  # what engines make of it
+    "float32": "bf16",
 }
 
 _FLAGS: Final[Mapping[str, re.Pattern[str]]] = {
@@ -208,7 +210,8 @@ def served_as(model: ModelSpec, method: str) -> ModelSpec:
 def _requantized(model: ModelSpec, method: str) -> ModelSpec:
     """As the whole entry says, or as its first word that is a method: ``fp8 (block)``."""
     words = [word for word in re.split(r"[^\w-]+", method) if word]
-    for word in (QUANTIZATIONS.get(method, method), *words):
+    parts = [part for part in re.split(r"\W+", method) if part]
+    for word in (QUANTIZATIONS.get(method, method), *words, *parts):
         try:
             return requantized(model, QUANTIZATIONS.get(word, word))
         except ConfigError:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB, GpuSpec
@@ -59,6 +60,10 @@ class Question:
         )
 
 
+ONCE_IN_VLLM: Final = frozenset({"bitsandbytes", "gguf"})
+"""Methods that older versions of vLLM load (0.20 does), and ours does not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """`fit` is the verdict on what was named, else the smallest that works."""
@@ -77,6 +82,10 @@ def answered(question: Question) -> Answer:
         )
         fit = replace(answer.fit, reasons=(*answer.fit.reasons, missing))
         return replace(answer, fit=fit)
+    if question.any_version and (older := _as_before(model, backend)) is not None:
+        answer = answered(replace(question, model=older))
+        fit = replace(answer.fit, reasons=(*answer.fit.reasons, _missing_method(model)))
+        return replace(answer, fit=fit)
     why = cannot_run(model, gpu, backend)
     if why is not None:
         return Answer(fit=Fit(feasible=False, deployment=None, memory=None, reasons=(why,)))
@@ -93,6 +102,21 @@ def answered(question: Question) -> Answer:
 
 def _is_known(model: ModelSpec, backend: Backend) -> bool:
     return backend != "vllm" or model.architecture is None or vllm_knows(model.architecture)
+
+
+def _as_before(model: ModelSpec, backend: Backend) -> ModelSpec | None:
+    """The model with a quantisation that only an older vLLM loads, free of our rules; None: it
+    has no such."""
+    method = model.quantization
+    if backend != "vllm" or method is None or method.method not in ONCE_IN_VLLM:
+        return None
+    return replace(model, quantization=replace(method, method="older", group_size=None))
+
+
+def _missing_method(model: ModelSpec) -> str:
+    assert model.quantization is not None
+    method = model.quantization.method
+    return f"vLLM {versions()['vllm']} does not load {method} checkpoints: an older one must serve"
 
 
 def refuse_illegal(question: Question) -> None:
