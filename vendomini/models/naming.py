@@ -133,6 +133,11 @@ def size_in_name(name: str) -> SizeInName | None:
     return SizeInName(sizes[-1], active=float(active["size"]) if active else None)
 
 
+FP8_IN_BLOCKS = ("qwen/",)
+"""Publishers whose FP8 models have a scale a block of 128 by 128, which limits how experts may be
+cut; others' have one a tensor or a channel."""
+
+
 def stored_as(name: str) -> str | None:
     """How its name says that it is stored, as `quantization` calls it; None: it does not say."""
     parts = _parts(name)
@@ -142,7 +147,9 @@ def stored_as(name: str) -> str | None:
         if first in parts:
             eight = first in {"gptq", "bnb"} and ({"int8", "8bit"} & set(parts))
             return f"{STORED[first]}_int8" if eight else STORED[first]
-    return next((STORED[part] for part in parts if part in STORED), None)
+    said = next((STORED[part] for part in parts if part in STORED), None)
+    is_block = said == "fp8" and name.lower().startswith(FP8_IN_BLOCKS)
+    return "fp8_block" if is_block else said
 
 
 def context_in_name(name: str) -> int | None:

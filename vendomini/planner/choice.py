@@ -80,6 +80,7 @@ class Wanted:
     attn_implementation: str | None = None
     concurrency: int | None = None
     workers: int | None = None  # how many there are to be
+    minutes: int | None = None  # their time limit
     workers_wait: bool = True  # more of them than have GPUs at a time may be started
 
 
@@ -138,7 +139,7 @@ def candidates(
             if why is not None:
                 rejected[why] = None
                 continue
-            for deployment in _shapes(model, pool, how, wanted):
+            for deployment in shapes(model, pool, how, wanted):
                 fitting = [each for each in found.get(how, ()) if each.pool is pool]
                 if fitting and deployment.nodes > fitting[-1].deployment.nodes:
                     break  # fewer nodes are enough: more are neither cheaper nor simpler
@@ -192,7 +193,7 @@ def cheapest(several: Sequence[Candidate]) -> Candidate:
 # -- private -------------------------------------------------------------------------------
 
 
-def _shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[Deployment]:
+def shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[Deployment]:
     """Deployments in a pool that are as the phase wants them, smallest first."""
     if wanted.gpu is not None and wanted.gpu != pool.gpu.name:
         return
@@ -255,7 +256,7 @@ def _candidate(
         estimate=estimate,
         one_run_a_job=pace.one_run_a_job(at_once=at_once),
         startup_s=pace.startup_s,
-        minutes=min(minutes, longest),
+        minutes=wanted.minutes or min(minutes, longest),
         tasks=workers * -(-minutes // longest),
     )
 

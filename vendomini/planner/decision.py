@@ -16,6 +16,7 @@ from vendomini.planner.choice import (
 )
 from vendomini.planner.deployment import Backend
 from vendomini.planner.estimate import Estimate
+from vendomini.planner.gates import advice as advised
 from vendomini.planner.guide import (
     FEW_RUNS,
     MANY_RUNS,
@@ -194,6 +195,8 @@ def _reasons(model: ModelSpec, best: Candidate, work: Work, found: Candidates) -
     if deployment.enable_expert_parallel:
         said.append("expert parallel: its experts cannot be cut this way")
     said.append(_time(best))
+    if (needs := advised(best.pool.gpu, deployment.backend)) is not None:
+        said.append(needs)
     said.append(f"speed: {estimate.speed.source}")
     return said
 

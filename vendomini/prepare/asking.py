@@ -278,6 +278,7 @@ def _wanted(
         attn_implementation=engine.attn_implementation,
         concurrency=engine.concurrency,
         workers=_fixed_workers(members, place, ruled),
+        minutes=None if ruled is None else ruled.minutes,
         workers_wait=place.profile is not None,
     )
 
@@ -331,7 +332,7 @@ def _resources(
 ) -> Resources:
     """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them."""
     deployment = candidate.deployment
-    host = host_resources(model, deployment)
+    host = host_resources(model, deployment).within(candidate.pool)
     profile = place.profile
     leaves = 0 if profile is None else -(-profile.signal_delay_s // 60) + 5
     minutes = max(candidate.minutes, leaves)
@@ -342,8 +343,8 @@ def _resources(
     return Resources(
         gpus=gpus,
         gpu_type=pool.gpu_type,
-        cpus=max(1, min(host.cpus, share, pool.cpus)),
-        memory_gb=min(host.memory_gb, pool.memory_gb),
+        cpus=max(1, min(host.cpus, share)),
+        memory_gb=host.memory_gb,
         minutes=minutes,
         workers=candidate.tasks,
         partition=pool.partition,
