@@ -47,7 +47,7 @@ class Desk:
         **engine: Any,
     ) -> None:
         """A phase of these models; `engine` are its settings."""
-        model = {"max_tokens_per_call": 120, "context_length": 8192}
+        model = {"max_tokens_per_call": 40, "context_length": 8192}
         written = {
             "inherit": str(ROOT / "configs" / "base.yaml"),
             "experiment": {
