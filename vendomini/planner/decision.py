@@ -211,7 +211,7 @@ def _time(best: Candidate) -> str:
     )
     said += f", {estimate.startup_share:.1%} of it start-up; time limit {best.minutes} minutes"
     if best.tasks > estimate.workers:
-        return f"{said}: that takes {best.tasks} workers one after another"
+        return f"{said}: {best.tasks} workers take turns, for no job may be longer"
     return said
 
 

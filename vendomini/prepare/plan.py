@@ -75,6 +75,7 @@ def make_plan(
         *_inert_notes(by_key, typed, workload),
         *dict.fromkeys(note for settings in typed.values() for note in workload.notes(settings)),
         *_download_notes(groups, facts),
+        *_node_notes(groups),
     ]
     return Plan(name=name, phase=phase, runs=len(runs), groups=groups, notes=(*notes, *heard))
 
@@ -194,6 +195,15 @@ def _download_notes(groups: Sequence[GroupPlan], facts: EngineFacts) -> list[str
     if not unknown:
         return []
     return [f"not on this machine, so the engine will download it: {', '.join(unknown)}"]
+
+
+def _node_notes(groups: Sequence[GroupPlan]) -> list[str]:
+    return [
+        f"group `{group.key}` needs {group.resources.nodes} nodes for one engine: `run` of this "
+        "version refuses it"
+        for group in groups
+        if group.resources is not None and group.resources.nodes > 1
+    ]
 
 
 def _inert_notes(
