@@ -295,6 +295,16 @@ def test_a_row_says_how_the_weights_are_stored(batch: Batch, said: str, method: 
     assert line["quantization"] == method
 
 
+def test_where_no_context_is_asked_for_a_shorter_one_than_planned_will_do(batch: Batch) -> None:
+    row = {"hf_id": "Qwen/Qwen1.5-7B-Chat", "gpu_type": "L4", "gpus_total": "1"}
+    open_, asked, none = batch(
+        [row, {**row, "max_model_len": "8192"}, {**row, "hf_id": "Qwen/Qwen1.5-14B-Chat"}]
+    )
+    assert (open_["feasible"], asked["feasible"], none["feasible"]) == (True, False, False)
+    assert open_["max_model_len"] == open_["max_model_len_that_fits"] < 8192
+    assert f"`--max-model-len {open_['max_model_len']}`" in open_["reasons"][-1]
+
+
 def test_a_method_that_only_an_older_vllm_loads_is_judged_by_memory(batch: Batch) -> None:
     row = {"hf_id": "unsloth/llama-3-8b-bnb-4bit", "gpu_type": "T4", "gpus_total": "1"}
     small, large = batch([row, {**row, "hf_id": "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"}])

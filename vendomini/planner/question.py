@@ -60,6 +60,9 @@ class Question:
         )
 
 
+LEAST_MAX_MODEL_LEN: Final = 1024
+"""Tokens that a deployment must hold to work at all, where nobody says how many are needed."""
+
 ONCE_IN_VLLM: Final = frozenset({"bitsandbytes", "gguf"})
 """Methods that older versions of vLLM load (0.20 does), and ours does not."""
 
@@ -183,8 +186,12 @@ def _refuse_size(question: Question, tp: int) -> None:
 
 
 def _named(question: Question) -> Fit:
-    """The first layout of the named GPUs that works, else the verdict on the first."""
+    """The first layout of the named GPUs that works, else the verdict on the first.
+
+    Where no context is asked for, a shorter one than planned will do: as long as fits.
+    """
     first: Fit | None = None
+    shorter: Fit | None = None
     for shape in _layouts(question):
         if shape.backend == "hf" and shape.nodes > 1:
             why = f"transformers stays on one node, which has {question.gpus_per_node} GPUs"
@@ -197,10 +204,24 @@ def _named(question: Question) -> Fit:
             )
         if first is None or (first.memory is None and fit.memory is not None):
             first = fit
+        if fit.max_model_len_that_fits > (shorter.max_model_len_that_fits if shorter else 0):
+            shorter = fit
+    if shorter is not None and question.max_model_len is None:
+        tokens = shorter.max_model_len_that_fits
+        if tokens >= LEAST_MAX_MODEL_LEN:
+            fit = _named(replace(question, max_model_len=tokens))
+            return replace(fit, reasons=(*fit.reasons, _shortened(question.model, tokens)))
     if first is None:
         why = f"no shape divides `{question.model.id}` on {question.gpus} GPUs"
         first = Fit(feasible=False, deployment=None, memory=None, reasons=(why,))
     return replace(first, reasons=(*first.reasons, *_assumed(question)))
+
+
+def _shortened(model: ModelSpec, tokens: int) -> str:
+    return (
+        f"conversations of {planned_max_model_len(model):,} tokens do not fit, and none were asked "
+        f"for: start it with `--max-model-len {tokens}`"
+    )
 
 
 def _layouts(question: Question) -> Iterator[Deployment]:
