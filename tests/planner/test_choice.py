@@ -42,7 +42,7 @@ def shape(candidate: Candidate) -> tuple[int, int, int, int]:
     ("model", "gpu", "per_node", "expected"),
     [
         (SMALL, "A100-40", 4, (1, 1, 1, 1)),
-        (EXPERTS, "H100", 8, (1, 1, 1, 1)),
+        (EXPERTS, "H100", 8, (2, 2, 1, 1)),
         (PACKED, "L40S", 4, (1, 1, 1, 1)),
         (LARGE, "A100-80", 4, (4, 4, 1, 1)),
         (LATENT, "H100", 8, (8, 8, 1, 1)),
@@ -61,6 +61,15 @@ def test_a_model_that_one_gpu_holds_gets_more_workers_and_not_more_gpus() -> Non
     choice = chosen(SMALL, [A100], runs=2000, steps=1000, phase=1)
     assert choice.candidate.deployment.gpus == 1
     assert choice.candidate.estimate.workers > 4
+
+
+@pytest.mark.parametrize("gpu", ["A100-80", "H100"])
+def test_experts_that_fill_one_gpu_get_two_with_room_for_conversations(gpu: str) -> None:
+    """Qwen3-30B-A3B leaves 14 of 80 GB: with few runs at a time each reads all experts anew."""
+    choice = chosen(EXPERTS, [pool(gpu, per_node=8)], runs=825, steps=1000, phase=2)
+    alone = chosen(EXPERTS, [pool(gpu, per_node=8)], runs=825, steps=1000, phase=2, gpus=1)
+    assert choice.candidate.deployment.gpus == 2
+    assert choice.candidate.estimate.gpu_hours * ONE_GPU < alone.candidate.estimate.gpu_hours
 
 
 def test_stages_cross_nodes_only_where_one_node_is_too_small() -> None:

@@ -28,10 +28,6 @@ SAME = 1.1
 """GPU-hours within this factor count as equal, for the estimates are no better: then the simpler
 deployment is taken."""
 
-ENOUGH_LIVE = 32
-"""Live runs beyond which a larger batch hardly makes tokens cheaper: where one GPU holds as many,
-more workers are better than tensor parallelism."""
-
 ONE_GPU = 1.5
 """How much dearer one GPU may be than several: its jobs start sooner, and more of them make up for
 what each holds less, as long as it holds `FEW_LIVE` runs."""
@@ -161,8 +157,8 @@ def candidates(
                 )
                 made = _candidate(pool, pace, memory, at_once, limits, wanted)
                 found.setdefault(how, []).append(made)
-                if deployment.gpus == 1 and pace.most_live >= min(ENOUGH_LIVE, work.runs):
-                    break  # further GPUs are for further workers
+                if deployment.gpus == 1 and pace.most_live >= min(MOST_LIVE, work.runs):
+                    break  # it holds all that it may: further GPUs are for further workers
     return Candidates(
         best={how: cheapest(several) for how, several in found.items()},
         every=tuple(each for several in found.values() for each in several),
