@@ -295,6 +295,13 @@ def test_a_row_says_how_the_weights_are_stored(batch: Batch, said: str, method: 
     assert line["quantization"] == method
 
 
+def test_a_checkpoint_keeps_its_mixture_where_a_row_names_its_method(batch: Batch) -> None:
+    row = {"hf_id": "deepseek-ai/DeepSeek-V4-Flash", "gpu_type": "H200", "gpus_total": "2"}
+    named, unnamed = batch([{**row, "dtype_or_quant": "fp8"}, row])
+    assert named["weights_gib_per_gpu"] == unnamed["weights_gib_per_gpu"]
+    assert named["feasible"]
+
+
 def test_where_no_context_is_asked_for_a_shorter_one_than_planned_will_do(batch: Batch) -> None:
     row = {"hf_id": "Qwen/Qwen1.5-7B-Chat", "gpu_type": "L4", "gpus_total": "1"}
     open_, asked, none = batch(

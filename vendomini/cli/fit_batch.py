@@ -198,6 +198,8 @@ def served_as(model: ModelSpec, method: str) -> ModelSpec:
     own, asked = model.quantization, other.quantization
     if own is None and asked is None:
         return model
+    if own is not None and asked is not None and own.method == asked.method and "fp" in own.method:
+        return model  # its own mixture: DeepSeek-V4's FP8 has its experts in four bits
     if (
         own is not None
         and asked is not None
