@@ -455,3 +455,20 @@ def test_a_phase_of_several_models_has_a_job_for_each_and_its_own_size(plan: Pla
         assert used["memory_gb"] <= 2048
         assert used["cpus"] <= 96
         assert used["minutes"] <= 1440
+
+
+def test_a_worker_asks_for_its_gpus_share_of_a_nodes_cpus(plan: Plan, tmp_path: Path) -> None:
+    """8 workers of one GPU each have to find place on a node."""
+    node = {"gpu": "A100-80", "gpus": 8, "count": 4, "cpus": 48, "memory": "1T"}
+    site = write_profile(tmp_path, nodes=[node])
+    assert plan(SMALL, site, *OF_LLAMA, "--json").group["resources"]["cpus"] == 6
+    roomy = write_profile(tmp_path, nodes=[{**node, "cpus": 128}])
+    assert plan(SMALL, roomy, *OF_LLAMA, "--json").group["resources"]["cpus"] == 8
+
+
+def test_groups_that_want_more_gpus_than_there_are_take_turns(plan: Plan) -> None:
+    phase = ROOT / "configs" / "phases" / "phase2_large_models.yaml"
+    notes = plan(phase, A100, "--json").plan["notes"]
+    (turns,) = [note for note in notes if "they take turns" in note]
+    assert "there are 64" in turns
+    assert not [note for note in plan(SMALL, A100, "--json").plan["notes"] if "turns" in note]

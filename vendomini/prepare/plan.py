@@ -11,6 +11,8 @@ from vendomini.errors import ConfigError, PlanError
 from vendomini.identity import is_local
 from vendomini.models.checks import check_all_act
 from vendomini.phase import ENGINELESS, Run, group_key, settings_of
+from vendomini.planner.choice import Candidate
+from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork
 from vendomini.prepare.asking import plan_asking
 from vendomini.prepare.engine import PACKAGES, EngineFacts, refuse_unready, window_of
@@ -75,6 +77,7 @@ def make_plan(
         *_inert_notes(by_key, typed, workload),
         *dict.fromkeys(note for settings in typed.values() for note in workload.notes(settings)),
         *_download_notes(groups, facts),
+        *([] if profile is None else _crowd_notes(groups)),
         *_node_notes(groups),
     ]
     return Plan(name=name, phase=phase, runs=len(runs), groups=groups, notes=(*notes, *heard))
@@ -204,6 +207,28 @@ def _node_notes(groups: Sequence[GroupPlan]) -> list[str]:
         for group in groups
         if group.resources is not None and group.resources.nodes > 1
     ]
+
+
+def _crowd_notes(groups: Sequence[GroupPlan]) -> list[str]:
+    """Where groups together want more GPUs than there are: each group's time is its own, as if it
+    were alone, and the phase takes longer than the longest of them."""
+    by_pool: dict[Pool, list[Candidate]] = {}
+    for group in groups:
+        if group.choice is not None:
+            candidate = group.choice.candidate
+            by_pool.setdefault(candidate.pool, []).append(candidate)
+    notes = []
+    for pool, chosen in by_pool.items():
+        there = pool.nodes * pool.gpus_per_node
+        wanted = sum(each.estimate.at_once * each.deployment.gpus for each in chosen)
+        least = sum(each.estimate.gpu_hours for each in chosen) / there
+        if wanted > there and least > max(each.estimate.wall_hours for each in chosen):
+            hours = f"{least:.2g}" if least < 10 else f"{least:,.0f}"
+            notes.append(
+                f"the groups want {wanted} x {pool.gpu.name} at a time, and there are {there}: "
+                f"they take turns, so the phase takes about {hours} h or more"
+            )
+    return notes
 
 
 def _inert_notes(
