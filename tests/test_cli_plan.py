@@ -265,12 +265,11 @@ def test_the_variable_where_vllm_cannot_be_is_named_in_the_error(
 
 
 def test_the_guides_word_stands_beside_what_was_chosen(plan: Plan) -> None:
-    group = plan(LARGE, A100, "agent.model.name=Qwen/Qwen2.5-72B-Instruct", "--json").group
+    said = plan(LARGE, A100, "agent.model.name=Qwen/Qwen2.5-72B-Instruct", "--json")
+    group = said.group
     assert (group["backend"], group["gpus"], group["nodes"]) == ("vllm", 8, 2)
+    assert any("needs 2 nodes for one engine" in note for note in said.plan["notes"])
     assert group["guide"] == "Flash Attention; no vLLM on 4 GPUs (too large)"
-    assert any(
-        "an engine over 2 nodes can be planned, but not played" in w for w in group["reasons"]
-    )
     shown = plan(LARGE, A100, "agent.model.name=Qwen/Qwen2.5-72B-Instruct").out
     assert "the guide says for short runs (phase 1) of a model above 40B: Flash Att" in shown
     long = plan(LONG, H100, *OF_LLAMA, "--json").group
