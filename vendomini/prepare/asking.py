@@ -6,7 +6,7 @@ from typing import Any
 
 from vendomini.chat import EngineSpec
 from vendomini.cluster import Profile, Resources, rule_for
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, PlanError
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import EngineSettings, Run
 from vendomini.planner.choice import Candidate, Limits, Wanted
@@ -44,6 +44,9 @@ from vendomini.prepare.unplanned import (
 DEFAULT_CONCURRENCY = 256
 """Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
 cache holds fewer whole conversations gets fewer; that is known when it has started."""
+
+LEAST_PLAYING_S = 300.0
+"""A worker that played for less would mostly have loaded its model."""
 
 EAGER = "eager"
 """The plain attention, which the engine is told to use where it has no other for a model."""
@@ -206,7 +209,7 @@ def _planned(
     candidate = choice.candidate
     resources = ruled
     if resources is None and place.profile is not None:
-        resources = _resources(model, candidate, place, pools)
+        resources = _resources(model, candidate, place.profile, pools)
     deployment = candidate.deployment
     dtype = runtime_dtype(model, candidate.pool.gpu)
     kernels = attention(model, candidate.pool.gpu, choice.backend)
@@ -334,15 +337,18 @@ def _limits(profile: Profile | None, ruled: Resources | None) -> Limits:
 
 
 def _resources(
-    model: ModelSpec, candidate: Candidate, place: Place, pools: Sequence[Pool]
+    model: ModelSpec, candidate: Candidate, profile: Profile, pools: Sequence[Pool]
 ) -> Resources:
-    """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them."""
+    """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them.
+
+    Raises `PlanError` if no job may be long enough to start the engine.
+    """
     deployment = candidate.deployment
     host = host_resources(model, deployment).within(candidate.pool)
-    profile = place.profile
-    leaves = 0 if profile is None else -(-profile.signal_delay_s // 60) + 5
-    minutes = max(candidate.minutes, leaves)
+    least = _least_minutes(candidate, profile)
+    minutes = max(candidate.minutes, least)
     pool = shortest_that_holds(pools, candidate.pool, minutes=minutes)
+    _refuse_short(model, pool, profile, least=least)
     gpus = deployment.gpus // deployment.nodes
     # More than their share would leave other GPUs of the node without processors, and idle.
     share = max(pool.cpus * gpus // pool.gpus_per_node, CPUS_OF_SERVER + gpus)
@@ -357,3 +363,24 @@ def _resources(
         constraint=pool.constraint,
         nodes=deployment.nodes,
     )
+
+
+def _least_minutes(candidate: Candidate, profile: Profile) -> int:
+    """The shortest time limit in which a worker starts its engine, plays, and leaves in order."""
+    seconds = candidate.startup_s + LEAST_PLAYING_S + profile.signal_delay_s
+    return -(-int(seconds) // 60)
+
+
+def _refuse_short(model: ModelSpec, pool: Pool, profile: Profile, *, least: int) -> None:
+    limits = {
+        f"partition `{pool.partition}`": pool.max_minutes,
+        f"`max_minutes` of profile `{profile.name}`": profile.max_minutes,
+    }
+    for whose, limit in limits.items():
+        if limit is not None and limit < least:
+            raise PlanError(
+                f"a worker for `{model.id}` needs at least {least} minutes to load it, play, and "
+                f"leave in order; {whose} allows {limit}",
+                hint="name another `partition` in the profile, raise its `max_minutes`, or lower "
+                "its `signal_delay_s`",
+            )
