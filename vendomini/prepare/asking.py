@@ -51,11 +51,6 @@ LEAST_PLAYING_S = 300.0
 EAGER = "eager"
 """The plain attention, which the engine is told to use where it has no other for a model."""
 
-OVER_NODES = (
-    "cannot be played as it is: an engine over {nodes} nodes can be planned, but not played by "
-    "this version; a quantised checkpoint or a shorter window may fit one"
-)
-
 UNKNOWN_CONTEXT = 32_768
 """The window to plan for, in tokens, where neither the phase nor the model names one."""
 
@@ -243,7 +238,6 @@ def _planned(
         reasons=(
             *(ruled_resources(group.models[0], place)[1] if ruled is not None else ()),
             *([f"cannot be played as it is: {missing}"] if missing else ()),
-            *([OVER_NODES.format(nodes=deployment.nodes)] if deployment.nodes > 1 else ()),
             *choice.reasons,
         ),
         rejected=choice.rejected,
