@@ -46,10 +46,6 @@ EXPLANATIONS: Final[Mapping[tuple[str, str], str]] = {
         "with DP 16 each GPU holds 59 GiB of experts and 13 of all that is not routed: 72.2 of "
         "the 72.8 GiB that vLLM may take, before any activation"
     ),
-    ("unsloth/Qwen3.8-27B-NVFP4", "RTX-5090"): (
-        "known by its size alone, so taken to keep a full cache in every layer; 262,144 tokens of "
-        "that do not fit beside it"
-    ),
     ("meta-llama/Llama-2-70b-chat-hf", "L40S"): "the vendor's table rounds up: 4 hold it",
     ("meta-llama/Llama-2-70b-chat-hf", "A100-80"): "the vendor's table rounds up: 2 hold it",
     ("meta-llama/Llama-2-70b-chat-hf", "H100"): "the vendor's table rounds up: 2 hold it",

@@ -158,7 +158,7 @@ def test_the_figures_are_those_of_the_last_measurements() -> None:
     for said in (
         f"{score['feasible']} of {score['deployments']} are called feasible",
         f"of {score['minima']} that are said to be the smallest {score['equal']}",
-        f"of {score['failures']} documented failures",
+        f"of {score['failures']} failures",
     ):
         assert said in TEXT
     assert (score["more"], score["refused"]) == (0, score["failures"])

@@ -159,6 +159,7 @@ def _ways(plan: Plan) -> list[dict[str, str]]:
     if not planned:
         return []
     rows = [_way("this plan", [_estimate(group) for group in planned], planned)]
+    rows[0]["jobs"] = f"{sum(group.workers for group in planned):,}"  # with those that take turns
     names = dict.fromkeys(
         name for group in planned if group.choice for name in group.choice.alternatives
     )

@@ -76,7 +76,7 @@ def make_plan(
     heard = [
         *_inert_notes(by_key, typed, workload),
         *dict.fromkeys(note for settings in typed.values() for note in workload.notes(settings)),
-        *_download_notes(groups, facts),
+        *_download_notes(groups, facts, is_here=profile is None),
         *([] if profile is None else _crowd_notes(groups)),
         *_node_notes(groups),
     ]
@@ -191,13 +191,14 @@ def _work(demand: Demand, run: Run) -> RunWork:
     )
 
 
-def _download_notes(groups: Sequence[GroupPlan], facts: EngineFacts) -> list[str]:
+def _download_notes(groups: Sequence[GroupPlan], facts: EngineFacts, *, is_here: bool) -> list[str]:
     known = {name for name, _ in facts.models}
     named = [group.model for group in groups if group.backend in PACKAGES]
     unknown = [name for name in dict.fromkeys(named) if name not in known and not is_local(name)]
     if not unknown:
         return []
-    return [f"not on this machine, so the engine will download it: {', '.join(unknown)}"]
+    follows = "so the engine will download it" if is_here else "nor looked for where workers run"
+    return [f"not on this machine, {follows}: {', '.join(unknown)}"]
 
 
 def _node_notes(groups: Sequence[GroupPlan]) -> list[str]:
