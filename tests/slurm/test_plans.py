@@ -223,8 +223,6 @@ def test_what_no_node_serves_is_refused_before_anything_is_submitted(desk: Desk)
         ({"partition": "gpus"}, "the cluster has no partition `gpus`"),
         ({"partition": "short"}, "but partition `short` allows at most 10"),
         ({"partition": "old"}, "no node of partition `old` has more than 0 `h100` GPUs"),
-        ({"gpu_type": "h200"}, "no node of partition `gpu` has more than 0 `h200` GPUs"),
-        ({"gpu_type": None}, "name no type of GPU, but partition `gpu` has `a100` and `h100`"),
     ],
 )
 def test_nodes_that_slurm_does_not_have_are_refused_and_no_job_waits_for_them(
