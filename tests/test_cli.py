@@ -141,7 +141,15 @@ def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
     file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
     profile = ROOT / "slurm" / "example.yaml"
     out = cli("plan", "--config", file, "--cluster", "--profile", profile).out
-    for said in ("Qwen/Qwen2.5-72B-Instruct", "220", "4 x A100-80", "gpu:a100:4", "240G", "720", "workers"):
+    for said in (
+        "Qwen/Qwen2.5-72B-Instruct",
+        "220",
+        "4 x A100-80",
+        "gpu:a100:4",
+        "240G",
+        "720",
+        "workers",
+    ):
         assert said in out
 
 

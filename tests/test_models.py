@@ -210,10 +210,14 @@ def test_no_folder_and_no_weights_are_named(tmp_path: Path) -> None:
 def test_no_length_may_go_beyond_the_models(tmp_path: Path) -> None:
     facts = read_model(model_folder(tmp_path))
     check_window(facts.max_model_len, "m", context_length=8192, max_model_len=8192)
-    said = refusal(lambda: check_window(facts.max_model_len, "m", context_length=8193, max_model_len=None))
+    said = refusal(
+        lambda: check_window(facts.max_model_len, "m", context_length=8193, max_model_len=None)
+    )
     assert "`agent.model.context_length` is `8193`, but the longest context" in said
     assert "`8192` tokens | use at most `agent.model.context_length=8192`" in said
-    said = refusal(lambda: check_window(facts.max_model_len, "m", context_length=1, max_model_len=9000))
+    said = refusal(
+        lambda: check_window(facts.max_model_len, "m", context_length=1, max_model_len=9000)
+    )
     assert "`engine.max_model_len` is `9000`" in said
 
 

@@ -47,7 +47,13 @@ def tell(
 
 def test_the_facts_are_those_of_the_cluster(on_slurm: SlurmCluster) -> None:
     facts = slurm.cluster_facts()
-    assert {partition.name for partition in facts.partitions} == {"cpu", "gpu", "old", "short", "preempt"}
+    assert {partition.name for partition in facts.partitions} == {
+        "cpu",
+        "gpu",
+        "old",
+        "short",
+        "preempt",
+    }
     default = facts.partition(None)
     assert default is not None
     assert default.name == "cpu"
