@@ -16,9 +16,12 @@ from vendomini.cli.commands import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Engines, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
+from vendomini.hardware import gpu_named
 from vendomini.identity import model_identity, run_id
 from vendomini.models import ModelFacts, read_model
+from vendomini.models.lookup import model_spec
 from vendomini.phase import setting, settings_of
+from vendomini.planner.pool import Pool
 from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, pin_key, refuse_missing
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, encode
@@ -213,6 +216,18 @@ def test_vllm_spreads_over_the_gpus_of_its_rule(
 ) -> None:
     spec = spec_of("engine.backend=vllm", *overrides, known=facts(), profile=site(gpus))
     assert (spec.gpus, spec.tensor_parallel_size, spec.pipeline_parallel_size) == shape
+
+
+def test_as_many_jobs_fit_a_small_node_as_it_has_gpus() -> None:
+    nodes = Pool(gpu=gpu_named("T4"), gpus_per_node=4, nodes=2, cpus=16, memory_gb=64)
+    name = "Qwen/Qwen2.5-1.5B-Instruct"
+    known = facts(VLLM, sizes={(name, None): model_spec(name)}, pools=(nodes,))
+    asked = (f"agent.model.name={name}", "experiment.replications=400")
+    (group,) = plan_of(*asked, known=known, profile=Profile(name="site", engineless=CPU)).groups
+    assert group.resources is not None
+    assert group.resources.gpus == 1
+    assert 4 * group.resources.cpus <= nodes.cpus
+    assert 4 * group.resources.memory_gb <= nodes.memory_gb
 
 
 def test_sizes_that_do_not_use_the_rules_gpus_are_refused() -> None:

@@ -70,7 +70,8 @@ def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
         if not job.ids:
             say(f"group `{job.group}` has all its workers in Slurm's queue already: none added")
             continue
-        say(f"submitted group `{job.group}`: {job.workers} workers, Slurm job {', '.join(job.ids)}")
+        count = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
+        say(f"submitted group `{job.group}`: {count}, Slurm job {', '.join(job.ids)}")
     say(f"see how it goes with: vendomini status {shlex.quote(str(experiment.folder))}")
 
 

@@ -48,6 +48,9 @@ cache holds fewer whole conversations gets fewer; that is known when it has star
 LEAST_PLAYING_S = 300.0
 """A worker that played for less would mostly have loaded its model."""
 
+LEAST_MEMORY_GB = 16.0
+"""A node's memory for one job at least: the engine's own, with its weights read as they come."""
+
 EAGER = "eager"
 """The plain attention, which the engine is told to use where it has no other for a model."""
 
@@ -344,13 +347,14 @@ def _resources(
     pool = shortest_that_holds(pools, candidate.pool, minutes=minutes)
     _refuse_short(model, pool, profile, least=least)
     gpus = deployment.gpus // deployment.nodes
-    # More than their share would leave other GPUs of the node without processors, and idle.
+    # More than their share would leave other GPUs of the node without processors or memory, idle.
     share = max(pool.cpus * gpus // pool.gpus_per_node, CPUS_OF_SERVER + gpus)
+    share_gb = max(pool.memory_gb * gpus // pool.gpus_per_node, LEAST_MEMORY_GB)
     return Resources(
         gpus=gpus,
         gpu_type=pool.gpu_type,
         cpus=max(1, min(host.cpus, share)),
-        memory_gb=host.memory_gb,
+        memory_gb=min(host.memory_gb, share_gb),
         minutes=minutes,
         workers=candidate.tasks,
         partition=pool.partition,
