@@ -18,6 +18,7 @@ import pytest
 from tests.harness import outcomes
 from tests.product import COMMAND, ROOT, attempts, vendomini, write_phase
 from vendomini import __version__
+from vendomini.cli import show
 from vendomini.cli.main import main
 from vendomini.store.experiment import Experiment
 
@@ -137,7 +138,7 @@ def test_plan_writes_nothing_and_is_what_a_dry_run_shows(cli: Cli, small: Path) 
 def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(show.OUT, "width", int(columns))
     file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
     profile = ROOT / "slurm" / "example.yaml"
     out = cli("plan", "--config", file, "--cluster", "--profile", profile).out

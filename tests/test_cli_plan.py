@@ -10,6 +10,7 @@ import pytest
 
 from tests.model_folders import model_folder
 from tests.product import ROOT, write_profile
+from vendomini.cli import show
 from vendomini.cli.commands import Request, prepare
 from vendomini.cli.main import main
 from vendomini.engines.commands import engine_command
@@ -409,7 +410,7 @@ def test_json_has_the_keys_that_scripts_build_on(plan: Plan) -> None:
 def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(show.OUT, "width", columns)
     group = plan(LARGE, MIXED, "agent.model.name=Qwen/Qwen2.5-72B-Instruct", "--json").group
     out = plan(LARGE, MIXED, "agent.model.name=Qwen/Qwen2.5-72B-Instruct").out
     said = " ".join(out.split())
@@ -425,7 +426,7 @@ def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
 def test_explain_tells_all_that_decided(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(show.OUT, "width", columns)
     group = plan(LARGE, MIXED, "--json").plan["groups"][2]
     said = " ".join(plan(LARGE, MIXED, "--explain", "qwen2.5-72b").out.split())
     assert "Qwen3-32B" not in said

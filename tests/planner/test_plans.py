@@ -23,6 +23,7 @@ import pytest
 
 from bench.planning import WINDOW, facts_of, plan_of
 from tests.product import COMMAND, ROOT
+from vendomini.cli import show
 from vendomini.cli.main import main
 from vendomini.config import expand, load_phase
 from vendomini.errors import PlanError
@@ -66,6 +67,8 @@ def test_the_plan_of_a_shipped_phase_is_the_one_that_was_read(
         monkeypatch.delenv(name, raising=False)
     for name, value in elsewhere(tmp_path).items():
         monkeypatch.setenv(name, value)
+    # A console takes its width from the environment when it is made, which may be long ago.
+    monkeypatch.setattr(show.OUT, "width", COLUMNS)
     monkeypatch.setattr(sys, "argv", ["vendomini", *words_of(cluster, phase)])
     with pytest.raises(SystemExit) as exit_:
         main()
