@@ -11,8 +11,8 @@ import pytest
 from tests.model_folders import model_folder
 from tests.product import ROOT, write_profile
 from vendomini.cli import show
-from vendomini.cli.commands import Request, prepare
 from vendomini.cli.main import main
+from vendomini.cli.preparing import Request, prepare
 from vendomini.engines.commands import engine_command
 
 SMALL = ROOT / "configs" / "phases" / "phase1_small_models.yaml"

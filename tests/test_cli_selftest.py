@@ -18,7 +18,7 @@ from vendomini.cli.selftest import check_axes
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
-from vendomini.prepare import refuse_idle
+from vendomini.prepare.selftest import refuse_idle
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 

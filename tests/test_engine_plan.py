@@ -12,9 +12,10 @@ import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
 from vendomini.chat import EngineSpec
-from vendomini.cli.commands import Prepared, Request, prepare
+from vendomini.cli.preparing import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Engines, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
+from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import gpu_named
 from vendomini.identity import model_identity, run_id
@@ -25,7 +26,7 @@ from vendomini.planner.pool import Pool
 from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, pin_key, refuse_missing
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, encode
-from vendomini.submit import job_for, one_model_at_a_time, visible_gpus
+from vendomini.submit import job_for, one_model_at_a_time
 from vendomini.workloads.registry import workload_named
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"

@@ -7,7 +7,8 @@ import pytest
 
 from tests.harness import outcomes
 from tests.product import write_phase
-from vendomini.cli.commands import Request, run
+from vendomini.cli.preparing import Request
+from vendomini.cli.running import run
 from vendomini.errors import ConfigError
 from vendomini.store.experiment import Experiment
 

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from tests.toy import Toy, ToySettings, toy_runs
 from vendomini.errors import ConfigError
 from vendomini.phase import Run, Scalar
-from vendomini.prepare import idle_notes, refuse_idle, self_test, tried_axes, what_is_tried
-from vendomini.prepare.selftest import MOST_CONTEXTS, Arm, TriedAxis, judge
+from vendomini.prepare.selftest import (
+    MOST_CONTEXTS,
+    Arm,
+    TriedAxis,
+    idle_notes,
+    judge,
+    refuse_idle,
+    self_test,
+    tried_axes,
+    what_is_tried,
+)
 from vendomini.workloads.workload import Trial
 
 Key = tuple[tuple[str, Scalar], ...]

@@ -17,7 +17,8 @@ from tests.fakes.slurm import FakeSlurm
 from tests.harness import outcomes
 from tests.product import attempts, vendomini, wait_until, write_phase, write_profile
 from vendomini import slurm
-from vendomini.cli.commands import Request, prepare, run
+from vendomini.cli.preparing import Request, prepare
+from vendomini.cli.running import run
 from vendomini.cli.standing import show_status
 from vendomini.cluster import Allocation, Resources
 from vendomini.errors import ConfigError, SubmitError

@@ -1,10 +1,7 @@
 """Resolves ``${section.key}`` in settings, by OmegaConf's rules but without its resolvers."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
-
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vendomini.errors import ConfigError
 
@@ -34,6 +31,24 @@ def resolved(
                 f"{place(key)}: `{key}` is `{text}`, which calls a resolver",
                 hint="write the value itself: what a run is may not depend on the machine",
             )
+    values = _found(settings, defaults, found, varying=varying, place=place)
+    return cast(dict[str, Any], _replaced(settings, values, ""))
+
+
+def _found(
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    asked: Sequence[tuple[str, str]],
+    *,
+    varying: Collection[str],
+    place: Callable[[str], str],
+) -> dict[str, Any]:
+    """By dotted key, the value of each text with ``${...}``."""
+    # Imported here: few phase files refer to anything, and its parser takes longer to load than
+    # all the rest of them to read.
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
     try:
         known = OmegaConf.merge(OmegaConf.create(dict(defaults)), OmegaConf.create(dict(settings)))
         for key in varying:
@@ -44,7 +59,7 @@ def resolved(
             hint="write `${section.key}`, or the value itself",
         ) from None
     values: dict[str, Any] = {}
-    for key, text in found:
+    for key, text in asked:
         try:
             value = OmegaConf.select(known, key, throw_on_missing=True)
             if isinstance(value, ListConfig):
@@ -72,7 +87,7 @@ def resolved(
                 hint="leave `${` out of texts",
             )
         values[key] = value
-    return cast(dict[str, Any], _replaced(settings, values, ""))
+    return values
 
 
 def _first_line(error: Exception) -> str:

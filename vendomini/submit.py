@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
+from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan, pin_key
 from vendomini.prepare.asking import DEFAULT_CONCURRENCY
@@ -23,9 +23,6 @@ from vendomini.worker.job import Job, write_job
 
 LOCAL_HEARTBEAT_S = 1.0
 """Local workers tell their progress by their heartbeats, so they beat often."""
-
-NVIDIA_S = 20.0
-"""A machine with many GPUs whose driver sleeps takes seconds to list them."""
 
 LOCAL_TIMEOUT_MINUTES = 60 * 24 * 365
 """submitit stops local jobs after two minutes unless told otherwise; a worker ends by itself."""
@@ -113,23 +110,6 @@ def submit_local(
             )
         )
     return started
-
-
-def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What local workers may use of this machine, as CUDA_VISIBLE_DEVICES names it: what the
-    caller was given, else all that there are."""
-    given = environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        names = [name.strip() for name in given.split(",")]
-        return () if names[0] in ("", "-1", "NoDevFiles") else tuple(names)
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_S, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    count = sum(line.startswith("GPU ") for line in listed.splitlines())
-    return tuple(str(number) for number in range(count))
 
 
 def one_model_at_a_time(plan: Plan) -> list[Plan]:

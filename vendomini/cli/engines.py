@@ -16,6 +16,7 @@ from pathlib import Path
 from vendomini.cli.places import Pools, memory_gb
 from vendomini.cluster import Profile
 from vendomini.config import Phase, values_of
+from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
 from vendomini.identity import absolute, is_local
@@ -26,7 +27,6 @@ from vendomini.phase import Run
 from vendomini.prepare import PACKAGES, EngineFacts, ModelName, pin_key
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
-from vendomini.submit import visible_gpus
 
 YES = ("1", "true", "yes", "on")
 WINDOW = "agent.model.context_length"

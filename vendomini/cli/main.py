@@ -1,4 +1,8 @@
-"""The commands, and the one place where an error becomes words and an exit status."""
+"""The commands, and the one place where an error becomes words and an exit status.
+
+What a command needs is imported when it is given: `--help` and the shell's completion load
+nothing but this file, and `status` no planner (`tests/test_startup.py` holds who loads what).
+"""
 
 import io
 import os
@@ -10,8 +14,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__
-from vendomini.cli import commands, fit, models, results, show, standing
-from vendomini.cli import play as playing
+from vendomini.cli import fit, models
 from vendomini.errors import VendoMiniError
 
 app = typer.Typer(
@@ -124,7 +127,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Play a phase: what is done stays, what is missing is played."""
-    request = commands.Request(
+    from vendomini.cli import preparing
+
+    request = preparing.Request(
         config=config,
         overrides=tuple(overrides or ()),
         cluster=cluster,
@@ -137,8 +142,11 @@ def run(
         max_gpu_hours=max_gpu_hours,
         explain=explain,
     )
-    only_plan = dry_run or explain is not None
-    raise typer.Exit(commands.show_plan(request) if only_plan else commands.run(request))
+    if dry_run or explain is not None:
+        raise typer.Exit(preparing.show_plan(request))
+    from vendomini.cli import running
+
+    raise typer.Exit(running.run(request))
 
 
 @app.command(
@@ -163,7 +171,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what `run` would do, and why. Books nothing, and writes nothing but a cache."""
-    request = commands.Request(
+    from vendomini.cli import preparing
+
+    request = preparing.Request(
         config=config,
         overrides=tuple(overrides or ()),
         cluster=cluster,
@@ -177,7 +187,7 @@ def plan(
         max_gpu_hours=max_gpu_hours,
         explain=explain,
     )
-    raise typer.Exit(commands.show_plan(request))
+    raise typer.Exit(preparing.show_plan(request))
 
 
 def _experiments(incomplete: str) -> list[str]:
@@ -205,6 +215,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """How far an experiment is: from its files alone, from any shell, at any time."""
+    from vendomini.cli import standing
+
     raise typer.Exit(standing.show_status(experiment, root=root, as_json=as_json))
 
 
@@ -216,7 +228,9 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Write the tables: runs.parquet, runs.csv and steps.parquet, one row a run and a step."""
-    raise typer.Exit(commands.collect_tables(experiment, root=root, out=out, as_json=as_json))
+    from vendomini.cli import results
+
+    raise typer.Exit(results.collect_tables(experiment, root=root, out=out, as_json=as_json))
 
 
 @app.command(
@@ -260,6 +274,8 @@ def play(
     ] = False,
 ) -> None:
     """Show one run step by step: from its log if it is finished, else live. Writes nothing."""
+    from vendomini.cli import play as playing
+
     request = playing.PlayRequest(
         config=config,
         overrides=tuple(overrides or ()),
@@ -292,6 +308,8 @@ def import_results(
     as_json: Json = False,
 ) -> None:
     """Write the predecessor's results as tables like those of `collect`."""
+    from vendomini.cli import results
+
     raise typer.Exit(results.import_results(folder, out=out, as_json=as_json))
 
 
@@ -325,6 +343,8 @@ def main() -> None:
     try:
         app()
     except VendoMiniError as error:
+        from vendomini.cli import show
+
         show.error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 
 from vendomini.cluster import Profile, rule_for
+from vendomini.engines.gpus import NVIDIA_S
 from vendomini.errors import PlanError, SubmitError
 from vendomini.partitions import partition_of
 from vendomini.planner.pool import Pool, pools_of_cluster, pools_of_machine, pools_of_profile
@@ -15,9 +16,6 @@ from vendomini.profile import load_profile
 from vendomini.slurm import cluster_facts
 
 GIB = 1024**3
-
-NVIDIA_S = 20.0
-"""A machine with many GPUs whose driver sleeps takes seconds to list them."""
 
 QUERY = ("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 

@@ -24,6 +24,7 @@ from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, pla
 from vendomini.cli.transcript import Conversations, Exchange, PlainTeller, Teller
 from vendomini.cli.view import View
 from vendomini.cli.warehouse_transcript import WarehouseTeller
+from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.launch import PLAYABLE, engine_for
 from vendomini.errors import ConfigError, StoreError, VendoMiniError
 from vendomini.phase import Run, settings_of
@@ -31,7 +32,6 @@ from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unp
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
 from vendomini.store.records import ResultRecord, encode
-from vendomini.submit import visible_gpus
 from vendomini.worker.drive import Answers, drive
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.warehouse.settings import WarehouseSettings

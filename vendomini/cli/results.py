@@ -1,14 +1,12 @@
-"""What `import-results` does: the predecessor's results to tables, and what was found in words."""
+"""What `collect` and `import-results` do: tables written, and what was found in words."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from vendomini.cli import show
+from vendomini.cli.standing import experiment_named
 
 if TYPE_CHECKING:
     from vendomini.predecessor import Imported
@@ -30,6 +28,22 @@ WHY = {
 """Runs without an outcome, by the kind in `error.kind`: of one, of several."""
 
 
+def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool) -> int:
+    """`collect`."""
+    from vendomini.collect import collect
+
+    experiment = experiment_named(folder, root)
+    with show.counting("reading steps") as progress:
+        collected = collect(experiment, out=out or experiment.path("collected"), progress=progress)
+    if as_json:
+        show.print_json(
+            {name: str(v) if isinstance(v, Path) else v for name, v in asdict(collected).items()}
+        )
+    else:
+        show.collected(collected)
+    return 0
+
+
 def import_results(folder: Path, *, out: Path | None, as_json: bool) -> int:
     """`import-results`."""
     from vendomini.predecessor import import_results
@@ -38,8 +52,7 @@ def import_results(folder: Path, *, out: Path | None, as_json: bool) -> int:
         imported = import_results(folder, out=out or folder / "collected", progress=progress)
     if as_json:
         plain = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(imported).items()}
-        text = msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()
-        sys.stdout.write(text + "\n")
+        show.print_json(plain)
         return 0
     for line in words(imported):
         show.say(line)

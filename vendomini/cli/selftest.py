@@ -16,10 +16,16 @@ from pathlib import Path
 
 import msgspec
 
-from vendomini.cli import show
+from vendomini.cli.show import ERR, OUT, say
 from vendomini.phase import Run
-from vendomini.prepare import SelfTest, self_test, selftest, tried_axes, what_is_tried
-from vendomini.prepare.selftest import TriedAxis
+from vendomini.prepare import selftest
+from vendomini.prepare.selftest import (
+    SelfTest,
+    TriedAxis,
+    self_test,
+    tried_axes,
+    what_is_tried,
+)
 from vendomini.workloads.workload import Workload
 
 SILENT_S = 1.0
@@ -33,6 +39,35 @@ class Checked:
     test: SelfTest
     seconds: float
     cached: bool
+
+    def show(self) -> None:
+        """On the terminal: what each axis changes."""
+        test = self.test
+        kept = ", kept from before" if self.cached else ""
+        OUT.print(
+            f"axes: {test.trials} trials, {self.seconds:.1f} s{kept}", markup=False, soft_wrap=True
+        )
+        for axis in test.axes:
+            OUT.print(f"  {axis.axis}: {_worded(axis)}", markup=False, soft_wrap=True)
+
+    def as_json(self) -> dict[str, object]:
+        """The same for scripts."""
+        return {
+            "axes": [
+                {
+                    "axis": axis.axis,
+                    "values": list(axis.values),
+                    "changes": list(axis.changes),
+                    "alike": [list(values) for values in axis.alike],
+                    "later": axis.later,
+                    "contexts": axis.tried,
+                }
+                for axis in self.test.axes
+            ],
+            "trials": self.test.trials,
+            "seconds": round(self.seconds, 3),
+            "cached": self.cached,
+        }
 
 
 def check_axes(runs: Sequence[Run], workload: Workload) -> Checked:
@@ -50,37 +85,6 @@ def check_axes(runs: Sequence[Run], workload: Workload) -> Checked:
     return Checked(test=test, seconds=time.perf_counter() - started, cached=cached)
 
 
-def show_axes(checked: Checked) -> None:
-    """What each axis changes."""
-    test = checked.test
-    kept = ", kept from before" if checked.cached else ""
-    show.OUT.print(
-        f"axes: {test.trials} trials, {checked.seconds:.1f} s{kept}", markup=False, soft_wrap=True
-    )
-    for axis in test.axes:
-        show.OUT.print(f"  {axis.axis}: {_worded(axis)}", markup=False, soft_wrap=True)
-
-
-def axes_as_json(checked: Checked) -> dict[str, object]:
-    """The same for scripts."""
-    return {
-        "axes": [
-            {
-                "axis": axis.axis,
-                "values": list(axis.values),
-                "changes": list(axis.changes),
-                "alike": [list(values) for values in axis.alike],
-                "later": axis.later,
-                "contexts": axis.tried,
-            }
-            for axis in checked.test.axes
-        ],
-        "trials": checked.test.trials,
-        "seconds": round(checked.seconds, 3),
-        "cached": checked.cached,
-    }
-
-
 # -- private -------------------------------------------------------------------------------
 
 
@@ -93,8 +97,8 @@ class _Patience:
 
     def __call__(self) -> None:
         late = time.perf_counter() - self.started > SILENT_S
-        if late and not self.has_spoken and show.ERR.is_terminal:
-            show.say("trying what each axis of the grid changes ...")
+        if late and not self.has_spoken and ERR.is_terminal:
+            say("trying what each axis of the grid changes ...")
             self.has_spoken = True
 
 

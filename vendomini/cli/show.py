@@ -1,34 +1,29 @@
 """How plans, states and tables look in a terminal."""
 
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from vendomini.errors import VendoMiniError
-from vendomini.slurm import Ending, QueuedJob
-from vendomini.status import Status
-from vendomini.store.experiment import Experiment, Extension
-from vendomini.store.records import WorkerRecord
-from vendomini.submit import Submitted
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # every command shows something: what it shows it has loaded itself
     from vendomini.collect import Collected
+    from vendomini.slurm import Ending, QueuedJob
+    from vendomini.status import Status
+    from vendomini.store.experiment import Experiment, Extension
+    from vendomini.store.records import WorkerRecord
+    from vendomini.submit import Submitted
 
 OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
@@ -47,6 +42,11 @@ def say_out(text: str) -> None:
     OUT.print(text, markup=False, soft_wrap=True)
 
 
+def print_json(value: object) -> None:
+    """A value on stdout, for scripts."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
 def error(error: VendoMiniError) -> None:
     """What is wrong, then on its own line what to do about it."""
     text = Text.assemble(("error: ", "bold red"), str(error))
@@ -55,7 +55,7 @@ def error(error: VendoMiniError) -> None:
     ERR.print(text, soft_wrap=True)
 
 
-def extension(experiment: Experiment, extension: Extension, *, done: int) -> None:
+def extension(experiment: "Experiment", extension: "Extension", *, done: int) -> None:
     """What `run` found and added."""
     kept, new, gone = len(extension.kept), len(extension.new), len(extension.orphaned)
     say(
@@ -64,7 +64,7 @@ def extension(experiment: Experiment, extension: Extension, *, done: int) -> Non
     )
 
 
-def submitted(submitted: Sequence[Submitted], experiment: Experiment) -> None:
+def submitted(submitted: Sequence["Submitted"], experiment: "Experiment") -> None:
     """Which jobs there are now."""
     for job in submitted:
         if not job.ids:
@@ -81,12 +81,12 @@ class SlurmWords:
     workers, by incarnation. `silence` is why it says nothing; None: it was not asked, or answered.
     """
 
-    queue: Mapping[str, Sequence[QueuedJob]] = field(default_factory=dict)
-    endings: Mapping[str, Ending] = field(default_factory=dict)
+    queue: Mapping[str, Sequence["QueuedJob"]] = field(default_factory=dict)
+    endings: Mapping[str, "Ending"] = field(default_factory=dict)
     silence: str | None = None
 
 
-def status(status: Status, slurm: SlurmWords) -> None:
+def status(status: "Status", slurm: SlurmWords) -> None:
     """Runs by group, workers that live, wait in Slurm's queue or were ended, the last errors."""
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
@@ -153,6 +153,14 @@ def collected(collected: "Collected") -> None:
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar that is told how many of how many; nothing where there is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -166,7 +174,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _of_living(record: WorkerRecord) -> str:
+def _of_living(record: "WorkerRecord") -> str:
     """Where a worker is, what it does, and what serves it once that is known."""
     where = record.slurm.node if record.slurm else record.process.host
     job = f"job {record.slurm.job}" if record.slurm else f"process {record.process.pid}"

@@ -1,7 +1,6 @@
 """How an experiment stands, and which one is meant."""
 
 import difflib
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,10 +8,8 @@ import msgspec
 
 from vendomini.cli import show
 from vendomini.errors import StoreError, SubmitError
-from vendomini.slurm import endings
 from vendomini.status import Status, status_of
 from vendomini.store.experiment import Experiment
-from vendomini.submit import workers_in_queue
 
 STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
 """States of a job that was started again since: its earlier start has no ending of its own."""
@@ -24,7 +21,7 @@ def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
     status = status_of(experiment)
     slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
     if as_json:
-        print_json(
+        show.print_json(
             {
                 "experiment": status.folder,
                 "runs": asdict(status.runs),
@@ -69,11 +66,6 @@ def experiment_named(folder: Path, root: Path) -> Experiment:
     )
 
 
-def print_json(value: object) -> None:
-    """A value on stdout, for scripts."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
-
-
 # -- private -------------------------------------------------------------------------------
 
 
@@ -89,6 +81,9 @@ def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:
     }
     if not silent and not experiment.slurm_jobs():
         return show.SlurmWords()
+    from vendomini.slurm import endings
+    from vendomini.submit import workers_in_queue
+
     words = show.SlurmWords()
     try:
         words = replace(words, queue=workers_in_queue(experiment))

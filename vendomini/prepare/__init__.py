@@ -8,14 +8,6 @@ from vendomini.prepare.plan import (
     refuse_missing,
     refuse_unplayable,
 )
-from vendomini.prepare.selftest import (
-    SelfTest,
-    idle_notes,
-    refuse_idle,
-    self_test,
-    tried_axes,
-    what_is_tried,
-)
 
 __all__ = [
     "PACKAGES",
@@ -23,16 +15,10 @@ __all__ = [
     "GroupPlan",
     "ModelName",
     "Plan",
-    "SelfTest",
-    "idle_notes",
     "make_plan",
     "pin_key",
     "plan_as_json",
     "refuse_costly",
-    "refuse_idle",
     "refuse_missing",
     "refuse_unplayable",
-    "self_test",
-    "tried_axes",
-    "what_is_tried",
 ]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from vendomini.chat import Message, Reply
 from vendomini.workloads.warehouse.agent import Seen
 from vendomini.workloads.warehouse.ledger import Call, Ledger
+from vendomini.workloads.warehouse.settings import LEAVING_SHARE
 
-LEAVING_SHARE = 4  # at least one part in so many of the window leaves at once
 FIRST_TOKENS_PER_CHARACTER = 0.33  # before the engine has counted anything
 MESSAGE_TOKENS = 16  # that a chat template may put round a message
 MARGIN = 1.1  # of an estimate: the next text may take more tokens a character than any before

@@ -36,6 +36,10 @@ DEMAND_BY_PRESSURE: dict[Pressure, float] = {"low": 0.7, "medium": 1.0, "high": 
 DUE_BY_PRESSURE: dict[Pressure, float] = {"low": 1.5, "medium": 1.0, "high": 0.7}
 
 
+LEAVING_SHARE = 4
+"""At least one part in so many of a conversation's window leaves at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSettings:
     """The world. Money in currency units, storage in units, one step is one day."""

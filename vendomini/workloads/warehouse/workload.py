@@ -2,21 +2,21 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
 from vendomini.workloads.warehouse.card_fields import FieldKind, card_fields
-from vendomini.workloads.warehouse.conversation import LEAVING_SHARE
-from vendomini.workloads.warehouse.episode import play
-from vendomini.workloads.warehouse.records import Outcome
 from vendomini.workloads.warehouse.settings import (
+    LEAVING_SHARE,
     SKUS,
     WarehouseSettings,
     orders_a_day,
 )
-from vendomini.workloads.warehouse.trial import trial
 from vendomini.workloads.workload import Demand, RecordStep, Trial
+
+if TYPE_CHECKING:  # the world is loaded where it is played: a plan or a status has no use for it
+    from vendomini.workloads.warehouse.records import Outcome
 
 # Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
 # system message of the default interface at complexity 0 .. 4 (1,129 .. 1,188); per step of a
@@ -44,7 +44,12 @@ class Warehouse:
     name: ClassVar[str] = "warehouse"
     version: ClassVar[int] = 2
     settings_type: ClassVar[type] = WarehouseSettings
-    outcome_type: ClassVar[type] = Outcome
+
+    @property
+    def outcome_type(self) -> type["Outcome"]:
+        from vendomini.workloads.warehouse.records import Outcome
+
+        return Outcome
 
     def check(self, settings: WarehouseSettings) -> None:
         """Raise `ConfigError` if values that are each allowed are impossible together."""
@@ -164,12 +169,16 @@ class Warehouse:
 
     def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:
         """See `trial.py`."""
+        from vendomini.workloads.warehouse.trial import trial
+
         return trial(settings, seed=seed, replication=replication)
 
     def play(
         self, settings: WarehouseSettings, *, seed: int, replication: int, record: RecordStep
-    ) -> Episode[Outcome]:
+    ) -> Episode["Outcome"]:
         """The episode of one run; steps are `records.Step`. Raises as `refuse_unplayable`."""
+        from vendomini.workloads.warehouse.episode import play
+
         self.refuse_unplayable(settings)
         return play(settings, seed=seed, replication=replication, record=record)
 

@@ -1,0 +1,183 @@
+"""From the options of `run` and `plan` to a plan, and the plan shown."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vendomini.cli import show
+from vendomini.cli.engines import look_at_engines, look_at_models, needs_model, window_note
+from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
+from vendomini.cli.runs import of_file
+from vendomini.cluster import Profile
+from vendomini.config import expand, load_phase, values_of
+from vendomini.engines.gpus import visible_gpus
+from vendomini.errors import ConfigError
+from vendomini.phase import Run
+from vendomini.prepare import EngineFacts, Plan, make_plan, plan_as_json, refuse_costly
+from vendomini.profile import default_profile, load_profile
+from vendomini.store.experiment import Experiment
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.workload import Workload
+
+if TYPE_CHECKING:  # the self-test plays runs: a plan without it loads no world
+    from vendomini.cli.selftest import Checked
+
+NO_GPU_HERE = (
+    "this machine has no GPU and {memory:.0f} GiB of memory, too little for these models: this is "
+    "the plan for an example of a cluster (nodes of 8 H100); give --profile FILE, or --cluster "
+    "where Slurm is, for yours"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of `run` and `plan`."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    cluster: bool
+    profile: Path | None
+    root: Path
+    limit: int | None
+    n_jobs: int
+    restart_groups: tuple[str, ...]
+    as_json: bool
+    check: bool = False  # `plan` tries the axes, as `run` does
+    explain: str | None = None  # `plan` tells all that decided for this model
+    max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A phase, expanded and planned; nothing was written or asked yet."""
+
+    text: str
+    every_run: list[Run]
+    runs: list[Run]  # those that are played: all, or the first ones
+    plan: Plan
+    workload: Workload
+    profile: Profile | None  # None: local
+    facts: EngineFacts
+
+
+def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
+    """With `only_plan`, what this machine cannot hold is planned for an example of a cluster.
+
+    Raises `ConfigError` or `PlanError`, and `SubmitError` if Slurm is asked and does not answer.
+    """
+    _refuse_options(request)
+    phase = load_phase(request.config, request.overrides, workload_named=workload_named)
+    workload = workload_named(phase.experiment.workload)
+    profile = None
+    notes_of_place: list[str] = []
+    if request.profile is not None:
+        profile = load_profile(request.profile)
+    elif request.cluster:
+        profile = default_profile()
+    with of_file(request.config):
+        models = look_at_models(phase, is_here=profile is None)
+    needs = needs_model(phase)
+    pools = Pools()
+    if profile is None and needs:
+        pools = pools_here(visible_gpus(os.environ))
+        if only_plan and not pools.pools and models.exceed(memory_gb()):
+            profile = example_cluster()
+            notes_of_place = [NO_GPU_HERE.format(memory=memory_gb())]
+    if profile is not None and needs:
+        names = [str(name) for name in values_of(phase, "agent.model.name")]
+        pools = pools_there(profile, names, ask_slurm=request.cluster)
+    every = expand(phase, window=models.window)
+    runs = every if request.limit is None else every[: request.limit]
+    notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
+    if phase.seed_is_default:
+        notes.append("`experiment.seed` is not set: 0 is used")
+    if request.limit is not None and len(runs) < len(every):
+        notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
+    experiment = Experiment(request.root / phase.experiment.name)
+    notes += window_note(experiment, every, models)
+    with of_file(request.config):
+        facts = look_at_engines(
+            phase,
+            models,
+            profile=profile,
+            experiment=experiment,
+            restarted=request.restart_groups,
+            pools=pools,
+            is_sketch=profile is not None and not request.cluster,
+        )
+        plan = make_plan(
+            runs,
+            workload,
+            name=phase.experiment.name,
+            phase=phase.experiment.phase,
+            profile=profile,
+            local_workers=request.n_jobs,
+            facts=facts,
+            notes=notes,
+        )
+    if request.max_gpu_hours is not None:
+        done = experiment.finished() if experiment.exists() else set()
+        refuse_costly(plan, request.max_gpu_hours, done=done)
+    return Prepared(
+        text=phase.text,
+        every_run=every,
+        runs=runs,
+        plan=plan,
+        workload=workload,
+        profile=profile if request.cluster else None,
+        facts=facts,
+    )
+
+
+def show_plan(request: Request) -> int:
+    """`plan`, and `run --dry-run`."""
+    from vendomini.cli import planned
+
+    prepared = prepare(request, only_plan=True)
+    tried = None
+    if request.check:
+        prepared, tried = checked(request, prepared)
+    if request.explain is not None:
+        planned.explain(prepared.plan, request.explain)
+    elif request.as_json:
+        axes = {} if tried is None else {"self_test": tried.as_json()}
+        show.print_json(plan_as_json(prepared.plan) | axes)
+    else:
+        planned.plan(prepared.plan, to=show.OUT)
+        if tried is not None:
+            tried.show()
+    return 0
+
+
+def checked(request: Request, prepared: Prepared) -> tuple[Prepared, "Checked"]:
+    """With the axes tried, and noted in the plan those that do nothing; raises `ConfigError` for
+    one where that is an error."""
+    from vendomini.cli.selftest import check_axes
+    from vendomini.prepare.selftest import idle_notes, refuse_idle
+
+    checked = check_axes(prepared.every_run, prepared.workload)
+    with of_file(request.config):
+        refuse_idle(checked.test)
+    notes = (*prepared.plan.notes, *idle_notes(checked.test))
+    return replace(prepared, plan=replace(prepared.plan, notes=notes)), checked
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _refuse_options(request: Request) -> None:
+    for option, value in (("--limit", request.limit), ("--n-jobs", request.n_jobs)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is `{value}`", hint="give a whole number from 1 on")
+    if request.max_gpu_hours is not None and not request.max_gpu_hours >= 0:
+        raise ConfigError(
+            f"--max-gpu-hours is `{request.max_gpu_hours}`", hint="give a number from 0 on"
+        )
+    try:
+        str(request.root.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"--root is {str(request.root)!a}, which is not UTF-8 text",
+            hint="choose a folder whose path is",
+        ) from None
