@@ -1,12 +1,24 @@
-"""The plans of all shipped phases on three example clusters, as the command line prints them.
+"""The plans of all shipped phases on three example clusters: every decision, and six plans in full.
 
-They are kept as text that a person has read: four A100 of 40 GB a node, eight H100 of 80 GB, and a
-mixed site with V100, T4, A100 and L40S. What changes them is to be read, too, and then kept:
+The clusters are four A100 of 40 GB a node, eight H100 of 80 GB, and a mixed site with V100, T4,
+A100 and L40S. A person has read what is kept. What changes it is to be read, too, and then kept:
 
     python -m tests.planner.test_plans
 
-writes them all anew; `git diff tests/data/plans` shows what changed. Nothing of this machine is in
-them: a plan for a profile alone knows no installed engines, and models are those of the catalogue.
+writes all of it anew; `git diff tests/data/plans` shows what changed. Nothing of this machine is
+in it: a plan for a profile alone knows no installed engines, and models are the catalogue's.
+
+`table.txt` has what is decided of each group of all 45 plans: where it runs, how, what that takes
+beside other ways, and whether `run` would play it. Six texts hold the words, as the command line
+prints them. Together they have every kind of sentence that the 45 have, and two that these lack:
+
+- a100/phase1_core_hypothesis: an engine over four nodes, which `run` refuses; a model that
+  Transformers cannot hold; fewer GPUs that were rejected or are dearer; short runs;
+- h100/phase1_large_models: MXFP4, one worker a group, a model above 40B on eight GPUs;
+- mixed/phase5_large_models: long runs, workers that take turns, groups that take turns;
+- mixed/phase5_long_horizon: a partition by its name, and two nodes of it;
+- h100/phase1_small_models-hf: Transformers, because the phase says so;
+- mixed/phase1_core_hypothesis-hf: the same of a model that is too large: the error.
 """
 
 import os
@@ -14,39 +26,91 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from bench.planning import WINDOW, facts_of, plan_of
+from tests.planner.plan_table import (
+    CLUSTERS,
+    PHASES,
+    Row,
+    config_of,
+    drawn,
+    plans_of,
+    profile_of,
+    rows_of,
+)
 from tests.product import COMMAND, ROOT
 from vendomini.cli import show
 from vendomini.cli.main import main
+from vendomini.cli.preparing import Request, prepare
 from vendomini.config import expand, load_phase
 from vendomini.errors import PlanError
 from vendomini.prepare import GroupPlan, Plan, refuse_costly
 from vendomini.workloads.registry import workload_named
 
-PHASES = sorted(path.stem for path in (ROOT / "configs" / "phases").glob("*.yaml"))
-CLUSTERS = ("a100", "h100", "mixed")
 KEPT = ROOT / "tests" / "data" / "plans"
-COLUMNS = 200
+TABLE = KEPT / "table.txt"
+TERMINAL = 200
+UNSET = ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "VENDOMINI_USE_VLLM", "VENDOMINI_ROOT")
 
 
-def words_of(cluster: str, phase: str) -> tuple[str, ...]:
-    config, profile = ROOT / "configs" / "phases" / f"{phase}.yaml", ROOT / "slurm"
-    return "plan", "--config", str(config), "--profile", str(profile / f"{cluster}.yaml")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A plan that is kept in full, and the exit status of its command."""
+
+    cluster: str
+    phase: str
+    changed: str = ""  # to the name of its text
+    overrides: tuple[str, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.cluster}/{self.phase}{self.changed}.txt"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        options = (
+            "--config",
+            str(config_of(self.phase)),
+            "--profile",
+            str(profile_of(self.cluster)),
+        )
+        return "plan", *options, *self.overrides
+
+
+HF = ("engine.backend=hf",)
+SHOWN = (
+    Shown(cluster="a100", phase="phase1_core_hypothesis"),
+    Shown(cluster="h100", phase="phase1_large_models"),
+    Shown(cluster="mixed", phase="phase5_large_models"),
+    Shown(cluster="mixed", phase="phase5_long_horizon"),
+    Shown(cluster="h100", phase="phase1_small_models", changed="-hf", overrides=HF),
+    Shown(
+        cluster="mixed", phase="phase1_core_hypothesis", changed="-hf", overrides=HF, exit_code=2
+    ),
+)
 
 
 def elsewhere(folder: Path) -> Mapping[str, str]:
     """What is to be set so that this machine has no models, and its terminal is wide enough."""
-    return {"HF_HOME": str(folder / "no_models"), "COLUMNS": str(COLUMNS)}
+    return {"HF_HOME": str(folder / "no_models"), "COLUMNS": str(TERMINAL)}
 
 
-UNSET = ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "VENDOMINI_USE_VLLM", "VENDOMINI_ROOT")
+@pytest.fixture(autouse=True)
+def _bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in UNSET:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in elsewhere(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+# -- six plans in full -------------------------------------------------------------------------
 
 
 def tidied(text: str) -> str:
@@ -54,34 +118,70 @@ def tidied(text: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-@pytest.mark.parametrize(("cluster", "phase"), list(product(CLUSTERS, PHASES)))
-def test_the_plan_of_a_shipped_phase_is_the_one_that_was_read(
-    cluster: str,
-    phase: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.name)
+def test_the_words_of_a_plan_are_the_ones_that_were_read(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in UNSET:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in elsewhere(tmp_path).items():
-        monkeypatch.setenv(name, value)
     # A console takes its width from the environment when it is made, which may be long ago.
-    monkeypatch.setattr(show.OUT, "width", COLUMNS)
-    monkeypatch.setattr(sys, "argv", ["vendomini", *words_of(cluster, phase)])
+    for console in (show.OUT, show.ERR):
+        monkeypatch.setattr(console, "width", TERMINAL)
+    monkeypatch.setattr(sys, "argv", ["vendomini", *shown.words])
     with pytest.raises(SystemExit) as exit_:
         main()
     said = capsys.readouterr()
-    assert (exit_.value.code, said.err) == (0, "")
-    kept = (KEPT / cluster / f"{phase}.txt").read_text(encoding="utf-8")
-    assert tidied(said.out) == kept
+    assert exit_.value.code == shown.exit_code
+    # Only one of the two says anything: the plan, or the error.
+    assert "" in (said.out, said.err)
+    assert tidied(said.out + said.err) == (KEPT / shown.name).read_text(encoding="utf-8")
 
 
-def test_there_is_a_text_for_every_phase_and_cluster_and_no_other() -> None:
-    assert len(PHASES) == 15
+def test_nothing_is_kept_that_no_test_reads() -> None:
     there = {path.relative_to(KEPT).as_posix() for path in KEPT.rglob("*.*")}
-    assert there == {f"{cluster}/{phase}.txt" for cluster, phase in product(CLUSTERS, PHASES)}
+    assert there == {"table.txt", *(shown.name for shown in SHOWN)}
+    assert {shown.cluster for shown in SHOWN} == set(CLUSTERS)
+
+
+# -- every decision of all of them -------------------------------------------------------------
+
+
+def table_of(rows: Sequence[Row]) -> list[str]:
+    return drawn(sorted(rows, key=lambda row: (row["cluster"], row["phase"])))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_what_is_decided_of_a_shipped_phase_is_what_was_read(phase: str) -> None:
+    rows = [row for planned in plans_of(phase) for row in rows_of(planned)]
+    kept = TABLE.read_text(encoding="utf-8").splitlines()
+    # The widths of the columns are the whole table's: a line is compared by its words.
+    found = [line.split() for line in table_of(rows) if line]
+    expected = [line.split() for line in kept if line.split()[1:2] in (["phase"], [phase])]
+    assert found == expected
+
+
+def test_the_table_has_every_shipped_phase_on_every_cluster_and_no_other() -> None:
+    assert len(PHASES) == 15
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    plans = [tuple(line.split()[:2]) for line in lines if "(all)" in line]
+    assert plans == [(cluster, phase) for cluster in CLUSTERS for phase in PHASES]
+    assert {tuple(line.split()[:2]) for line in lines[1:] if line} == set(plans)
+
+
+def test_the_table_is_of_what_the_command_line_plans() -> None:
+    """It is made without `prepare`, which reads the phase anew for each cluster."""
+    phase = "phase1_large_models"
+    for planned in plans_of(phase):
+        request = Request(
+            config=config_of(phase),
+            overrides=(),
+            cluster=False,
+            profile=profile_of(planned.cluster),
+            root=Path("experiments"),
+            limit=None,
+            n_jobs=1,
+            restart_groups=(),
+            as_json=False,
+        )
+        assert prepare(request, only_plan=True).plan == planned.plan
 
 
 # -- plans, apart from their words -------------------------------------------------------------
@@ -152,23 +252,26 @@ def test_a_budget_refuses_what_cannot_be_known_unless_it_is_done() -> None:
 
 
 def write_all() -> None:
-    """Write every plan anew, each by a program of its own."""
+    """Write the table, and each text by a program of its own."""
     with tempfile.TemporaryDirectory() as name:
-        environment = {key: value for key, value in os.environ.items() if key not in UNSET}
-        environment |= elsewhere(Path(name))
-        for cluster, phase in product(CLUSTERS, PHASES):
+        for variable in UNSET:
+            os.environ.pop(variable, None)
+        os.environ.update(elsewhere(Path(name)))
+        os.chdir(name)
+        rows = [row for phase in PHASES for planned in plans_of(phase) for row in rows_of(planned)]
+        write(TABLE, "".join(f"{line}\n" for line in table_of(rows)))
+        for shown in SHOWN:
             done = subprocess.run(
-                [*COMMAND, *words_of(cluster, phase)],
-                env=environment,
-                cwd=name,
-                capture_output=True,
-                text=True,
-                check=True,
+                [*COMMAND, *shown.words], capture_output=True, text=True, check=False
             )
-            path = KEPT / cluster / f"{phase}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(tidied(done.stdout), encoding="utf-8")
-            print(path.relative_to(ROOT))
+            assert done.returncode == shown.exit_code, done.stderr
+            write(KEPT / shown.name, tidied(done.stdout + done.stderr))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":
