@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.slurm import FakeSlurm
+from tests.forked import Forked
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,25 +30,27 @@ def commands_of(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "88"}
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Forked]:
+    """For 40 commands, most of whose time was the loading of the program."""
+    with Forked(environment()) as forked:
+        yield forked
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_does_what_it_shows(
-    document: Path, tmp_path: Path, fake_slurm: FakeSlurm
+    document: Path, tmp_path: Path, fake_slurm: FakeSlurm, program: Forked
 ) -> None:
     for folder in ("configs", "slurm"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    environment = {**os.environ, "COLUMNS": "88"}
     for command, shown in commands_of(document.read_text(encoding="utf-8")):
-        program, *arguments = shlex.split(command)
-        assert program == "vendomini"
-        done = subprocess.run(
-            [sys.executable, "-m", "vendomini.cli.main", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        name, *arguments = shlex.split(command)
+        assert name == "vendomini"
+        done = program(*arguments, env=environment(), cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         printed = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
         missing = [
