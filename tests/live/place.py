@@ -72,6 +72,7 @@ class Place:
         settings.setdefault("concurrency", RUNS)
         if backend == "vllm":
             settings.setdefault("python", vllm_python())
+            settings.setdefault("enforce_eager", True)  # what dies here need not be compiled first
         model_settings = {"name": str(model), "max_tokens_per_call": REPLY_TOKENS}
         phase = {
             "inherit": str(ROOT / "configs" / "base.yaml"),

@@ -134,7 +134,10 @@ def test_a_schema_reply_fits_its_schema(live: Live, make: Any) -> None:
         assert len(said["note"]) <= 8
 
 
-def test_constrained_replies_of_the_warehouse_s_fullest_interface_can_be_read(live: Live) -> None:
+@pytest.mark.parametrize("n", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_constrained_replies_of_the_warehouse_s_fullest_interface_can_be_read(
+    live: Live, n: int
+) -> None:
     """The largest grammar there is, and whatever a model draws from it is no format failure."""
     interface = InterfaceSettings(
         prediction_mode="required+full",
@@ -145,7 +148,7 @@ def test_constrained_replies_of_the_warehouse_s_fullest_interface_can_be_read(li
     tools = offered(4) + memory_tools(interface) + recovery_tools(interface)
     schema = ReplyFormat(kind="schema", json_schema=reply_schema(tools, interface))
     # A random model ends hardly any text by itself: a reply has more than a thousand tokens.
-    sampling = replace(DRAWN, max_tokens=MAX_MODEL_LEN - 100, n=4)
+    sampling = replace(DRAWN, max_tokens=MAX_MODEL_LEN - 100, n=n)
     reply = live.ask(chat("Go on.", sampling=sampling, reply_format=schema))
     for choice in reply.choices:
         assert choice.finish_reason == "stop"

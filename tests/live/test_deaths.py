@@ -67,7 +67,9 @@ def test_an_engine_that_is_never_ready_is_given_up_at_its_deadline(
     place.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.mark.parametrize(
+    "backend", ["hf", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])]
+)
 def test_a_kv_cache_for_less_than_one_conversation_is_named_as_the_cause(
     make_place: MakePlace, backend: str
 ) -> None:
@@ -167,7 +169,9 @@ def assert_killed_worker(ended: Ended) -> None:
 @pytest.mark.parametrize(
     ("backend", "disturbances"),
     [
-        (
+        pytest.param("hf", (interrupt_while_loading, kill_the_server), id="hf"),
+        pytest.param("vllm", (kill_the_engine_core,), id="vllm", marks=pytest.mark.vllm),
+        pytest.param(
             "hf",
             (
                 kill_while_loading,
@@ -177,6 +181,8 @@ def assert_killed_worker(ended: Ended) -> None:
                 interrupt,
                 hang,
             ),
+            id="hf, every one",
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "vllm",
@@ -186,7 +192,8 @@ def assert_killed_worker(ended: Ended) -> None:
                 kill_the_engine_core,
                 kill_the_server,
             ),
-            marks=pytest.mark.vllm,
+            id="vllm, every one",
+            marks=[pytest.mark.vllm, pytest.mark.long],
         ),
     ],
 )

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slurm
 
 PHASE = ROOT / "configs" / "phases" / "phase1_small_models.yaml"
 RUNS = 660
+STEPS = 200
 WORKERS = 8
 
 
@@ -32,16 +33,26 @@ class Played:
     told: tuple[dict[str, Any], ...]  # what `status --json` said while it went on
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((f"simulation.max_steps={STEPS}",), id=f"{STEPS} steps"),
+        pytest.param((), id="as shipped", marks=pytest.mark.long),
+    ],
+)
 def played(
-    slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    slurm_cluster: SlurmCluster,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Played]:
     folder = tmp_path_factory.mktemp("phase")
     # 12 CPUs: no node has room for all, and each of the five takes some.
     profile = write_profile(
         folder, partition="short", engineless={"workers": WORKERS, "cpus": 12, "memory": "1G"}
     )
-    here = Lab(slurm_cluster, folder, PHASE, profile, overrides=("agent.kind=heuristic",))
+    here = Lab(
+        slurm_cluster, folder, PHASE, profile, overrides=("agent.kind=heuristic", *request.param)
+    )
     begun = time.monotonic()
     here.run_here()
     here_s = time.monotonic() - begun
@@ -85,7 +96,7 @@ def test_the_workers_were_spread_over_nodes_by_arrays_no_larger_than_allowed(
 def test_status_from_another_shell_shows_it_going_on(played: Played) -> None:
     done = [told["runs"]["done"] for told in played.told]
     assert done == sorted(done)
-    assert len(set(done)) > 2
+    assert any(0 < count < RUNS for count in done)
     under_way = [told for told in played.told if 0 < told["runs"]["done"] < RUNS]
     assert any(told["runs"]["running"] for told in under_way)
     assert any(

@@ -25,11 +25,11 @@ from vendomini.workloads.warehouse import prompt
 
 pytestmark = pytest.mark.slurm
 
-REPLICATIONS = 4
-STEPS = 4
+REPLICATIONS = 2
+STEPS = 2
 WINDOW = 8192
 ONE_GPU = {"gpus": 1, "gpu_type": "a100", "cpus": 2, "memory": "4G", "minutes": 10}
-START_S = 180  # with two engines at a time on two cores
+START_S = 300  # with two engines at a time, and other tests, on two cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def make_site(
         phase = {
             "inherit": str(ROOT / "configs" / "base.yaml"),
             "experiment": {"name": "played", "replications": REPLICATIONS, "seed": 3},
-            "agent": {"kind": "llm", "model": {"max_tokens_per_call": 120}},
+            "agent": {"kind": "llm", "model": {"max_tokens_per_call": 32}},
             "engine": {"backend": backend, "kv_cache_memory_bytes": 1 << 27, **engine},
             "fixed": {"simulation.max_steps": steps},
             "grid": {"agent.model.name": [str(model) for model in models]},
@@ -195,7 +195,7 @@ def test_a_model_is_played_by_the_vllm_of_the_profiles_environment(make_site: Ma
 def test_an_engine_told_to_leave_in_the_middle_leaves_in_order_and_the_rest_is_played(
     make_site: MakeSite,
 ) -> None:
-    site = make_site("hf", steps=5)
+    site = make_site("hf", steps=12)
     kept: dict[Path, bytes] = {}
     # What Slurm sends before the time limit, and what `scancel` sends to all of a step.
     for options, reason, ending in (
