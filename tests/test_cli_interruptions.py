@@ -1,9 +1,11 @@
 """`run` while something happens to it: two at once, Ctrl-C, and kills of any of its processes."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +16,7 @@ import pytest
 from tests.harness import outcomes
 from tests.product import COMMAND, attempts, vendomini, wait_until, write_phase
 from vendomini.store.experiment import Experiment
+from vendomini.submit import _held
 
 RUNS = 12
 STEPS = 30
@@ -119,7 +122,7 @@ def test_two_runs_at_once_neither_double_nor_lose_a_run(
 
 
 def test_collect_and_status_while_it_runs(place: Place, expected: dict[str, bytes]) -> None:
-    process = place.start("engine.latency_s=0.05", "engine.concurrency=2")
+    process = place.start("engine.latency_s=0.15", "engine.concurrency=2")
     wait_until(lambda: place.experiment.finished())
     status = vendomini("status", "small", "--json", cwd=place.folder)
     collected = vendomini("collect", "small", "--json", cwd=place.folder)
@@ -206,6 +209,20 @@ def test_an_interruption_while_workers_are_started_leaves_none_behind(
     assert members_of(process.pid) == []
     assert place.run().returncode == 0
     assert_complete(place, expected)
+
+
+def test_an_interruption_that_waits_is_not_lost_when_processes_are_started() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        # To this thread: others of a test process do not block it.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        with _held(signal.SIGINT):
+            child = subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True)
+        assert signal.SIGINT in signal.sigpending()
+        assert int(child.stdout.split()[1], 16) & 1 << (signal.SIGINT - 1)
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # -- kills --------------------------------------------------------------------------------------

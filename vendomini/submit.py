@@ -92,7 +92,7 @@ def submit_local(
         executor = submitit.LocalExecutor(folder=folder)
         executor.update_parameters(timeout_min=LOCAL_TIMEOUT_MINUTES)
         own_gpus = _shared_out(group)
-        with _ignored(signal.SIGINT):
+        with _held(signal.SIGINT):
             handles = []
             for gpus in own_gpus:
                 # Set past submitit's check, which takes numbers only: a GPU may have a name.
@@ -307,10 +307,14 @@ def _own_words(text: str) -> str:
 
 
 @contextmanager
-def _ignored(number: signal.Signals) -> Iterator[None]:
-    """Processes started inside never see this signal: being ignored is inherited."""
-    before = signal.signal(number, signal.SIG_IGN)
+def _held(number: signal.Signals) -> Iterator[None]:
+    """This signal waits until the end of the block, and processes started inside never hear it:
+    a block is inherited.
+
+    It is not ignored: what waits already would be discarded, and a Ctrl-C be lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -60,8 +60,8 @@ def play_locally(
 def _interruptions_later() -> Iterator[None]:
     """Ctrl-C and TERM wait until the end of the block: no worker is started and not known of.
 
-    Ctrl-C is blocked rather than handled, because it is ignored, and so would be lost, while
-    processes are started. They inherit the block, and were not to hear it anyway.
+    Ctrl-C is blocked rather than handled: processes that are started inherit the block, and are
+    not to hear it anyway.
     """
     terms: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: terms.append(number))
