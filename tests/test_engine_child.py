@@ -1,11 +1,13 @@
 """The life of an engine's process, with small programs in the place of a model server."""
 
 import asyncio
+import mmap
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
@@ -112,6 +114,34 @@ def test_an_engine_ends_in_order_though_it_was_started_with_ctrl_c_blocked_and_t
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert (tmp_path / "ended in order").exists()
+
+
+def test_shared_memory_that_only_an_ended_engine_had_is_freed(tmp_path: Path) -> None:
+    memory = [Path(tempfile.mkstemp(prefix="vendomini-test-", dir="/dev/shm")[1]) for _ in "ab"]
+    for path in memory:
+        path.write_bytes(bytes(4096))
+    server = f"""
+        import mmap, os, sys, time
+        from pathlib import Path
+
+        mapped = [mmap.mmap(os.open(path, os.O_RDWR), 4096) for path in {[*map(str, memory)]}]
+        Path(sys.argv[1], "ready").touch()
+        time.sleep(600)
+    """
+
+    async def live() -> None:
+        started = Started(tmp_path)
+        await started.child.start(program(tmp_path, server))
+        await started.child.wait_until(there(tmp_path / "ready"), timeout_s=20)
+        await started.child.stop()
+
+    try:
+        with memory[1].open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+            asyncio.run(live())
+        assert [path.exists() for path in memory] == [False, True]
+    finally:
+        for path in memory:
+            path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("victim", ["worker", "guard"])

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -64,7 +64,7 @@ class Place:
         self._mark = secrets.token_hex(8)
         # Short: it holds sockets.
         self._temporary = Path(tempfile.mkdtemp(prefix="deaths-"))
-        self._memory = _shared_memory()
+        self._memory: set[str] = set()
         self._seen: set[Process] = set()
         self._running: Running | None = None
         settings = {"backend": backend, "device": "cpu", "dtype": "float32", **engine}
@@ -143,6 +143,7 @@ class Place:
         while more := {p for p, each in everyone.items() if each.parent in ours} - ours:
             ours |= more
         self._seen |= {everyone[pid] for pid in ours}
+        self._memory |= _shared_memory(ours)
         return [each for each in self._seen if everyone.get(each.pid) == each or each.is_alive]
 
     def find(self, is_it: Callable[[Process], bool]) -> Process:
@@ -175,8 +176,7 @@ class Place:
         assert self._seen, "nothing was looked at while it lived"
         wait_until(lambda: not self.processes())
         wait_until(lambda: not list(self._temporary.glob("vendomini-*")))
-        # What living processes have is theirs: other tests may run beside this one.
-        wait_until(lambda: not _shared_memory() - self._memory - _mapped())
+        wait_until(lambda: not any(map(os.path.exists, self._memory)))
 
     # -- its logs -------------------------------------------------------------------------
 
@@ -256,17 +256,13 @@ def _processes() -> dict[int, Process]:
     return {pid: found for pid in pids if (found := _process(pid)) is not None}
 
 
-def _shared_memory() -> set[str]:
-    return {str(path) for path in Path("/dev/shm").rglob("*")}
-
-
-def _mapped() -> set[str]:
-    """Shared memory that some living process uses."""
-    used: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
+def _shared_memory(pids: Iterable[int]) -> set[str]:
+    """What these processes have mapped of it: other tests, with theirs, run beside this one."""
+    found: set[str] = set()
+    for pid in pids:
         try:
-            lines = maps.read_text().splitlines()
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:
             continue
-        used.update(line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line)
-    return used
+        found.update(line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line)
+    return found

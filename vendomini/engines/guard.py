@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +36,7 @@ SWEEP_S = 5.0
 TRACKER_S = 2.0
 TRACKER = b"multiprocessing.resource_tracker"
 """Its process frees shared memory when those that used it have gone: it is ended last."""
+SHARED_MEMORY = "/dev/shm/"
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -68,9 +69,11 @@ def main(arguments: list[str]) -> int:
             return 127
         threading.Thread(target=_tell_end, args=(child, is_gone), daemon=True).start()
         ready, _, _ = select.select([sys.stdin.fileno(), worker_is_gone], [], [])
+        shared = _shared_memory(_descendants(os.getpid()))
         if worker_is_gone not in ready:
             _stop(child)
         sweep()
+        _free(shared)
         status = child.wait()
         return 128 - status if status < 0 else status
     finally:
@@ -108,6 +111,29 @@ def sweep() -> None:
             for process in trackers:
                 _send(process, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _free(shared: Collection[str]) -> None:
+    """Remove shared memory that no process has any more.
+
+    vLLM leaves hundreds of MB of it where it is killed, and at times where it ends in order.
+    """
+    everyone = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    for path in set(shared) - _shared_memory(everyone):
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _shared_memory(processes: Iterable[int]) -> set[str]:
+    """Paths that these processes have mapped; what cannot be read is another user's."""
+    found: set[str] = set()
+    for process in processes:
+        with suppress(OSError):
+            maps = Path("/proc", str(process), "maps").read_text(errors="replace")
+            found.update(
+                line.split(maxsplit=5)[5] for line in maps.splitlines() if SHARED_MEMORY in line
+            )
+    return found
 
 
 def _descendants(root: int) -> Collection[int]:
