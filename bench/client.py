@@ -28,15 +28,15 @@ from vendomini.chat import (
     Episode,
     Message,
     ask,
-    request_hash,
 )
 from vendomini.engines.protocol import chat_body, chat_reply
 from vendomini.engines.served import OpenAIEngine
 from vendomini.phase import Run
 from vendomini.store.disk import Disk
+from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender
 from vendomini.store.records import ReplyEntry
-from vendomini.worker.drive import Answers, drive
+from vendomini.worker.drive import Answers, asked_of, drive
 
 EPISODES = 64
 BODY_BYTES = 32 << 10
@@ -119,9 +119,6 @@ async def play(socket: Path, folder: Path, asks: int) -> tuple[float, float, int
     path = folder / "replies.jsonl"
     log = Appender(path, Disk())
 
-    async def nothing() -> None:
-        """A worker awaits its pace here."""
-
     def answers(number: int) -> Answers:
         run = Run(
             id=f"{number:032x}",
@@ -132,7 +129,7 @@ async def play(socket: Path, folder: Path, asks: int) -> tuple[float, float, int
             arm={},
             settings={},
         )
-        return Answers(run, 0, logged={}, engine=engine, log=log, before_asking=nothing)
+        return Answers(run, 0, logged={}, engines=asked_of(engine), log=log)
 
     await drive(episode(0, 20), answers(0))  # connections and caches are warm
     wall, cpu = time.perf_counter(), time.process_time()

@@ -203,7 +203,7 @@ def _job(experiment: Experiment, runs: list[Run]) -> Job:
     return Job(
         experiment=str(experiment.folder),
         submission="bench",
-        group=group_key(runs[0], asks=True),
+        group=group_key(runs[0], "script"),
         pin_key="bench",
         engine=EngineSpec(backend="scripted", model="m", latency_s=engine["latency_s"]),
         concurrency=EPISODES,

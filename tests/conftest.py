@@ -21,6 +21,9 @@ others, which wait."""
 SHARING = {"test_bench_gpu", "test_cli", "test_conformance", "test_hf_server", "test_play"}
 """Files of the unit suite whose tests share what takes seconds to make."""
 
+BESIDE = {"test_at_once": "test_conformance"}
+"""Files that take what another one of those has made."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """What a shell did with this process is not for the programs that tests start."""
@@ -70,6 +73,7 @@ def _group_of(item: pytest.Item) -> str | None:
         return "slurm, apart" if file in APART else "slurm"
     if suite == "vllm":
         return "vllm"
+    file = BESIDE.get(file, file)
     return file if file in SHARING else None
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vendomini.chat import (
     ChatRequest,
+    CommandRequest,
     CompletionRequest,
     EngineFeatures,
     Episode,
@@ -17,20 +19,26 @@ from vendomini.chat import (
     Request,
     Sampling,
     ScoreRequest,
+    Tool,
+    ToolCall,
     ask,
     ask_all,
     choices_of,
     format_of,
     kind_of,
     missing_feature,
-    request_hash,
     request_seed,
     sample_seed,
     seeded,
 )
 from vendomini.engines.scripted import ScriptedEngine, echo
+from vendomini.store.hashing import request_hash
 
 HELLO = ChatRequest(messages=(Message(role="user", content="hello"),))
+TOOL = Tool(name="order", description="orders", parameters='{"type":"object"}')
+CALL = ToolCall(id="1", name="order", arguments='{"units":3}')
+CALLS = Message(role="assistant", content="hello", tool_calls=(CALL,))
+RESULT = Message(role="tool", content="hello", tool_call_id="1")
 
 
 def two_questions() -> Episode[str]:
@@ -64,6 +72,17 @@ def test_equal_requests_have_equal_hashes_and_different_ones_differ() -> None:
         CompletionRequest(prompt="hello"),
         ScoreRequest(prompt="hello", continuations=("a",)),
         ScoreRequest(prompt="hello", continuations=("a", "b")),
+        replace(HELLO, role="judge"),
+        CompletionRequest(prompt="hello", role="judge"),
+        ScoreRequest(prompt="hello", continuations=("a",), role="judge"),
+        replace(HELLO, tools=(TOOL,)),
+        ChatRequest(messages=(Message(role="assistant", content="hello"),)),
+        ChatRequest(messages=(CALLS,)),
+        ChatRequest(messages=(Message(role="tool", content="hello"),)),
+        ChatRequest(messages=(RESULT,)),
+        CommandRequest(argv=("hello",)),
+        CommandRequest(argv=("hello",), stdin="x"),
+        CommandRequest(argv=("hello",), role="grader"),
     ]
     assert request_hash(same) == request_hash(HELLO)
     assert len({request_hash(request) for request in variants}) == len(variants)
@@ -73,6 +92,46 @@ def test_a_hash_is_the_same_in_every_version_of_the_program() -> None:
     # Reply logs outlive programs: these names may change only with REQUEST_VERSION.
     assert request_hash(HELLO) == "95f3f9a49c201ed7de6a7c1b5e775c2d"
     assert request_hash(CompletionRequest(prompt="x", seed=3)) == "c2962d9ee46db76257556bf5aa8adcf0"
+
+
+TURNS = (
+    Message(role="system", content="be brief"),
+    Message(role="user", content="hällo\n"),
+    Message(role="assistant", content=""),
+    Message(role="user", content="2"),
+)
+OPTIONS = Sampling(temperature=0.5, top_p=0.9, max_tokens=7, stop=("a", "b"), n=3, top_logprobs=2)
+SCHEMA = ReplyFormat(kind="schema", json_schema='{"type":"object"}')
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        (ChatRequest(messages=TURNS), "1e497b5b90c7abaf08337e86c10d75d7"),
+        (
+            ChatRequest(
+                messages=TURNS, sampling=OPTIONS, reply_format=SCHEMA, thinking="on", seed=5
+            ),
+            "061d8c82a8c84387f7551250a63e6e24",
+        ),
+        (CompletionRequest(prompt="once"), "31f6c1d37c6b64e720801efb2a913531"),
+        (
+            CompletionRequest(prompt="once", sampling=OPTIONS, reply_format=SCHEMA, seed=5),
+            "fe31c4839f2a21e31c0ff854ba957426",
+        ),
+        (
+            ScoreRequest(prompt="is it?", continuations=(" yes", " no")),
+            "253985246d66bbaf6f30b13ccfd3d532",
+        ),
+        (
+            ScoreRequest(prompt="is it?", continuations=(" yes", " no"), seed=5),
+            "91838bfefa25c011a6bff9cad5fd54b2",
+        ),
+    ],
+)
+def test_what_a_request_does_not_use_is_not_in_its_hash(request_: Request, name: str) -> None:
+    # Computed before requests had roles, tools and calls of tools.
+    assert request_hash(request_) == name
 
 
 def test_spelling_out_a_default_does_not_change_the_hash() -> None:
@@ -125,9 +184,20 @@ def test_what_an_engine_lacks_is_named() -> None:
             replace(able, logprobs=False),
             "log-probabilities",
         ),
+        (replace(HELLO, role="judge"), able, "role `judge`"),
+        (replace(score, role="judge"), able, "role `judge`"),
+        (replace(HELLO, tools=(TOOL,)), able, "tools"),
+        (ChatRequest(messages=(HELLO.messages[0], CALLS)), able, "tool calls in messages"),
+        (ChatRequest(messages=(RESULT,)), able, "tool calls in messages"),
+        (CommandRequest(argv=("ls",)), able, "requests of kind `command`"),
     ]
     for request, features, missing in cases:
         assert missing_feature(request, features) == missing
+    everything = replace(able, kinds=frozenset({"chat", "command"}), tools=True)
+    for request in (cases[-4][0], cases[-3][0], cases[-1][0]):
+        assert missing_feature(request, everything) is None
+    judging = replace(able, roles=frozenset({"agent", "judge"}))
+    assert missing_feature(replace(score, role="judge"), judging) is None
 
 
 def test_a_score_counts_as_text_and_has_a_choice_for_each_continuation() -> None:
@@ -135,6 +205,17 @@ def test_a_score_counts_as_text_and_has_a_choice_for_each_continuation() -> None
     assert format_of(score) == "text"
     assert choices_of(score) == 3
     assert choices_of(replace(HELLO, sampling=Sampling(n=4))) == 4
+
+
+def test_a_command_counts_as_text_and_has_one_choice() -> None:
+    command = CommandRequest(argv=("ls", "-l"))
+    assert (format_of(command), choices_of(command)) == ("text", 1)
+    assert seeded(command, 9).seed == 9
+
+
+def test_a_message_is_written_without_what_it_does_not_use() -> None:
+    assert msgspec.json.encode(HELLO.messages[0]) == b'{"role":"user","content":"hello"}'
+    assert b'"tool_calls":[{"id":"1","name":"order"' in msgspec.json.encode(CALLS)
 
 
 def test_the_text_of_a_reply_is_its_first_choice() -> None:

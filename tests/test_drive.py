@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from tests.toy import toy_runs
 from vendomini.chat import (
     ChatRequest,
+    Choice,
+    CommandRequest,
     CompletionRequest,
     Engine,
     EngineFeatures,
@@ -19,18 +22,19 @@ from vendomini.chat import (
     Reply,
     Request,
     ScoreRequest,
+    Tool,
     ask,
     ask_all,
-    request_hash,
     request_seed,
     seeded,
 )
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.errors import EngineError, ReplayError
+from vendomini.errors import EngineError, EngineLacks, ReplayError
 from vendomini.store.disk import Disk
+from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender, Logged
 from vendomini.store.records import ReplyEntry
-from vendomini.worker.drive import Answers, drive
+from vendomini.worker.drive import Answers, asked_of, drive
 
 (RUN,) = toy_runs(1)
 Log = Mapping[tuple[int, int], Logged]
@@ -54,13 +58,8 @@ def conversation(asks: int) -> Episode[list[str]]:
 def answers_for(
     log: Path, engine: Engine | None, logged: Log | None = None, attempt: int = 1
 ) -> tuple[Answers, Appender]:
-    async def nothing() -> None:
-        pass
-
     appender = Appender(log, Disk())
-    answers = Answers(
-        RUN, attempt, logged=logged or {}, engine=engine, log=appender, before_asking=nothing
-    )
+    answers = Answers(RUN, attempt, logged=logged or {}, engines=asked_of(engine), log=appender)
     return answers, appender
 
 
@@ -190,6 +189,144 @@ def test_an_engine_that_lacks_what_is_asked_refuses_by_name(tmp_path: Path) -> N
     answers, _ = answers_for(tmp_path / "log", Chatting(echo))
     with pytest.raises(EngineError, match="requests of kind `completion`"):
         asyncio.run(drive(completes(), answers))
+
+
+class Commands:
+    """Runs commands, and counts them."""
+
+    features = EngineFeatures(
+        kinds=frozenset({"command"}),
+        formats=frozenset({"text"}),
+        several_choices=False,
+        logprobs=False,
+        seed_support="none",
+    )
+    facts: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self) -> None:
+        self.ran = 0
+
+    async def answer(self, request: Request) -> Reply:
+        assert isinstance(request, CommandRequest)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*request.argv, stdin=pipe, stdout=pipe)
+        told, _ = await process.communicate(request.stdin.encode())
+        self.ran += 1
+        return Reply(choices=(Choice(text=told.decode()),))
+
+
+class Scores(ScriptedEngine):
+    """Answers until it has answered `fatal` requests; then it never does."""
+
+    def __init__(self, commands: Commands, fatal: int | None = None) -> None:
+        super().__init__(echo)
+        self._commands = commands
+        self._fatal = fatal
+        self.is_stuck = asyncio.Event()
+
+    async def answer(self, request: Request) -> Reply:
+        if self.answered == self._fatal:
+            while self._commands.ran <= self.answered:  # the command beside it is not held up
+                await asyncio.sleep(0.001)
+            self.is_stuck.set()
+            await asyncio.sleep(3600)
+        return await super().answer(request)
+
+
+def judged_by_score_and_command() -> Episode[list[str]]:
+    """Each ask has a score, and a command that is given what was said last."""
+    said = ["begin"]
+    for _ in range(4):
+        score, told = yield from ask_all(
+            (
+                ScoreRequest(prompt=said[-1], continuations=(" yes", " no")),
+                CommandRequest(argv=("tr", "a-y", "b-z"), stdin=said[-1]),
+            )
+        )
+        said.append(f"{told.text} {score.choices[0].score}")
+    return said
+
+
+def play_judged(log: Path, logged: Log, *, fatal: int | None) -> tuple[list[str], int, int]:
+    """What was said, and how many scores and commands were asked; killed at a score if `fatal`."""
+
+    async def live() -> tuple[list[str], int, int]:
+        commands = Commands()
+        scores = Scores(commands, fatal)
+        appender = Appender(log, Disk())
+        engines = {**asked_of(scores), "command": commands}
+        answers = Answers(RUN, 1, logged=logged, engines=engines, log=appender)
+        driven = asyncio.create_task(drive(judged_by_score_and_command(), answers))
+        stuck = asyncio.create_task(scores.is_stuck.wait())
+        await asyncio.wait({driven, stuck}, return_when=asyncio.FIRST_COMPLETED)
+        said: list[str] = []
+        if stuck.done():
+            await asyncio.sleep(0)  # what the command said is logged
+            driven.cancel()
+            await asyncio.gather(driven, return_exceptions=True)
+        else:
+            stuck.cancel()
+            said = driven.result()
+        appender.close()
+        return said, scores.answered, commands.ran
+
+    return asyncio.run(live())
+
+
+def test_scores_and_commands_of_one_ask_are_answered_side_by_side_each_by_its_own(
+    tmp_path: Path,
+) -> None:
+    said, scored, ran = play_judged(tmp_path / "log", {}, fatal=None)
+    assert said[1].startswith("cfhjo -")
+    assert (scored, ran) == (4, 4)
+
+
+def test_neither_scores_nor_commands_that_were_logged_are_asked_again(tmp_path: Path) -> None:
+    undisturbed, _, _ = play_judged(tmp_path / "undisturbed", {}, fatal=None)
+    _, scored, ran = play_judged(tmp_path / "first", {}, fatal=2)
+    assert (scored, ran) == (2, 3)
+    logged = entries(tmp_path / "first")
+    assert set(logged) == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)}
+    said, scored, ran = play_judged(tmp_path / "second", logged, fatal=None)
+    assert said == undisturbed
+    assert (scored, ran) == (2, 1)
+    assert entries(tmp_path / "second") == entries(tmp_path / "undisturbed")
+
+
+def test_a_kind_that_nobody_answers_is_refused_by_name(tmp_path: Path) -> None:
+    def runs() -> Episode[None]:
+        yield from ask(CommandRequest(argv=("ls",)))
+
+    answers, _ = answers_for(tmp_path / "log", ScriptedEngine(echo))
+    with pytest.raises(EngineLacks, match="requests of kind `command`"):
+        asyncio.run(drive(runs(), answers))
+
+
+@pytest.mark.parametrize(
+    ("request_", "missing"),
+    [
+        (replace(chat("x"), role="judge"), "role `judge`"),
+        (
+            replace(chat("x"), tools=(Tool(name="t", description="", parameters="{}"),)),
+            "the engine cannot do tools",
+        ),
+        (
+            ChatRequest(messages=(Message(role="tool", content="3", tool_call_id="1"),)),
+            "tool calls in messages",
+        ),
+    ],
+)
+def test_what_no_engine_can_do_yet_is_refused_by_name_and_not_asked(
+    tmp_path: Path, request_: Request, missing: str
+) -> None:
+    def asks() -> Episode[None]:
+        yield from ask(request_)
+
+    engine = ScriptedEngine(echo)
+    answers, _ = answers_for(tmp_path / "log", engine)
+    with pytest.raises(EngineLacks, match=missing):
+        asyncio.run(drive(asks(), answers))
+    assert engine.answered == 0
 
 
 def test_an_episode_that_asks_against_its_workloads_word_is_an_error(tmp_path: Path) -> None:

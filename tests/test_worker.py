@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,12 +24,13 @@ from tests.harness import (
 )
 from tests.test_store import FullDisk
 from tests.toy import failing, toy_experiment, toy_runs
-from vendomini.chat import Reply, Request, kind_of, request_hash
+from vendomini.chat import Reply, Request, kind_of
 from vendomini.engines.scripted import ScriptedEngine, echo
 from vendomini.errors import ConfigError, EngineError
 from vendomini.phase import ENGINELESS
 from vendomini.store.disk import Disk
 from vendomini.store.experiment import Experiment
+from vendomini.store.hashing import request_hash
 from vendomini.store.logs import lines_by_run
 from vendomini.store.records import Pin
 from vendomini.worker.drain import Drain
@@ -63,7 +65,8 @@ def test_runs_interleave_on_one_engine(tmp_path: Path) -> None:
                 waiting -= 1
 
     play(experiment, Counting(echo, latency_s=0.02), concurrency=16)
-    assert most >= 16
+    # 16 replies are written at a time; a toy's requests may have two each.
+    assert 8 <= most <= 16
 
 
 def test_a_run_that_never_asks_needs_no_engine(tmp_path: Path) -> None:
@@ -388,6 +391,13 @@ def test_a_job_file_says_what_a_worker_needs(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path)
     job = job_for(experiment)
     assert read_job(write_job(tmp_path, job)) == job
+
+
+def test_a_job_of_before_requests_were_counted_is_read(tmp_path: Path) -> None:
+    job = job_for(toy_experiment(tmp_path), at_once=7)
+    path = write_job(tmp_path, job)
+    path.write_bytes(path.read_bytes().replace(b'"at_once":7,', b""))
+    assert read_job(path) == msgspec.structs.replace(job, at_once=1)
 
 
 def test_an_episode_that_finds_its_settings_impossible_fails_alone_and_is_not_tried_again(

@@ -114,7 +114,41 @@ def test_no_more_runs_play_than_the_kv_cache_holds_conversations(tmp_path: Path)
     engine = Crowded()
     ended = play(experiment, engine, conversation_tokens=40, concurrency=64)
     assert (ended.runs, ended.exit_status) == (12, 0)
-    assert engine.most <= 2 * 2  # two runs, and one step of a toy asks two things at once
+    assert engine.most <= 2  # also where one step of a toy asks two things at once
+
+
+def test_fewer_runs_play_where_each_has_several_requests_in_flight(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 6)
+    engine = Crowded()
+    said: list[str] = []
+    job = job_for(experiment, conversation_tokens=25, at_once=2)
+    seen: list[int] = []
+
+    async def live() -> None:
+        worker = make_worker(experiment, job, engine, said=said.append)
+        working = asyncio.create_task(worker.work())
+        while not working.done():
+            await asyncio.sleep(0.001)
+            claimed = len(experiment.disk.names(experiment.path("claims")))
+            seen.append(claimed - len(experiment.finished()))
+        assert (await working).runs == 6
+
+    asyncio.run(live())
+    assert engine.most <= 4
+    assert max(seen) <= 2
+    assert (
+        "up to 4 requests at a time: the KV cache holds 100 tokens, a conversation needs up to 25"
+        in said
+    )
+
+
+def test_a_dead_engine_leaves_nobody_waiting_for_a_turn(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 6)
+    ended = play(experiment, Mortal(fatal=9), concurrency=2, at_once=1)
+    assert ended.exit_status == 3
+    assert not any(experiment.errors().values())
+    assert play(experiment, concurrency=3, at_once=2).runs == 6 - ended.runs
+    assert outcomes(experiment) == undisturbed(tmp_path, 6)
 
 
 class Slow(ScriptedEngine):

@@ -32,7 +32,7 @@ def worker_process(
     job = Job(
         experiment=str(experiment.folder),
         submission="s",
-        group=group_key(experiment.runs()[0], asks=True),
+        group=group_key(experiment.runs()[0], "script"),
         pin_key="p",
         engine=EngineSpec(backend="scripted", model="m", latency_s=LATENCY_S, script=script),
         concurrency=RUNS,

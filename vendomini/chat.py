@@ -15,24 +15,49 @@ import msgspec
 
 from vendomini.errors import EngineDead
 
-REQUEST_VERSION = 1
-"""Version of the hashed form of a request. A change of it makes old reply logs unreadable."""
+MODEL = "agent.model"
+"""Where a run's settings name the model that answers requests of the role `agent`."""
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
+Speaker: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "context"]
 SeedSupport: TypeAlias = Literal["exact", "best_effort", "none"]
-Kind: TypeAlias = Literal["chat", "completion", "score"]
+Kind: TypeAlias = Literal["chat", "completion", "score", "command"]
 Format: TypeAlias = Literal["text", "schema"]
 Thinking: TypeAlias = Literal["default", "off", "on"]
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One turn of a conversation."""
+AGENT = "agent"
+"""The role of requests that name none: the model which the run is about."""
 
-    role: Role
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A call that an assistant's message makes of a tool; a later message has its result."""
+
+    id: str
+    name: str
+    arguments: str  # JSON text
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One turn of a conversation.
+
+    `tool_call_id` is that of the call whose result a message of role `tool` is.
+    """
+
+    # A struct, because its JSON is hashed and sent: what a message does not use is not in it.
+    role: Speaker
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None  # None: it is no result
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A tool that a reply may call."""
+
+    name: str
+    description: str
+    parameters: str  # JSON text of the schema of its arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +93,17 @@ TEXT = ReplyFormat()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """Continue a conversation, by the model's own chat template."""
+    """Continue a conversation, by the model's own chat template.
+
+    A request of any kind names the `role` of whoever shall answer it.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     reply_format: ReplyFormat = TEXT
     thinking: Thinking = "default"
+    tools: tuple[Tool, ...] = ()
+    role: str = AGENT
     seed: int | None = None  # None: whoever drives the episode sets it
 
 
@@ -84,6 +114,7 @@ class CompletionRequest:
     prompt: str
     sampling: Sampling = Sampling()
     reply_format: ReplyFormat = TEXT
+    role: str = AGENT
     seed: int | None = None  # None: whoever drives the episode sets it
 
 
@@ -93,16 +124,35 @@ class ScoreRequest:
 
     prompt: str
     continuations: tuple[str, ...]
+    role: str = AGENT
     seed: int | None = None  # kept so that all kinds are alike; a score draws nothing
 
 
-Request: TypeAlias = ChatRequest | CompletionRequest | ScoreRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRequest:
+    """Run a command; the reply's text is what it wrote to its standard output."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+    role: str = AGENT
+    seed: int | None = None  # kept so that all kinds are alike; a command is not told it
+
+
+ModelRequest: TypeAlias = ChatRequest | CompletionRequest | ScoreRequest
+Request: TypeAlias = ModelRequest | CommandRequest
 
 KINDS: dict[type, Kind] = {
     ChatRequest: "chat",
     CompletionRequest: "completion",
     ScoreRequest: "score",
+    CommandRequest: "command",
 }
+
+DRAWS_NOTHING = (ScoreRequest, CommandRequest)
+"""Requests without sampling and reply format."""
+
+MODEL_KINDS: tuple[Kind, ...] = ("chat", "completion", "score")
+"""What a model answers, and so the one engine of a group. The others run in the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,18 +216,22 @@ def ask_all(requests: tuple[Request, ...]) -> Episode[tuple[Reply, ...]]:
 
 
 def kind_of(request: Request) -> Kind:
-    """``chat``, ``completion`` or ``score``."""
+    """``chat``, ``completion``, ``score`` or ``command``."""
     return KINDS[type(request)]
 
 
 def format_of(request: Request) -> Format:
-    """The reply format a request insists on; a score has none and counts as text."""
-    return "text" if isinstance(request, ScoreRequest) else request.reply_format.kind
+    """The reply format a request insists on; scores and commands have none and count as text."""
+    if isinstance(request, DRAWS_NOTHING):
+        return "text"
+    return request.reply_format.kind
 
 
 def choices_of(request: Request) -> int:
     """How many choices the reply must have."""
-    return len(request.continuations) if isinstance(request, ScoreRequest) else request.sampling.n
+    if isinstance(request, ScoreRequest):
+        return len(request.continuations)
+    return 1 if isinstance(request, CommandRequest) else request.sampling.n
 
 
 def request_seed(phase_seed: int, replication: int, ask_index: int, position: int) -> int:
@@ -196,60 +250,24 @@ def seeded(request: Request, seed: int) -> Request:
     return request if request.seed is not None else replace(request, seed=seed)
 
 
-def request_hash(request: Request) -> str:
-    """32 hexadecimal digits that name what was asked: equal requests, equal names.
-
-    Covers the kind, messages or prompt and continuations, sampling, reply format and seed,
-    with defaults left out, so that a new field with a default renames no old request.
-    Neither the engine nor the rendered text enters.
-    """
-    content = msgspec.json.encode(
-        {"version": REQUEST_VERSION, "kind": kind_of(request), **_without_defaults(request)},
-        order="deterministic",
-    )
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
 def _seed_from(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-_DEFAULT_SAMPLING = Sampling()
-
-
-def _without_defaults(request: Request) -> dict[str, object]:
-    named: dict[str, object] = {}
-    if isinstance(request, ChatRequest):
-        named["messages"] = request.messages
-        if request.thinking != "default":
-            named["thinking"] = request.thinking
-    else:
-        named["prompt"] = request.prompt
-    if isinstance(request, ScoreRequest):
-        named["continuations"] = request.continuations
-    else:
-        if request.sampling != _DEFAULT_SAMPLING:
-            named["sampling"] = {
-                name: getattr(request.sampling, name)
-                for name in Sampling.__dataclass_fields__
-                if getattr(request.sampling, name) != getattr(_DEFAULT_SAMPLING, name)
-            }
-        if request.reply_format != TEXT:
-            named["reply_format"] = request.reply_format
-    if request.seed is not None:
-        named["seed"] = request.seed
-    return named
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFeatures:
-    """What an engine can do; what is missing here it refuses, by name, before a run starts."""
+    """What an engine can do; what is missing here is refused, by name, before it is asked.
+
+    `tools` are both those of a request and calls and results in its messages.
+    """
 
     kinds: frozenset[Kind]
     formats: frozenset[Format]
     several_choices: bool
     logprobs: bool
     seed_support: SeedSupport
+    roles: frozenset[str] = frozenset({AGENT})
+    tools: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +289,7 @@ class EngineSpec:
     pipeline_parallel_size: int = 1
     enable_expert_parallel: bool = False  # vllm only: experts stay whole, each on one GPU
     max_model_len: int | None = None  # None: the model's own
-    concurrency: int | None = None  # most live episodes; None: what the KV cache holds
+    concurrency: int | None = None  # most requests at a time; None: what the KV cache holds
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
     block_size: int | None = None  # tokens a KV block
@@ -311,7 +329,7 @@ class Load:
     preemptions: int
 
 
-class Engine(Protocol):
+class Answerer(Protocol):
     """Answers requests, many at a time.
 
     Raises `EngineError` when it cannot answer a request, and `EngineDead` when it can answer
@@ -322,13 +340,22 @@ class Engine(Protocol):
     def features(self) -> EngineFeatures: ...
 
     @property
-    def capacity(self) -> Capacity:
-        """Known once it has started."""
+    def facts(self) -> Mapping[str, str]:
+        """What really serves, once it has started: versions, device, attention, KV cache.
+
+        Under the name of a kind of requests it may say why it cannot answer those.
+        """
         ...
 
+    async def answer(self, request: Request) -> Reply: ...
+
+
+class Engine(Answerer, Protocol):
+    """What answers, from its start to its end."""
+
     @property
-    def facts(self) -> Mapping[str, str]:
-        """What really serves, once it has started: versions, device, attention, KV cache."""
+    def capacity(self) -> Capacity:
+        """Known once it has started."""
         ...
 
     async def start(self) -> None:
@@ -337,8 +364,6 @@ class Engine(Protocol):
         Raises `EngineError` with the root cause if it cannot.
         """
         ...
-
-    async def answer(self, request: Request) -> Reply: ...
 
     async def load(self) -> Load | None:
         """None: it does not say."""
@@ -357,9 +382,17 @@ def missing_feature(request: Request, features: EngineFeatures) -> str | None:
     """The first thing `request` needs and the engine lacks, by name; None if there is none."""
     if kind_of(request) not in features.kinds:
         return f"requests of kind `{kind_of(request)}`"
+    if request.role not in features.roles:
+        return f"role `{request.role}`"
     if format_of(request) not in features.formats:
         return f"reply_format `{format_of(request)}`"
-    if not isinstance(request, ScoreRequest):
+    if isinstance(request, ChatRequest) and not features.tools:
+        if request.tools:
+            return "tools"
+        for message in request.messages:
+            if message.tool_calls or message.role == "tool" or message.tool_call_id is not None:
+                return "tool calls in messages"
+    if not isinstance(request, DRAWS_NOTHING):
         if request.sampling.n > 1 and not features.several_choices:
             return "several choices (n > 1)"
         if request.sampling.top_logprobs and not features.logprobs:

@@ -65,6 +65,7 @@ def job_for(
         engine=group.spec,
         concurrency=group.concurrency or DEFAULT_CONCURRENCY,
         conversation_tokens=group.conversation_tokens,
+        at_once=group.at_once,
         workers=workers or group.workers,
         only=None if only is None else tuple(only),
         minutes=None if slurm_resources is None else slurm_resources.minutes,

@@ -32,6 +32,7 @@ from vendomini.chat import (
 )
 from vendomini.engines.client import Client
 from vendomini.engines.protocol import Dialect
+from vendomini.engines.score import Scorer
 from vendomini.engines.served import Served
 from vendomini.errors import EngineError
 
@@ -279,6 +280,47 @@ def test_a_server_that_names_no_ids_is_scored_the_longer_way_and_says_so(
     assert [each.score for each in reply.choices] == [-0.65, -0.66]
     assert len(server.bodies("/v1/completions")) == 1 + 2 + 2
     assert len(said) == 1
+
+
+class Counting(Client):
+    """Counts how many completions it has under way at most."""
+
+    now = most = 0
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        is_counted = path == "/v1/completions"
+        self.now += is_counted
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(0.001)
+            return await super().post(path, body)
+        finally:
+            self.now -= is_counted
+
+
+@pytest.mark.parametrize(
+    ("room", "at_most", "most"), [(5000, None, 5), (None, 7, 7), (100, None, 1), (None, None, 40)]
+)
+def test_no_more_continuations_are_scored_at_a_time_than_the_kv_cache_holds(
+    tmp_path: Path, room: int | None, at_most: int | None, most: int
+) -> None:
+    labels = tuple(f"{number:02}" for number in range(40))
+    request = ScoreRequest(prompt="x" * 900, continuations=labels)
+
+    async def play() -> tuple[list[float | None], int]:
+        paths = {"/tokenize": letters, "/v1/completions": probabilities}
+        async with FakeServer(tmp_path / "s.sock", paths) as server:
+            client = Counting(uds=server.socket, key="k", request_timeout_s=10)
+            try:
+                scorer = Scorer(client, model="m", said=print, at_most=at_most)
+                reply = await scorer.reply(request, window=1000, room=room, started=0.0)
+            finally:
+                await client.close()
+        return [each.score for each in reply.choices], client.most
+
+    scores, seen = asyncio.run(play())
+    assert scores == pytest.approx([-sum(map(ord, label)) / 100 for label in labels])
+    assert seen == most
 
 
 def test_a_score_that_does_not_fit_is_a_context_reply(tmp_path: Path) -> None:

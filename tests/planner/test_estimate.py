@@ -11,7 +11,7 @@ from tests.planner.cases import EXPERTS, LARGE, LATENT, PACKED, SMALL, known, ru
 from vendomini.hardware import gpu_named
 from vendomini.planner.deployment import Deployment
 from vendomini.planner.estimate import HASTE, MOST_LIVE, SPREAD, Pace
-from vendomini.planner.work import work_of
+from vendomini.planner.work import RunWork, work_of
 
 HOUR = 3600.0
 SHAPES = [
@@ -165,3 +165,34 @@ def test_one_job_a_run_starts_an_engine_for_each() -> None:
     assert (alone.workers, alone.live, alone.at_once) == (50, 1, 16)
     assert alone.gpu_hours == pytest.approx(50 * (at.startup_s + 550 * at.round_s(1)) / HOUR)
     assert alone.gpu_hours > together.gpu_hours
+
+
+def batched(at_once: int, *, runs: int = 40, most_live: int | None = None) -> Pace:
+    """Runs of 2,560 short scores, so many of them at once."""
+    scores = RunWork(
+        requests=2560, prefix_tokens=400, growth_tokens=0, output_tokens=8, at_once=at_once
+    )
+    at = pace()
+    return Pace(known(SMALL), at.deployment, work_of({scores: runs}), most_live=most_live)
+
+
+def test_fewer_runs_are_live_where_each_asks_several_things_at_once() -> None:
+    assert batched(1).most_live == 40
+    assert batched(32).most_live == MOST_LIVE // 32
+    assert batched(MOST_LIVE).most_live == batched(10 * MOST_LIVE).most_live == 1
+    assert batched(4, most_live=12).most_live == 3
+
+
+def test_a_run_that_asks_at_once_is_as_fast_as_so_many_that_do_not() -> None:
+    alone, together = batched(1, runs=256), batched(64, runs=256)
+    assert together.round_s(4) == pytest.approx(alone.round_s(256), rel=0.01)
+    assert together.playing_s(256) == pytest.approx(alone.playing_s(256), rel=0.01)
+
+
+def test_what_is_asked_beyond_the_limit_waits() -> None:
+    at = batched(64, most_live=16)
+    assert at.most_live == 1
+    step_s, tokens = at.speed(1).step_s, 8
+    assert step_s == pytest.approx(batched(1, most_live=16).speed(16).step_s, rel=0.01)
+    assert at.round_s(1) == pytest.approx(64 / 16 * tokens * step_s)
+    assert at.playing_s(1) == pytest.approx(2560 / 64 * at.round_s(1))

@@ -88,3 +88,32 @@ def test_a_groups_work_is_the_sum_of_its_runs_in_any_order(
     output = sum(kind.output_tokens * kind.all_requests for kind in flat) / asked
     assert total.output_tokens == pytest.approx(output)
     assert work_of({kind: counts[kind] for kind in data.draw(st.permutations(kinds))}) == total
+
+
+def test_a_batch_that_adds_nothing_takes_its_prefix_and_one_reply_each() -> None:
+    scores = RunWork(
+        requests=5120, prefix_tokens=800, growth_tokens=0, output_tokens=1, at_once=256
+    )
+    assert scores.conversation_tokens == 801
+    assert scores.requests_in_a_row == 20
+    assert scores.new_tokens == 0
+    (total,) = [work_of({scores: 3})]
+    assert (total.requests, total.longest_run_requests, total.at_once) == (3 * 5120, 20, 256)
+
+
+def test_a_conversation_grows_once_for_all_that_is_asked_at_once() -> None:
+    one = run(100, window=None)
+    four = replace(one, requests=400, at_once=4)
+    assert four.conversation_tokens == one.conversation_tokens
+    assert four.mean_context_tokens == one.mean_context_tokens
+    assert replace(four, requests=401).conversation_tokens == one.conversation_tokens + 130
+
+
+@given(RUNS, st.integers(1, 300))
+def test_asking_more_at_once_never_lengthens_a_conversation_that_grows(
+    work: RunWork, at_once: int
+) -> None:
+    batched = replace(work, at_once=at_once)
+    assert batched.conversation_tokens <= work.conversation_tokens
+    assert batched.all_requests == work.all_requests
+    assert batched.requests_in_a_row <= work.all_requests

@@ -6,7 +6,8 @@ the first that differs: then the score holds a part of the prompt, too.
 
 A token's probability is read where it would be drawn (`logprob_token_ids`), which finds the
 prompt in the server's prefix cache; of continuations of several tokens it is read from the
-prompt (`prompt_logprobs`), which computes the whole prompt once each.
+prompt (`prompt_logprobs`), which computes the whole prompt once each. No more of them are asked
+at a time than the server's KV cache holds: else it would throw some out and begin them again.
 """
 
 import time
@@ -30,6 +31,12 @@ from vendomini.errors import EngineError
 
 MOST_IDS = 128
 """vLLM's limit on `logprob_token_ids` of one request."""
+
+BLOCK_TOKENS = 32
+"""A prompt fills whole blocks of the KV cache; those of our servers are no larger."""
+
+TEXTS_AT_ONCE = 256
+"""Texts in tokenization at a time: each has a socket of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +136,46 @@ def prompt_score(raw: bytes, continuation: Scored) -> tuple[float, Usage]:
 
 
 class Scorer:
-    """Answers score requests."""
+    """Answers score requests.
 
-    def __init__(self, client: Client, *, model: str, said: Callable[[str], None]) -> None:
+    `at_most` is how many completions of one it may ask for at a time; None: what the KV cache
+    holds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        model: str,
+        said: Callable[[str], None],
+        at_most: int | None = None,
+    ) -> None:
         self._client = client
         self._model = model
         self._say = said
+        self._at_most = at_most
         self._names_ids = True  # whether the server names tokens by id where it is asked to
 
-    async def reply(self, request: ScoreRequest, *, window: int | None, started: float) -> Reply:
+    async def reply(
+        self, request: ScoreRequest, *, window: int | None, room: int | None, started: float
+    ) -> Reply:
         """One choice a continuation, in order; its token counts are of all that was asked.
 
-        `window` is the model's longest conversation in tokens; None: not known. `started` is
-        by `time.perf_counter`.
+        `window` is the model's longest conversation in tokens, `room` what its KV cache holds;
+        None: not known. `started` is by `time.perf_counter`.
         """
         texts = [request.prompt, *(request.prompt + each for each in request.continuations)]
-        prompt, *wholes = await all_or_none([self._tokens(text) for text in texts])
+        prompt, *wholes = await all_or_none(
+            (self._tokens(text) for text in texts), at_once=min(len(texts), TEXTS_AT_ONCE)
+        )
         longest = max(map(len, wholes), default=0)
         if window is not None and longest + 1 > window:  # one new token is always drawn
             seconds = time.perf_counter() - started
             return replace(context_reply(request, refusal="", seconds=seconds), tokens_in=longest)
         parts = [scored(prompt, whole) for whole in wholes]
-        found = await self._from_one_token(prompt, parts) if self._names_ids else None
-        scores, usages = found or await self._from_prompts(parts)
+        at_once = self._at_once(len(parts), longest=longest, room=room)
+        found = await self._from_one_token(prompt, parts, at_once) if self._names_ids else None
+        scores, usages = found or await self._from_prompts(parts, at_once)
         return Reply(
             choices=tuple(
                 Choice(text=text, score=score)
@@ -164,8 +188,14 @@ class Scorer:
             seed_support="best_effort",
         )
 
+    def _at_once(self, asked: int, *, longest: int, room: int | None) -> int:
+        """How many completions of `longest` tokens and a new one may be under way; at least 1."""
+        blocks = longest // BLOCK_TOKENS + 1
+        fitting = asked if room is None else room // (blocks * BLOCK_TOKENS)
+        return max(1, min(asked, fitting, self._at_most or asked))
+
     async def _from_one_token(
-        self, prompt: tuple[int, ...], parts: list[Scored]
+        self, prompt: tuple[int, ...], parts: list[Scored], at_once: int
     ) -> tuple[list[float], list[Usage]] | None:
         bodies = one_token_bodies(prompt, parts, model=self._model)
         if bodies is None:
@@ -173,7 +203,9 @@ class Scorer:
         found: dict[int, float] = {}
         usages = []
         try:
-            answers = await all_or_none([self._client.post(_PATH, body) for body in bodies])
+            answers = await all_or_none(
+                (self._client.post(_PATH, body) for body in bodies), at_once=at_once
+            )
         except Refused as refused:
             if "return_tokens_as_token_ids" not in refused.message:
                 raise
@@ -189,11 +221,15 @@ class Scorer:
             self._say("the server does not tell chosen tokens by id: scores take longer")
         return None
 
-    async def _from_prompts(self, parts: list[Scored]) -> tuple[list[float], list[Usage]]:
+    async def _from_prompts(
+        self, parts: list[Scored], at_once: int
+    ) -> tuple[list[float], list[Usage]]:
         # What adds no token is certain, and is not asked.
         asked = [place for place, part in enumerate(parts) if part.count]
         bodies = [prompt_body(parts[place], model=self._model) for place in asked]
-        answers = await all_or_none([self._client.post(_PATH, body) for body in bodies])
+        answers = await all_or_none(
+            (self._client.post(_PATH, body) for body in bodies), at_once=at_once
+        )
         scores = [0.0] * len(parts)
         usages = []
         for place, raw in zip(asked, answers, strict=True):

@@ -15,6 +15,7 @@ from vendomini.chat import (
     Capacity,
     ChatRequest,
     Choice,
+    CommandRequest,
     CompletionRequest,
     EngineFeatures,
     Reply,
@@ -23,18 +24,18 @@ from vendomini.chat import (
     ScoreRequest,
     TokenLogprob,
     choices_of,
-    request_hash,
     sample_seed,
 )
 from vendomini.engines.instance import Draws, instance_of
 from vendomini.errors import EngineDead, EngineError
+from vendomini.store.hashing import request_hash
 
 Script: TypeAlias = Callable[[Request], Reply | str] | Sequence[Reply | str] | Mapping[str, Reply]
 """A function of the request, replies in the order of asking, or replies by request hash."""
 
 
 class ScriptedEngine:
-    """Answers every kind of request, each after `latency_s` seconds, as the script says.
+    """Answers what a model is asked, each after `latency_s` seconds, as the script says.
 
     A text becomes as many equal choices as were asked for; a `Reply` is given as it is.
     """
@@ -98,6 +99,7 @@ def echo(request: Request) -> Reply:
             for number, text in enumerate(request.continuations)
         )
     else:
+        assert not isinstance(request, CommandRequest), "the engine's features have no such kind"
         # As a model would: how many choices, where to cut and what to count change no word.
         drawn_by = Sampling(temperature=request.sampling.temperature, top_p=request.sampling.top_p)
         asked = replace(request, seed=None, sampling=drawn_by)
@@ -204,7 +206,7 @@ def _reply_of(text: str, request: Request, *, seconds: float) -> Reply:
             "a script of texts cannot answer a score request",
             hint="let the script give a Reply whose choices have scores",
         )
-    choices = tuple(Choice(text=text) for _ in range(request.sampling.n))
+    choices = tuple(Choice(text=text) for _ in range(choices_of(request)))
     return replace(_counted(choices, request), seconds=seconds, seed_support="exact")
 
 
@@ -218,4 +220,6 @@ def _counted(choices: tuple[Choice, ...], request: Request) -> Reply:
 def _words(request: Request) -> int:
     if isinstance(request, ChatRequest):
         return sum(len(message.content.split()) for message in request.messages)
+    if isinstance(request, CommandRequest):
+        return sum(len(argument.split()) for argument in request.argv)
     return len(request.prompt.split())

@@ -10,8 +10,10 @@ from dataclasses import replace
 import msgspec
 
 from vendomini.chat import (
+    MODEL,
     Capacity,
     ChatRequest,
+    CommandRequest,
     CompletionRequest,
     EngineFeatures,
     EngineSpec,
@@ -76,7 +78,9 @@ class Served:
         """Learn what it serves and how. Raises `EngineError` if that is not what was asked for."""
         served = self._chosen(decode(_MODELS.decode, await self._client.get("/v1/models")).data)
         self._model = served.id
-        self._scorer = Scorer(self._client, model=served.id, said=self._say)
+        self._scorer = Scorer(
+            self._client, model=served.id, said=self._say, at_most=self._spec.concurrency
+        )
         if served.owned_by == "vllm" and self._dialect == "openai" and await self._tokenizes():
             self._dialect = "vllm"
             self.features = _features("vllm")
@@ -104,6 +108,7 @@ class Served:
                 return await self._chat(request, started)
             if isinstance(request, CompletionRequest):
                 return await self._complete(request, started)
+            assert isinstance(request, ScoreRequest), "its features have no other kind"
             return await self._score(request, started)
         except Refused as refused:
             if refused.status not in (400, 413, 422) or not is_too_long(refused.message):
@@ -155,7 +160,10 @@ class Served:
             raise lacks("scores", "it is not known to tell the probabilities of a prompt")
         assert self._scorer is not None
         return await self._scorer.reply(
-            request, window=self.capacity.max_model_len, started=started
+            request,
+            window=self.capacity.max_model_len,
+            room=self.capacity.kv_cache_tokens,
+            started=started,
         )
 
     def _chosen(self, models: tuple["_Model", ...]) -> "_Model":
@@ -173,7 +181,7 @@ class Served:
         more = f" and {len(near) - 8} more" if len(near) > 8 else ""
         raise EngineError(
             f"the server at {self._client.where} does not serve `{self._spec.model}`",
-            hint=f"set `agent.model.name` to one it serves: {names}{more}",
+            hint=f"set `{MODEL}.name` to one it serves: {names}{more}",
         )
 
     async def _tokenizes(self) -> bool:
@@ -239,14 +247,14 @@ class Served:
 
     def _tell_if_none_fits(self, request: Request) -> None:
         window = self.capacity.max_model_len
-        if isinstance(request, ScoreRequest) or window is None:
+        if isinstance(request, ScoreRequest | CommandRequest) or window is None:
             return
         asked = request.sampling.max_tokens
         if asked >= window and "window" not in self._facts:
             self._facts["window"] = f"{asked} new tokens never fit {window}"
             self._say(
                 f"a reply of {asked} tokens never fits the model's window of {window}: "
-                "every prompt is too long; lower `agent.model.max_tokens_per_call`"
+                f"every prompt is too long; lower `{MODEL}.max_tokens_per_call`"
             )
 
 

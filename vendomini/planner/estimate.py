@@ -1,7 +1,8 @@
 """How long a group's work takes on some engines, and what it costs: pure.
 
-A *round* is one request of each live run: their prompts are read one after another, their replies
-are written together. A worker plays its runs in waves of as many as are live at once.
+A *round* is one request of each live run, or as many as it asks at once: their prompts are read
+one after another, their replies are written together. A worker plays its runs in waves of as many
+as are live at once.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from vendomini.planner.work import Work
 from vendomini.store.measurements import Measured
 
 MOST_LIVE = 256
-"""Live runs on one engine at most, where the phase does not say how many."""
+"""Requests in flight on one engine at most, where the phase does not say how many: so many live
+runs, where each asks one at a time."""
 
 SPREAD = 1.6
 """By which factor a computed time may be wrong either way: about the 90th percentile of computed
@@ -72,14 +74,15 @@ class Pace:
         most_live: int | None = None,
         measured: Sequence[Measured] = (),
     ) -> None:
-        """`most_live` is the phase's own limit of live runs; None: `MOST_LIVE`."""
+        """`most_live` is the phase's own limit of requests in flight; None: `MOST_LIVE`."""
         self.deployment = deployment
         self.startup_s = startup_s(model, deployment, measured=measured)
         self._model, self._work, self._measured = model, work, measured
         self._speeds: dict[int, Speed] = {}
         tokens = min(work.conversation_tokens, deployment.max_model_len)
         fit = sequences_that_fit(model, deployment, tokens)
-        self.most_live = max(1, min(most_live or MOST_LIVE, fit, work.runs))
+        self.most_in_flight = max(1, min(most_live or MOST_LIVE, fit))
+        self.most_live = max(1, min(self.most_in_flight // work.at_once, work.runs))
 
     def speed(self, live: int) -> Speed:
         """The engine's speed with so many live runs, in the middle of their conversations."""
@@ -88,21 +91,28 @@ class Pace:
             self._speeds[live] = speed(
                 self._model,
                 self.deployment,
-                sequences=live,
+                sequences=self._in_flight(live),
                 context=context,
                 measured=self._measured,
             )
         return self._speeds[live]
 
     def round_s(self, live: int) -> float:
-        """Seconds in which each of so many live runs has one request answered."""
+        """Seconds in which each of so many live runs has the requests answered that it asks at
+        once; what has no room waits for the first to be answered."""
         if not live:
             return 0.0
         at = self.speed(live)
         # Transformers keeps no cache of prefixes: each request reads its whole conversation.
         is_cached = self.deployment.backend == "vllm"
         read = self._work.new_tokens if is_cached else self._work.mean_context_tokens
-        return self._work.output_tokens * at.step_s + live * read / at.prefill_tokens_s
+        asked = live * self._work.at_once
+        batches = asked / self._in_flight(live)
+        return batches * self._work.output_tokens * at.step_s + asked * read / at.prefill_tokens_s
+
+    def _in_flight(self, live: int) -> int:
+        """How many requests of so many live runs the engine answers at a time."""
+        return max(live, min(live * self._work.at_once, self.most_in_flight))
 
     def playing_s(self, runs: int) -> float:
         """Seconds in which one worker plays so many runs: full waves and a rest, but no less than
@@ -110,7 +120,7 @@ class Pace:
         waves, rest = divmod(runs, self.most_live)
         rounds = waves * self.round_s(self.most_live) + self.round_s(rest)
         longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_live))
-        return max(self._work.mean_run_requests * rounds, longest)
+        return max(self._work.mean_run_requests / self._work.at_once * rounds, longest)
 
     def worker_s(self, workers: int) -> float:
         """Seconds that each of so many workers needs, its engine's start included."""
@@ -155,7 +165,8 @@ class Pace:
 
     def one_run_a_job(self, *, at_once: int) -> Estimate:
         """What it costs to start an engine for each run, as one job each."""
-        worker_s = self.startup_s + self._work.mean_run_requests * self.round_s(1)
+        rounds = self._work.mean_run_requests / self._work.at_once
+        worker_s = self.startup_s + rounds * self.round_s(1)
         return self._estimate(self._work.runs, at_once, worker_s, 1)
 
     def _estimate(self, workers: int, at_once: int, worker_s: float, live: int) -> Estimate:

@@ -9,10 +9,10 @@ from math import fsum
 class RunWork:
     """What one run asks, if it plays all its steps. Lengths are in tokens.
 
-    `requests` follow one another and the conversation grows by `growth_tokens` with each, after
-    the `prefix_tokens` that all runs share; `side_requests` add nothing to it. The conversation
-    may take up `window_tokens` (None: without limit); at that length the oldest part leaves, and
-    `kept_share` of it stays and is read anew.
+    `requests` follow one another, or `at_once` of them are asked at the same time. The conversation
+    grows by `growth_tokens` with each that follows, after the `prefix_tokens` that all runs share;
+    `side_requests` add nothing to it. It may take up `window_tokens` (None: without limit); at that
+    length the oldest part leaves, and `kept_share` of it stays and is read anew.
     """
 
     requests: int
@@ -22,15 +22,24 @@ class RunWork:
     output_tokens: int
     window_tokens: int | None = None
     kept_share: float = 0.0
+    at_once: int = 1
 
     @property
     def all_requests(self) -> int:
         return self.requests + self.side_requests
 
     @property
+    def requests_in_a_row(self) -> int:
+        """How many of all requests are asked one after another."""
+        return -(-self.all_requests // self.at_once)
+
+    @property
     def conversation_tokens(self) -> int:
         """The longest that the conversation gets."""
-        grown = self.prefix_tokens + self.requests * self.growth_tokens
+        grown = self.prefix_tokens + self._asks * self.growth_tokens
+        if self.at_once > 1:
+            # The replies to a batch need not stay in the conversation, but room to be written in.
+            grown = max(grown, self.prefix_tokens + self.output_tokens)
         return grown if self.window_tokens is None else min(grown, self.window_tokens)
 
     @property
@@ -41,10 +50,10 @@ class RunWork:
         """
         top = self.conversation_tokens
         climb = (self.prefix_tokens + top) / 2
-        if not self._truncated_requests:
+        if not self._truncated_asks:
             return climb
         swing = top * (1 + self.kept_share) / 2
-        share = self._truncated_requests / self.requests
+        share = self._truncated_asks / self._asks
         return climb * (1 - share) + swing * share
 
     @property
@@ -55,20 +64,25 @@ class RunWork:
         after the window is full, also what each truncation makes it read again.
         """
         added = max(self.growth_tokens - self.output_tokens, 0)
-        if not self._truncated_requests:
+        if not self._truncated_asks:
             return added
         top = self.conversation_tokens
         leaves = max(top * (1 - self.kept_share), self.growth_tokens)
         again = max(top * self.kept_share - self.prefix_tokens, 0) * self.growth_tokens / leaves
-        return added + again * self._truncated_requests / self.requests
+        return added + again * self._truncated_asks / self._asks
 
     @property
-    def _truncated_requests(self) -> int:
-        """Requests that come after the conversation has filled its window."""
+    def _asks(self) -> int:
+        """How often the conversation grows."""
+        return -(-self.requests // self.at_once)
+
+    @property
+    def _truncated_asks(self) -> int:
+        """Asks that come after the conversation has filled its window."""
         if self.window_tokens is None or self.growth_tokens <= 0:
             return 0
         climbing = max(self.window_tokens - self.prefix_tokens, 0) // self.growth_tokens
-        return max(self.requests - climbing, 0)
+        return max(self._asks - climbing, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +90,8 @@ class Work:
     """What a group asks in all. Means are over its requests.
 
     `requests` is the sum over all runs, `longest_run_requests` what its longest run asks, one
-    after another; `conversation_tokens` is the longest conversation of any run.
+    after another; `conversation_tokens` is the longest conversation of any run, and `at_once` the
+    most requests that one has in flight.
     """
 
     runs: int
@@ -86,6 +101,7 @@ class Work:
     new_tokens: float
     mean_context_tokens: float
     conversation_tokens: int
+    at_once: int = 1
 
     @property
     def mean_run_requests(self) -> float:
@@ -104,9 +120,10 @@ def work_of(runs: Mapping[RunWork, int]) -> Work:
     return Work(
         runs=sum(runs.values()),
         requests=requests,
-        longest_run_requests=max(run.all_requests for run in runs),
+        longest_run_requests=max(run.requests_in_a_row for run in runs),
         output_tokens=mean("output_tokens"),
         new_tokens=mean("new_tokens"),
         mean_context_tokens=mean("mean_context_tokens"),
         conversation_tokens=max(run.conversation_tokens for run in runs),
+        at_once=max(run.at_once for run in runs),
     )

@@ -1,28 +1,29 @@
 """Playing one episode: from its log while that lasts, then from the engine."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Generator, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from vendomini.chat import (
-    Engine,
+    MODEL_KINDS,
+    Answerer,
     Episode,
+    Kind,
     Reply,
     Request,
     kind_of,
     missing_feature,
-    request_hash,
     request_seed,
     seeded,
 )
 from vendomini.engines.together import all_or_none
 from vendomini.errors import EngineError, EngineLacks, ReplayError
 from vendomini.phase import Run
+from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender, Logged
 from vendomini.store.records import ReplyEntry
-from vendomini.worker.meter import Meter
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 class Answers:
     """Answers the requests of one attempt at a run, and logs each reply before it is used.
 
+    `engines` has who answers each kind of request; it is empty for a run that never asks.
     Logged replies come first, and are copied into this attempt's log. As soon as one request
     had to be asked anew, what the log holds of later asks no longer applies.
     """
@@ -40,10 +42,8 @@ class Answers:
         attempt: int,
         *,
         logged: Mapping[tuple[int, int], Logged],
-        engine: Engine | None,
+        engines: Mapping[Kind, Answerer],
         log: Appender,
-        before_asking: Callable[[], Awaitable[None]],
-        meter: Meter | None = None,
     ) -> None:
         self.replies = 0
         self.replayed = 0
@@ -53,18 +53,16 @@ class Answers:
         self._run = run
         self._attempt = attempt
         self._logged = logged
-        self._engine = engine
+        self._engines = engines
         self._log = log
-        self._before_asking = before_asking  # awaited before each request that is not replayed
-        self._meter = meter or Meter()
         self._ask = 0
         self._diverged_at: int | None = None  # the ask at which the log ended
 
     async def to(self, requests: tuple[Request, ...]) -> tuple[Reply, ...]:
-        """The replies, in the order of the requests.
+        """The replies, in the order of the requests, which are answered side by side.
 
-        Raises `ReplayError` if a request differs from the logged one, `EngineLacks` if the engine
-        cannot do what is asked, `EngineError` if it does not answer.
+        Raises `ReplayError` if a request differs from the logged one, `EngineLacks` if no engine
+        does what is asked, `EngineError` if one does not answer.
         """
         if len(requests) == 1:
             reply = await self._answer(requests[0], 0)
@@ -122,30 +120,45 @@ class Answers:
         return logged
 
     async def _from_engine(self, request: Request) -> Reply:
-        if self._engine is None:
+        if not self._engines:
             raise EngineError(
                 f"run {self._run.id} asks, but its workload said that it never would",
                 hint="this is a bug in the workload's `asks`",
             )
-        missing = missing_feature(request, self._engine.features)
+        kind = kind_of(request)
+        engine = self._engines.get(kind)
+        if engine is None:
+            raise EngineLacks(
+                f"nothing here answers requests of kind `{kind}`",
+                hint="this version asks models only: the workload needs a newer one",
+            )
+        missing = missing_feature(request, engine.features)
         if missing is not None:
-            why = self._engine.facts.get(kind_of(request))
+            why = engine.facts.get(kind)
             raise EngineLacks(
                 f"the engine cannot do {missing}" + (f": {why}" if why else ""),
                 hint="choose another model or another `engine.backend`",
             )
-        await self._before_asking()
-        with self._meter.under_way():
-            reply = await self._engine.answer(request)
-        self._meter.add(reply)
-        return reply
+        return await engine.answer(request)
+
+
+def asked_of(model: Answerer | None) -> Mapping[Kind, Answerer]:
+    """Who answers what, for a run that asks this model only; None: that never asks."""
+    return {} if model is None else dict.fromkeys(MODEL_KINDS, model)
 
 
 async def drive(episode: Episode[T], answers: Answers) -> T:
-    """Play an episode to its end; its outcome."""
+    """Play an episode to its end; its outcome. Raises `TypeError` for what is none."""
+    if not isinstance(episode, Generator):
+        raise TypeError(f"`play` gives a `{type(episode).__name__}`, no generator: it has to yield")
     try:
         requests = next(episode)
         while True:
+            if not isinstance(requests, tuple):
+                raise TypeError(
+                    f"an episode yields a tuple of requests, not a `{type(requests).__name__}`: "
+                    "`yield from ask(request)` does"
+                )
             if requests:
                 requests = episode.send(await answers.to(requests))
             else:

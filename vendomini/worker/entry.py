@@ -34,7 +34,8 @@ from vendomini.store.records import SlurmPlace, WorkerRecord
 from vendomini.worker.drain import Drain
 from vendomini.worker.job import Job, read_job
 from vendomini.worker.worker import Ended, Worker
-from vendomini.workloads.registry import workload_named
+from vendomini.workloads.registry import described, workload_named
+from vendomini.workloads.workload import Workload
 
 SIGNAL_GRACE_S = 2.0
 """After a first TERM or USR2, runs that are about to end may. Slurm kills 30 s after TERM
@@ -111,7 +112,8 @@ async def _live(job: Job) -> Ended:
         )
     place = _allocation(os.environ)
     drain = Drain(deadline=_deadline(job, place), drain_s=job.drain_s)
-    identity = _identity(job, place)
+    workload = workload_named(runs[0].workload)
+    identity = _identity(job, place, workload)
     log = experiment.engine_log_path(identity.incarnation)
     heard: list[str] = []
 
@@ -123,7 +125,7 @@ async def _live(job: Job) -> Ended:
         experiment,
         job,
         identity=identity,
-        workload=workload_named(runs[0].workload),
+        workload=workload,
         engine=None if job.engine is None else engine_for(job.engine, log=log, said=engine_says),
         watch=Watch(experiment, dead_after_s=job.dead_after_s, ask_slurm=SlurmMemory().is_over),
         drain=drain,
@@ -184,7 +186,7 @@ def _deadline(job: Job, place: Allocation | None) -> float | None:
     return None
 
 
-def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
+def _identity(job: Job, place: Allocation | None, workload: Workload) -> WorkerRecord:
     slurm = None
     if place is not None:
         node = place.node or socket.gethostname()
@@ -203,6 +205,7 @@ def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
         engine=None if job.engine is None else msgspec.to_builtins(job.engine),
         provenance={
             "python": platform.python_version(),
+            "workload": described(workload),
             **{package: version(package) for package in PACKAGES},
         },
     )

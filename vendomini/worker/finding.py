@@ -1,14 +1,13 @@
 """Finding work: what a worker may play, what it claims, and how much it leaves to others."""
 
 import time
-from typing import Any
 
-from vendomini.phase import Run, group_key, settings_of
+from vendomini.phase import Run, group_key
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
 from vendomini.worker.job import Job
 from vendomini.worker.search import Found, is_given_up, sort_out
-from vendomini.workloads.workload import Workload
+from vendomini.workloads.registry import asked_by
 
 CLAIM_BATCH = 8
 LOOK_AGAIN_S = 5.0
@@ -24,7 +23,6 @@ class Finder:
         job: Job,
         *,
         incarnation: str,
-        workload: Workload,
         claims: Claims,
         watch: Watch,
     ) -> None:
@@ -34,7 +32,6 @@ class Finder:
         self._experiment = experiment
         self._job = job
         self._incarnation = incarnation
-        self._workload = workload
         self._claims = claims
         self._watch = watch
         self._looked_at = float("-inf")
@@ -50,8 +47,7 @@ class Finder:
         for run in self._experiment.runs():
             if not run.in_grid or (only is not None and run.id not in only):
                 continue
-            settings: Any = settings_of(run.settings, self._workload.settings_type)
-            if group_key(run, asks=self._workload.asks(settings)) == self._job.group:
+            if group_key(run, asked_by(run)) == self._job.group:
                 self.runs[run.id] = run
 
     def looked_lately(self) -> bool:

@@ -20,10 +20,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     pin_key: str
     engine: EngineSpec | None  # None: the runs of this group never ask
-    concurrency: int  # most live episodes of one worker
-    # The longest conversation of a run, in tokens: what one live episode needs of the KV cache.
+    concurrency: int  # most requests that one worker has in flight; live episodes, if it never asks
+    # The longest conversation of a run, in tokens: what one request needs of the KV cache.
     # None: not known, and `concurrency` alone decides.
     conversation_tokens: int | None = None
+    at_once: int = 1  # most requests that one run has in flight at the same time
     workers: int  # how many were planned; a worker leaves work for that many
     only: tuple[str, ...] | None = None  # ids to play; None: the whole group
     minutes: int | None = None  # the time limit; None: there is none

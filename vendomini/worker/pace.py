@@ -1,4 +1,4 @@
-"""How many episodes play on one engine at a time, and which of them may ask.
+"""How many requests an engine has at a time, how many episodes play on it, and whose turn it is.
 
 As many as its KV cache holds whole conversations: with one more, taking turns would evict every
 prefix just before it is needed again. When an engine preempts after all (estimates are
@@ -7,16 +7,17 @@ their room back first.
 """
 
 import asyncio
+from heapq import heappop, heappush
 
 from vendomini.chat import Capacity, Load
 
 LOOK_EVERY_S = 2.0
 SHRINK = 5  # a fifth fewer at each preemption
 QUIET_LOOKS = 15
-"""Looks without a preemption after which one more episode may ask."""
+"""Looks without a preemption after which there may be one more request at a time."""
 
 
-def most_live(capacity: Capacity, *, conversation_tokens: int | None, at_most: int) -> int:
+def most_in_flight(capacity: Capacity, *, conversation_tokens: int | None, at_most: int) -> int:
     """How many whole conversations fit the KV cache, at least 1; `at_most` where it is unknown."""
     if capacity.kv_cache_tokens is None or conversation_tokens is None:
         return at_most
@@ -24,18 +25,33 @@ def most_live(capacity: Capacity, *, conversation_tokens: int | None, at_most: i
 
 
 class Pace:
-    """The live episodes of one engine, in the order in which they began."""
+    """The live episodes of one engine, in the order in which they began, and what they ask.
 
-    def __init__(self, at_most: int) -> None:
+    What is counted is sequences: a request makes one for each of its choices. `at_once` is how
+    many requests an episode has in flight at a time; it may ask for more, and waits then.
+    """
+
+    def __init__(self, at_most: int, *, at_once: int = 1) -> None:
         self.limit = at_most
-        """Most episodes that may ask, and beyond which none begins."""
+        """Most sequences in flight."""
         self.is_crowded = False
         """Whether more requests wait in the engine than run: then no episode begins."""
+        self.in_flight = 0
         self._most = at_most
-        self._live: dict[str, None] = {}
+        self._at_once = at_once
+        self._live: dict[str, int] = {}  # each run with its number, in the order of beginning
+        self._begun = 0
+        self._arrived = 0
+        # By the run's number and by arrival: (number, arrival, run, sequences, its turn, which
+        # is told how many it holds).
+        self._waiting: list[tuple[int, int, str, int, asyncio.Future[int]]] = []
         self._preemptions = 0
         self._quiet_looks = 0
-        self._changed = asyncio.Event()
+
+    @property
+    def most_live(self) -> int:
+        """Most episodes that may ask, and beyond which none begins."""
+        return max(1, self.limit // self._at_once)
 
     def set_most(self, most: int) -> None:
         """Known once the engine has started."""
@@ -43,16 +59,38 @@ class Pace:
 
     def begin(self, run: str) -> None:
         """The youngest from now on."""
-        self._live[run] = None
+        self._begun += 1
+        self._live[run] = self._begun
 
     def leave(self, run: str) -> None:
         self._live.pop(run, None)
-        self._wake()
+        self._admit()
 
-    async def turn(self, run: str) -> None:
-        """Wait until this run is among the oldest that may ask."""
-        while len(self._live) > self.limit and not self._may_ask(run):
-            await self._changed.wait()
+    async def turn(self, run: str, sequences: int = 1) -> int:
+        """Wait until this run is among the oldest that may ask, and there is room for so many
+        sequences, or for all that there may be. Returns how many it holds, to be given back."""
+        if not self._waiting and self.in_flight + sequences <= self.limit and self._may_ask(run):
+            self.in_flight += sequences  # at once, as nearly always
+            return sequences
+        self._arrived += 1
+        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        entry = (self._live.get(run, 0), self._arrived, run, sequences, told)
+        heappush(self._waiting, entry)
+        self._admit()
+        try:
+            return await told
+        except asyncio.CancelledError:
+            if told.cancelled():
+                self._admit()  # it may have been what the others waited for
+            else:
+                self.give_back(told.result())
+            raise
+
+    def give_back(self, held: int) -> None:
+        """Of a request that is answered, or never will be."""
+        self.in_flight -= held
+        if self._waiting:
+            self._admit()
 
     def observe(self, load: Load) -> None:
         """Back-pressure: fewer after a preemption, one more after a quiet while."""
@@ -61,22 +99,33 @@ class Pace:
         self.is_crowded = load.waiting > max(load.running, 1)
         if preempted:
             self._quiet_looks = 0
-            fewer = min(self.limit, len(self._live) or self.limit)
+            fewer = min(self.limit, len(self._live) * self._at_once or self.limit)
             self.limit = max(1, fewer - max(1, fewer // SHRINK))
         elif self.limit < self._most:
             self._quiet_looks += 1
             if self._quiet_looks % QUIET_LOOKS == 0:
                 self.limit += 1
-                self._wake()
+                self._admit()
+
+    def _admit(self) -> None:
+        """Let in who waits, the oldest first. Nobody passes one that needs more room: it would
+        wait for ever."""
+        while self._waiting:
+            _, _, run, sequences, told = self._waiting[0]
+            if not told.done():  # else it was cancelled
+                held = min(sequences, self.limit)
+                if self.in_flight + held > self.limit or not self._may_ask(run):
+                    return
+                self.in_flight += held
+                told.set_result(held)
+            heappop(self._waiting)
 
     def _may_ask(self, run: str) -> bool:
+        if len(self._live) <= self.most_live:
+            return True
         for rank, other in enumerate(self._live):
-            if rank >= self.limit:
+            if rank >= self.most_live:
                 return False
             if other == run:
                 return True
         return True  # it has left meanwhile
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

@@ -3,12 +3,12 @@
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from vendomini.chat import Engine
+from vendomini.chat import Answerer, Engine, EngineFeatures, Reply, Request, choices_of
 from vendomini.errors import (
     EngineDead,
     EngineError,
@@ -31,7 +31,7 @@ from vendomini.store.records import (
     describe,
     encode,
 )
-from vendomini.worker.drive import Answers, drive
+from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace
@@ -113,10 +113,8 @@ class Player:
                 run,
                 attempt,
                 logged=logged,
-                engine=self._engine,
+                engines=asked_of(self._in_turn(run.id)),
                 log=self._logs.replies,
-                before_asking=lambda: self._may_ask(run.id),
-                meter=self._meter,
             )
             episode = self._workload.play(
                 settings_of(run.settings, self._workload.settings_type),
@@ -190,9 +188,11 @@ class Player:
         await asyncio.to_thread(self._logs.flush)
         await asyncio.to_thread(self._experiment.publish_error, record)
 
-    async def _may_ask(self, run: str) -> None:
-        await self._pin()
-        await self._pace.turn(run)
+    def _in_turn(self, run: str) -> "InTurn | None":
+        """The group's engine for one run; None: it has none."""
+        if self._engine is None:
+            return None
+        return InTurn(self._engine, run, pin=self._pin, pace=self._pace, meter=self._meter)
 
     async def _pin(self) -> None:
         """Before the group's first reply: what serves it is written down, and holds for all."""
@@ -211,3 +211,42 @@ class Player:
                     "--restart-group to play the group anew",
                 )
             self._is_pinned = True
+
+
+class InTurn:
+    """The engine that the runs of a group share, as one of them has it: pinned before it is asked,
+    asked when it is the run's turn, and measured."""
+
+    def __init__(
+        self,
+        engine: Answerer,
+        run: str,
+        *,
+        pin: Callable[[], Awaitable[None]],
+        pace: Pace,
+        meter: Meter,
+    ) -> None:
+        self._engine = engine
+        self._run = run
+        self._pin = pin
+        self._pace = pace
+        self._meter = meter
+
+    @property
+    def features(self) -> EngineFeatures:
+        return self._engine.features
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return self._engine.facts
+
+    async def answer(self, request: Request) -> Reply:
+        await self._pin()
+        held = await self._pace.turn(self._run, choices_of(request))
+        try:
+            with self._meter.under_way():
+                reply = await self._engine.answer(request)
+        finally:
+            self._pace.give_back(held)
+        self._meter.add(reply)
+        return reply

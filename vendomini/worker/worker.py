@@ -20,7 +20,7 @@ from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
 from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
-from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_live
+from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_in_flight
 from vendomini.worker.playing import Player
 from vendomini.worker.search import Found
 from vendomini.workloads.workload import Workload
@@ -80,7 +80,7 @@ class Worker:
         self._gpu: str | None = None  # None: not open yet, or it does not say
         self._engine_is_open = False
         self._engine_tasks: set[asyncio.Task[None]] = set()
-        self._pace = Pace(job.concurrency)
+        self._pace = Pace(job.concurrency, at_once=job.at_once)
         self._doing = doing
         self._drain = drain
         self._drain.changed = self._on_drain
@@ -104,7 +104,6 @@ class Worker:
             experiment,
             job,
             incarnation=identity.incarnation,
-            workload=workload,
             claims=self._claims,
             watch=watch,
         )
@@ -179,7 +178,7 @@ class Worker:
     @property
     def _room(self) -> int:
         """How many more runs may be begun."""
-        return self._finder.limit(self._pace.limit) - len(self._live)
+        return self._finder.limit(self._pace.most_live) - len(self._live)
 
     @property
     def _looked_lately(self) -> bool:
@@ -210,15 +209,16 @@ class Worker:
                 return False
             opening.result()
             self._meter.startup_s = time.monotonic() - began
-            most = most_live(
+            most = most_in_flight(
                 engine.capacity,
                 conversation_tokens=self._job.conversation_tokens,
                 at_most=self._job.concurrency,
             )
             self._pace.set_most(most)
             if engine.capacity.kv_cache_tokens is not None:
+                what = "live runs" if self._job.at_once == 1 else "requests at a time"
                 self._say(
-                    f"up to {most} live runs: the KV cache holds "
+                    f"up to {most} {what}: the KV cache holds "
                     f"{engine.capacity.kv_cache_tokens:,} tokens, a conversation needs up to "
                     f"{self._job.conversation_tokens or 0:,}"
                 )
@@ -247,11 +247,12 @@ class Worker:
             if load is None:
                 return
             before = self._pace.limit
+            what = "runs" if self._job.at_once == 1 else "requests"
             self._pace.observe(load)
             if self._pace.limit < before:
                 self._say(
                     f"the engine ran out of KV cache {load.preemptions} times so far: "
-                    f"{self._pace.limit} runs go on, the others wait"
+                    f"{self._pace.limit} {what} go on, the others wait"
                 )
 
     async def _leave_without_engine(self, death: EngineDead) -> None:

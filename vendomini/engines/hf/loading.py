@@ -11,6 +11,7 @@ import msgspec
 import torch
 import transformers
 
+from vendomini.chat import MODEL
 from vendomini.engines.hf.decisions import (
     DTYPE_BYTES,
     GIB,
@@ -210,7 +211,7 @@ def check_checkpoint(model: str) -> None:
         if folder.exists():
             raise EngineError(f"`{model}` is no folder", hint="name the folder of config.json")
         if model.startswith((".", "/", "~")) or model.count("/") > 1:
-            raise EngineError(f"there is no folder `{model}`", hint="see `agent.model.name`")
+            raise EngineError(f"there is no folder `{model}`", hint=f"see `{MODEL}.name`")
         return
     if not (folder / "config.json").is_file():
         raise EngineError(f"`{model}` has no config.json", hint="name the folder of a model")
