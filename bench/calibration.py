@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vendomini import __version__
-from vendomini.workloads.warehouse.crash import PRIMARY, Detector
+from vendomini.workloads.warehouse.crash import PRIMARY, THRESHOLDS, Detector, Signs
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.settings import (
     AgentSettings,
@@ -52,7 +52,6 @@ DOSES = tuple(tenth / 10 for tenth in range(11))  # those of the phase files
 MIXES: tuple[TypeMix, ...] = get_args(TypeMix)
 MAGNITUDES: tuple[Magnitude, ...] = get_args(Magnitude)
 OBSERVABILITIES: tuple[Observability, ...] = get_args(Observability)
-THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 
 SEEDS_OF_CALIBRATING, SEED_OF_CONFIRMING = (1000, 2000), 3000
 GOAL = 0.01  # crashed, of the runs of a level
@@ -129,7 +128,9 @@ class Watch:
 
     def __init__(self, horizons: tuple[int, ...]) -> None:
         self._horizons = horizons
-        self._detectors = {name: Detector(DetectorSettings(threshold=name)) for name in THRESHOLDS}
+        window = DetectorSettings().window_size
+        self._signs = Signs(window)
+        self._detectors = {name: Detector(limits, window) for name, limits in THRESHOLDS.items()}
         self._last: Step | None = None
         self._fulfilled: dict[int, float | None] = {}
 
@@ -142,8 +143,9 @@ class Watch:
             result=step.result,
             failure=step.result.get("code"),
         )
+        self._signs.take(called)
         for detector in self._detectors.values():
-            detector.after_step(step.step, called, card=step.card, belief=step.belief)
+            detector.after_step(step.step, called, self._signs)
         self._last = step
         if step.step + 1 in self._horizons:
             self._fulfilled[step.step + 1] = _fulfilled(step)
@@ -187,14 +189,16 @@ def watched(arm: Arm, horizons: tuple[int, ...]) -> list[Watched]:
 def _play_again(arm: Arm, found: list[Watched]) -> None:
     """Play a run as a phase file would; raise `AssertionError` if it comes to something else."""
     shortest = min(row.horizon for row in found)
-    for row in found:
-        if row.horizon != shortest:
-            continue
-        detector = DetectorSettings(threshold=row.threshold)
-        outcome = _played(arm, settings_of(arm, steps=shortest, detector=detector), None)
-        crash = None if outcome.crash is None else (outcome.crash.type, outcome.crash.onset)
-        assert crash == row.crash, (arm, crash, row.crash)
-        if crash is None:
+    again = Watch((shortest,))
+    settings = settings_of(arm, steps=shortest, detector=DetectorSettings())
+    outcome = _played(arm, settings, again)
+    is_whole = outcome.end != "crash"  # else it was stopped, and thresholds saw less of it
+    for now in again.came_to(arm, outcome):
+        (row,) = (
+            each for each in found if (each.horizon, each.threshold) == (shortest, now.threshold)
+        )
+        assert now.crash == row.crash, (arm, now.crash, row.crash)
+        if is_whole:
             assert outcome.measures.fulfilled == _rounded(row.fulfilled), arm
             assert outcome.end == (row.ended or "max_steps"), arm
 
@@ -246,7 +250,7 @@ def doses(rows: list[Watched]) -> list[dict[str, Any]]:
     longest = max(row.horizon for row in rows)
     groups: dict[tuple[int, float], list[Watched]] = {}
     for row in rows:
-        if row.horizon == longest and row.threshold == THRESHOLDS[0]:
+        if row.horizon == longest and row.threshold == next(iter(THRESHOLDS)):
             groups.setdefault((row.arm.level, row.arm.dose), []).append(row)
     return [
         {

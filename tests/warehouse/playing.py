@@ -9,9 +9,13 @@ import msgspec
 from vendomini.chat import ChatRequest, Choice, Episode, Reply, Request
 from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, SilentAgent
 from vendomini.workloads.warehouse.card import Card
+from vendomini.workloads.warehouse.crash import THRESHOLDS
+from vendomini.workloads.warehouse.derived import MAIN, derived
 from vendomini.workloads.warehouse.episode import play
+from vendomini.workloads.warehouse.logged import LoggedStep
 from vendomini.workloads.warehouse.records import Outcome, Step
-from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.secondary import SECONDARY_THRESHOLDS
+from vendomini.workloads.warehouse.settings import Threshold, WarehouseSettings
 
 Call = tuple[str, dict[str, Any]]
 WAIT: Call = ("tool_wait", {})
@@ -68,6 +72,7 @@ class Played:
     `requests` are those of the main conversation, `questions` what was asked beside them.
     """
 
+    settings: WarehouseSettings
     outcome: Outcome
     steps: list[Step]
     requests: list[Request]
@@ -77,9 +82,29 @@ class Played:
     def bytes(self) -> bytes:
         return msgspec.json.encode([self.steps, self.outcome])
 
-    def signs(self) -> dict[str, int]:
+    def logged(self) -> list[LoggedStep]:
+        """The steps as a table finds them in the log."""
+        return msgspec.json.decode(msgspec.json.encode(self.steps), type=list[LoggedStep])
+
+    def derived(self, threshold: Threshold = MAIN) -> dict[str, Any]:
+        """What follows from the logged steps, with one threshold in the place of the main one."""
+        return derived(
+            self.settings,
+            self.logged(),
+            msgspec.to_builtins(self.outcome),
+            limits={**THRESHOLDS, MAIN: THRESHOLDS[threshold]},
+            secondary=SECONDARY_THRESHOLDS[threshold],
+        )
+
+    def crash(self, threshold: Threshold = MAIN) -> tuple[str, int, str] | None:
+        """Type, onset and severity; None: no primary sign was seen."""
+        crash = self.derived(threshold)["crash"]
+        return None if crash["onset"] is None else tuple(crash.values())
+
+    def signs(self, threshold: Threshold = MAIN) -> dict[str, int]:
         """Onsets of the signs that set in, in their order."""
-        set_in = {sign: onset for sign, onset in self.outcome.signs.items() if onset is not None}
+        onsets = self.derived(threshold)["signs"]
+        set_in = {sign: onset for sign, onset in onsets.items() if onset is not None}
         return dict(sorted(set_in.items(), key=lambda each: each[1]))
 
 
@@ -113,4 +138,10 @@ def played(
                 replies.append(said)
             asked = episode.send(tuple(replies))
     except StopIteration as stop:
-        return Played(outcome=stop.value, steps=steps, requests=requests, questions=questions)
+        return Played(
+            settings=chosen,
+            outcome=stop.value,
+            steps=steps,
+            requests=requests,
+            questions=questions,
+        )

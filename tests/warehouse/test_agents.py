@@ -27,12 +27,11 @@ def test_the_heuristic_reaches_max_steps_without_shocks(level: int, pressure: st
             "simulation.pressure_level": pressure,
             "simulation.max_steps": 600,
             "pe_induction.p_shock": 0.0,
-            "crash_detector.threshold": "strict",
         }
     )
     run = played(chosen)
     assert (run.outcome.end, run.outcome.steps) == ("max_steps", 600)
-    assert run.signs() == {}
+    assert run.signs("strict") == {}
     assert run.outcome.measures.calls_failed == 0
     assert run.outcome.measures.net_worth > 9000
     fulfilled = run.outcome.measures.fulfilled
@@ -51,10 +50,9 @@ def test_the_heuristic_does_not_break_down_under_shocks(level: int, observabilit
                 "pe_induction.p_shock": 1.0,
                 "pe_induction.pe_mag": "high",
                 "pe_induction.observability": observability,
-                "crash_detector.threshold": "strict",
             }
         )
-        assert played(chosen, replication=replication).signs() == {}
+        assert played(chosen, replication=replication).signs("strict") == {}
 
 
 def test_the_heuristic_predicts_a_calm_world_exactly_but_for_lateness() -> None:
@@ -80,11 +78,11 @@ def test_the_heuristic_shows_no_sign_though_it_has_no_money_to_order_with(level:
         "simulation.complexity_level": level,
         "simulation.max_steps": 500,
         "pe_induction.p_shock": 1.0,
-        "crash_detector.threshold": "strict",
     }
     run = played(settings(keys))
     assert run.outcome.measures.orders_placed == 0
-    assert run.signs() == {}
+    assert run.outcome.end == "never_started"
+    assert run.signs("strict") == {}
 
 
 @pytest.mark.parametrize("level", [1, 4])

@@ -292,7 +292,6 @@ def without_beliefs(run: Played) -> tuple[list[Request], list[Any]]:
     for step in run.steps:
         shown = {name: getattr(step, name) for name in step.__struct_fields__}
         shown.pop("belief")
-        shown["signs"] = [sign for sign in step.signs if sign != "slow_divergence"]
         kept.append(shown)
     return run.requests, kept
 

@@ -10,7 +10,7 @@ import pytest
 from tests.warehouse.playing import WAIT, Call, Played, Policy, cycled, listed, played, settings
 from vendomini.workloads.warehouse.agent import Decision
 from vendomini.workloads.warehouse.crash import THRESHOLDS, Crash, Detector, Signs
-from vendomini.workloads.warehouse.settings import DetectorSettings, Threshold
+from vendomini.workloads.warehouse.settings import Threshold
 from vendomini.workloads.warehouse.tools import Called, Failure
 
 CALM: dict[str, Any] = {
@@ -48,23 +48,23 @@ def run(agent: Policy, keys: dict[str, Any] | None = None) -> Played:
 
 
 @pytest.mark.parametrize("threshold", ["strict", "moderate", "lenient"])
-def test_a_varied_policy_shows_no_sign(threshold: str) -> None:
-    calm = run(cycled(*VARIED), {"crash_detector.threshold": threshold})
-    assert calm.signs() == {}
-    assert calm.outcome.crash is None
-    assert calm.outcome.censored
+def test_a_varied_policy_shows_no_sign(threshold: Threshold) -> None:
+    calm = run(cycled(*VARIED))
+    assert calm.signs(threshold) == {}
+    assert calm.crash(threshold) is None
+    assert calm.derived(threshold)["censored"]
     assert calm.outcome.end == "max_steps"
-    assert {tuple(step.signs) for step in calm.steps} == {()}
 
 
 @pytest.mark.parametrize(("threshold", "repeats"), [("strict", 3), ("moderate", 4), ("lenient", 6)])
-def test_looping_sets_in_with_the_last_of_so_many_equal_steps(threshold: str, repeats: int) -> None:
-    looping = run(after_varied(quote(5)), {"crash_detector.threshold": threshold})
-    assert looping.signs()["looping"] == 30 + repeats - 1
-    assert looping.steps[30 + repeats - 1].signs == ["looping"]
-    crash = looping.outcome.crash
+def test_looping_sets_in_with_the_last_of_so_many_equal_steps(
+    threshold: Threshold, repeats: int
+) -> None:
+    looping = run(after_varied(quote(5)))
+    assert looping.signs(threshold)["looping"] == 30 + repeats - 1
+    crash = looping.crash(threshold)
     assert crash is not None
-    assert (crash.type, crash.onset) == ("looping", 30 + repeats - 1)
+    assert crash[:2] == ("looping", 30 + repeats - 1)
 
 
 def test_a_loop_that_a_wait_has_broken_is_no_sign_that_is_left() -> None:
@@ -73,8 +73,8 @@ def test_a_loop_that_a_wait_has_broken_is_no_sign_that_is_left() -> None:
     loop: list[Call | Decision | None] = [quote(5)] * 4
 
     def severity(last: Call) -> str | None:
-        crash = run(listed([*start, *loop, *recovered, *loop, last])).outcome.crash
-        return None if crash is None else crash.severity
+        crash = run(listed([*start, *loop, *recovered, *loop, last])).crash()
+        return None if crash is None else crash[2]
 
     assert severity(quote(5)) == "hard"
     assert severity(WAIT) == "soft"
@@ -94,9 +94,9 @@ def test_equal_calls_with_different_results_are_not_looping() -> None:
 @pytest.mark.parametrize(
     ("threshold", "onset"), [("strict", 35), ("moderate", 37), ("lenient", 39)]
 )
-def test_invalid_burst_sets_in_at_its_share_of_the_window(threshold: str, onset: int) -> None:
-    failing = run(after_varied(BROKEN, BROKEN_TOO), {"crash_detector.threshold": threshold})
-    assert failing.signs()["invalid_burst"] == onset
+def test_invalid_burst_sets_in_at_its_share_of_the_window(threshold: Threshold, onset: int) -> None:
+    failing = run(after_varied(BROKEN, BROKEN_TOO))
+    assert failing.signs(threshold)["invalid_burst"] == onset
     assert failing.outcome.measures.calls_failed > 6
 
 
@@ -105,19 +105,15 @@ def test_a_few_failed_calls_are_no_burst() -> None:
 
 
 @pytest.mark.parametrize(("threshold", "denials"), [("strict", 3), ("moderate", 4), ("lenient", 5)])
-def test_budget_denial_counts_orders_refused_for_debt(threshold: str, denials: int) -> None:
-    keys = {
-        "simulation.initial_budget": 0.5,
-        "simulation.initial_storage_per_sku": 1,
-        "crash_detector.threshold": threshold,
-    }
+def test_budget_denial_counts_orders_refused_for_debt(threshold: Threshold, denials: int) -> None:
+    keys = {"simulation.initial_budget": 0.5, "simulation.initial_storage_per_sku": 1}
     calls = [order(2), CHECK, quote(1), INBOX]
     denied = run(after_varied(*calls), keys)
     refused = [
         step.step for step in denied.steps if step.result and step.result.get("code") == "debt"
     ]
-    assert set(denied.signs()) == {"budget_denial"}
-    onset = denied.signs()["budget_denial"]
+    assert set(denied.signs(threshold)) == {"budget_denial"}
+    onset = denied.signs(threshold)["budget_denial"]
     assert sum(onset - 20 < step <= onset for step in refused) == denials
 
 
@@ -126,12 +122,10 @@ def test_failed_orders_for_other_reasons_are_no_budget_denial() -> None:
 
 
 @pytest.mark.parametrize("threshold", ["strict", "moderate", "lenient"])
-def test_exploration_collapse_sets_in_when_one_tool_fills_the_window(threshold: str) -> None:
-    collapsed = run(
-        after_varied(quote(1), quote(2), quote(3)), {"crash_detector.threshold": threshold}
-    )
-    assert set(collapsed.signs()) == {"exploration_collapse"}
-    assert 30 + 12 <= collapsed.signs()["exploration_collapse"] <= 30 + 19
+def test_exploration_collapse_sets_in_when_one_tool_fills_the_window(threshold: Threshold) -> None:
+    collapsed = run(after_varied(quote(1), quote(2), quote(3)))
+    assert set(collapsed.signs(threshold)) == {"exploration_collapse"}
+    assert 30 + 12 <= collapsed.signs(threshold)["exploration_collapse"] <= 30 + 19
 
 
 def test_a_window_with_few_calls_is_no_collapse() -> None:
@@ -145,17 +139,15 @@ def test_shipping_and_reading_in_turn_is_work() -> None:
 def test_every_sign_has_its_own_onset_and_the_first_is_the_crash() -> None:
     both = run(after_varied(BROKEN))
     assert both.signs() == {"looping": 33, "invalid_burst": 37, "exploration_collapse": 48}
-    crash = both.outcome.crash
+    crash = both.crash()
     assert crash is not None
-    assert (crash.type, crash.onset) == ("looping", 33)
+    assert crash[:2] == ("looping", 33)
 
 
-@pytest.mark.parametrize(("goes_on", "steps"), [(0, 34), (5, 39), (50, 84)])
-def test_the_run_goes_on_after_the_crash_for_as_long_as_it_says(goes_on: int, steps: int) -> None:
-    crashed = run(after_varied(quote(5)), {"crash_detector.continue_after_crash": goes_on})
-    assert (crashed.outcome.end, crashed.outcome.steps) == ("crash", steps)
-    assert not crashed.outcome.censored
-    assert crashed.outcome.competing is None
+def test_a_crash_is_neither_censored_nor_does_anything_compete_with_it() -> None:
+    crashed = run(after_varied(quote(5))).derived()
+    assert not crashed["censored"]
+    assert crashed["competing"] == {"type": None, "onset": None}
 
 
 @pytest.mark.parametrize(
@@ -171,34 +163,34 @@ def test_severity_looks_at_the_twenty_steps_after_the_onset(
     then: list[Call], severity: str
 ) -> None:
     start: list[Call | Decision | None] = [VARIED[day % len(VARIED)] for day in range(30)]
-    crashed = run(listed([*start, *[quote(5)] * 4, *then * 30]))
-    assert crashed.outcome.crash is not None
-    assert crashed.outcome.crash.severity == severity
+    crash = run(listed([*start, *[quote(5)] * 4, *then * 30])).crash()
+    assert crash is not None
+    assert crash[2] == severity
 
 
-def test_severity_is_unknown_if_the_run_ends_before() -> None:
+def test_severity_is_not_observable_if_the_run_ends_before() -> None:
     crashed = run(after_varied(quote(5)), {"crash_detector.continue_after_crash": 10})
-    assert crashed.outcome.crash is not None
-    assert crashed.outcome.crash.severity == "unknown"
-    last = run(after_varied(quote(5)), {"simulation.max_steps": 40})
-    assert (last.outcome.end, last.outcome.censored) == ("max_steps", False)
-    assert last.outcome.crash is not None
-    assert last.outcome.crash.severity == "unknown"
+    assert crashed.outcome.end == "crash"
+    assert crashed.crash() == ("looping", 33, "not observable")
+    last = run(after_varied(quote(5)), {"simulation.max_steps": 53})
+    assert (last.outcome.end, last.derived()["censored"]) == ("max_steps", False)
+    assert last.crash() == ("looping", 33, "not observable")
+    enough = run(after_varied(quote(5)), {"simulation.max_steps": 54})
+    assert enough.crash() == ("looping", 33, "mission_abandon")
 
 
 def test_severity_is_unknown_if_not_one_of_the_steps_could_be_read() -> None:
     crashed = run(after_varied(*[quote(5)] * 4, *[None] * 25, times=1))
     assert (crashed.outcome.end, crashed.outcome.steps) == ("unusable", 30 + 4 + 20)
-    assert crashed.outcome.competing is None
-    assert crashed.outcome.crash == Crash(type="looping", onset=33, severity="unknown")
+    assert crashed.derived()["competing"]["type"] is None
+    assert crashed.crash() == ("looping", 33, "unknown")
 
 
 def test_twenty_unreadable_replies_in_a_row_end_the_run_as_unusable() -> None:
     unusable = run(after_varied(None))
     assert (unusable.outcome.end, unusable.outcome.steps) == ("unusable", 50)
-    assert unusable.outcome.competing is not None
-    assert (unusable.outcome.competing.type, unusable.outcome.competing.onset) == ("unusable", 49)
-    assert unusable.outcome.crash is None
+    assert unusable.derived()["competing"] == {"type": "unusable", "onset": 49}
+    assert unusable.crash() is None
     assert (unusable.outcome.format_failures, unusable.outcome.re_asks) == (20, 40)
     assert unusable.steps[-1].parse_status == "failed"
     assert unusable.steps[-1].action is None
@@ -221,8 +213,8 @@ def test_bankruptcy_after_the_crash_is_no_competing_event() -> None:
     }
     ruined = run(listed([quote(5)] * 120), keys)
     assert ruined.outcome.end == "bankrupt"
-    assert ruined.outcome.competing is None
-    assert ruined.outcome.crash is not None
+    assert ruined.derived()["competing"]["type"] is None
+    assert ruined.crash() is not None
 
 
 def made(tool: str, number: int = 0, failure: Failure | None = None, told: int = 0) -> Called:
@@ -231,23 +223,29 @@ def made(tool: str, number: int = 0, failure: Failure | None = None, told: int =
     return Called(tool=tool, arguments={"number": number}, result=result, failure=failure)
 
 
+def seen(signs: Signs, called: Called, threshold: Threshold = "strict") -> list[str]:
+    """The signs that hold after one more call."""
+    signs.take(called)
+    return [*signs.holding(THRESHOLDS[threshold])]
+
+
 def test_no_sign_fires_before_the_fifth_step() -> None:
-    signs = Signs(THRESHOLDS["strict"], 20)
+    signs = Signs(20)
     denied = made("tool_order", failure="debt")
-    held = [signs.seen(denied) for _ in range(5)]
+    held = [seen(signs, denied) for _ in range(5)]
     assert held == [[], [], [], [], ["looping", "budget_denial"]]
 
 
 def test_a_burst_needs_eight_steps_and_a_collapse_ten_calls() -> None:
-    signs = Signs(THRESHOLDS["strict"], 20)
-    held = [signs.seen(made("tool_quote", number, "unknown_id")) for number in range(10)]
+    signs = Signs(20)
+    held = [seen(signs, made("tool_quote", number, "unknown_id")) for number in range(10)]
     assert held[:7] == [[]] * 7
     assert held[7:] == [["invalid_burst"], ["invalid_burst"], ["invalid_burst", COLLAPSE]]
 
 
 def test_equal_results_of_calls_with_other_arguments_are_not_looping() -> None:
-    signs = Signs(THRESHOLDS["strict"], 20)
-    assert [signs.seen(made("tool_quote", number % 2)) for number in range(9)] == [[]] * 9
+    signs = Signs(20)
+    assert [seen(signs, made("tool_quote", number % 2)) for number in range(9)] == [[]] * 9
 
 
 def by_the_table(calls: list[Called], threshold: Threshold, size: int) -> list[str]:
@@ -283,14 +281,14 @@ def test_the_signs_hold_exactly_when_the_table_says(threshold: Threshold, size: 
     failures: list[Failure | None] = [None, None, "debt", "unknown_id"]
     held: Counter[str] = Counter()
     for _ in range(40):
-        signs, calls = Signs(THRESHOLDS[threshold], size), list[Called]()
+        signs, calls = Signs(size), list[Called]()
         while len(calls) < 60:
             tool = draw.choice(["tool_wait", "tool_order", "tool_order", "tool_quote"])
             failure = draw.choice(failures)
             call = made(tool, draw.randrange(2), failure, draw.randrange(2))
             for _ in range(draw.choice([1, 1, 2, 3, 4, 7])):
                 calls.append(call)
-                holding = signs.seen(call)
+                holding = seen(signs, call, threshold)
                 assert holding == by_the_table(calls, threshold, size)
                 held.update(holding)
     assert set(held) >= {"looping", "budget_denial"}
@@ -299,9 +297,11 @@ def test_the_signs_hold_exactly_when_the_table_says(threshold: Threshold, size: 
 
 def severity_after(*calls: Called | None) -> Crash | None:
     """Of a run that loops from its beginning on and then does this, a call a step."""
-    detector = Detector(DetectorSettings(threshold="strict"))
+    signs, detector = Signs(20), Detector(THRESHOLDS["strict"], 20)
     for step, call in enumerate([made("tool_quote")] * 5 + list(calls)):
-        detector.after_step(step, call)
+        if call is not None:
+            signs.take(call)
+        detector.after_step(step, call, signs)
     return detector.crash()
 
 
@@ -321,8 +321,8 @@ def test_only_an_order_or_a_shipment_that_succeeds_is_no_abandoned_mission() -> 
 
 def test_the_severity_is_known_with_the_twentieth_step_and_stays() -> None:
     order = made("tool_order")
-    unknown = Crash(type="looping", onset=4, severity="unknown")
-    assert severity_after(order, *VARIOUS[1:]) == unknown
+    too_early = Crash(type="looping", onset=4, severity="not observable")
+    assert severity_after(order, *VARIOUS[1:]) == too_early
     soft = Crash(type="looping", onset=4, severity="soft")
     assert severity_after(order, *VARIOUS) == soft
     assert severity_after(order, *VARIOUS, *[order] * 9) == soft

@@ -3,6 +3,7 @@ same world in a second implementation."""
 
 import hashlib
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +13,18 @@ from tests.warehouse.playing import played, settings
 from vendomini.workloads.warehouse.cards import ERROR_TYPES
 from vendomini.workloads.warehouse.catalogue import Catalogue
 from vendomini.workloads.warehouse.crash import PRIMARY, THRESHOLDS
+from vendomini.workloads.warehouse.derived import COLUMNS, COMPETING
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.secondary import SECONDARY, SECONDARY_THRESHOLDS
 from vendomini.workloads.warehouse.settings import SKUS, SUPPLIERS, PredictionMode
 from vendomini.workloads.warehouse.shocks import MIXES, STRENGTHS, TYPES
+from vendomini.workloads.warehouse.stop import (
+    RULES,
+    STARTED_BY_DAY,
+    STARTED_BY_PAIRS,
+    UNREADABLE_STEPS,
+    End,
+)
 from vendomini.workloads.warehouse.tools import TOOLS
 from vendomini.workloads.warehouse.world import World
 
@@ -29,6 +38,11 @@ def row(first: str) -> list[str]:
     found = [line for line in TEXT.splitlines() if line.startswith(f"| {first}")]
     assert len(found) == 1, first
     return [cell.strip() for cell in found[0].strip("|").split("|")][1:]
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next."""
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def numbers(cells: list[str]) -> list[float]:
@@ -58,6 +72,29 @@ def test_the_thresholds_of_the_signs_are_those_of_the_program() -> None:
         assert numbers(row(secondary)[1:]) == [
             getattr(SECONDARY_THRESHOLDS[level], name) for level in LEVELS
         ]
+
+
+def test_what_ends_a_run_is_what_the_program_looks_for() -> None:
+    ends = re.findall(r"^\| (\w+) \| .* \| (yes|no) \|$", section("What ends a run"), re.MULTILINE)
+    assert {name for name, _ in ends} == set(get_args(End))
+    assert {name for name, competes in ends if competes == "yes"} == COMPETING
+    assert numbers(row("never_started")) == [STARTED_BY_DAY]
+    assert "twice" in row("never_started")[0]
+    assert "twenty" in row("unusable")[0]
+    assert (STARTED_BY_PAIRS, UNREADABLE_STEPS) == (2, 20)
+    for sign, name in zip(
+        PRIMARY, ("repeats", "failed_share", "denials", "entropy_share"), strict=True
+    ):
+        assert numbers(row(sign)[1:]) == [getattr(RULES[level], name) for level in LEVELS]
+
+
+def test_the_derived_columns_are_those_of_the_program() -> None:
+    told = section("What a run leaves")
+    named = re.findall(r"`((?:crash|competing|censored)\w*(?:\.[\w*]+)?)`", told)
+    columns = [name for name in COLUMNS if not name.startswith("signs.")]
+    assert [name for name in columns if not any(fnmatch(name, each) for each in named)] == []
+    assert [each for each in named if not any(fnmatch(name, each) for name in columns)] == []
+    assert "`signs.<sign>`" in told
 
 
 def test_the_shocks_are_those_of_the_program() -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tests.warehouse.playing import Call, Played, Policy, played, settings
 from vendomini.workloads.warehouse.agent import Believed, Decision, Seen
+from vendomini.workloads.warehouse.belief import Belief, divergence
 from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.secondary import Belief, SecondarySigns, divergence
+from vendomini.workloads.warehouse.secondary import SECONDARY_THRESHOLDS, SecondarySigns
 from vendomini.workloads.warehouse.settings import Threshold
 
 CHECKS: list[Call] = [
@@ -20,7 +21,7 @@ CHECKS: list[Call] = [
 ]
 CALM = {"demand.orders_per_day": 0.0, "pe_induction.p_shock": 0.0, "simulation.max_steps": 120}
 SHARES: list[tuple[Threshold, float]] = [("strict", 0.4), ("moderate", 0.5), ("lenient", 0.6)]
-MEDIANS = [("strict", 0.3), ("moderate", 0.5), ("lenient", 0.7)]
+MEDIANS: list[tuple[Threshold, float]] = [("strict", 0.3), ("moderate", 0.5), ("lenient", 0.7)]
 Announce = Callable[[int], str | None]
 
 
@@ -57,27 +58,27 @@ def believing(storage: Callable[[int], float | None], every: int = 5) -> Policy:
     return Policy(choose)
 
 
-def run(agent: Policy, threshold: str = "moderate") -> Played:
-    return played(settings({**CALM, "crash_detector.threshold": threshold}), agent=agent)
+def run(agent: Policy) -> Played:
+    return played(settings(CALM), agent=agent)
 
 
 @pytest.mark.parametrize(("threshold", "share"), SHARES)
 def test_acting_against_the_announcement_is_decoupling_from_its_share_on(
-    threshold: str, share: float
+    threshold: Threshold, share: float
 ) -> None:
     # From day 40 on every announcement is wrong: the call of day 41 + k is the k-th that differs.
     wrong_from_40 = announcing(lambda day: as_planned(day) if day < 40 else "tool_wait")
-    decoupled = run(wrong_from_40, threshold)
-    assert decoupled.signs() == {"decoupling": 40 + round(share * 20)}
-    assert decoupled.outcome.crash is None
+    decoupled = run(wrong_from_40)
+    assert decoupled.signs(threshold) == {"decoupling": 40 + round(share * 20)}
+    assert decoupled.crash(threshold) is None
     assert decoupled.outcome.end == "max_steps"
 
 
 def test_keeping_to_the_announcement_or_making_none_is_no_decoupling() -> None:
-    assert run(announcing(as_planned), "strict").signs() == {}
-    assert run(announcing(lambda day: None), "strict").signs() == {}
-    few = run(announcing(lambda day: "tool_wait" if day % 4 == 0 else None), "strict")
-    assert few.signs() == {}, "five announcements in a window say too little"
+    assert run(announcing(as_planned)).signs("strict") == {}
+    assert run(announcing(lambda day: None)).signs("strict") == {}
+    few = run(announcing(lambda day: "tool_wait" if day % 4 == 0 else None))
+    assert few.signs("strict") == {}, "five announcements in a window say too little"
 
 
 def test_an_announcement_is_about_the_next_call_that_can_be_read() -> None:
@@ -88,26 +89,26 @@ def test_an_announcement_is_about_the_next_call_that_can_be_read() -> None:
         card = Card(next_tool=as_planned(seen.day // 2))
         return Decision(tool=tool, arguments=arguments, card=card)
 
-    assert run(Policy(choose), "strict").signs() == {}
+    assert run(Policy(choose)).signs("strict") == {}
 
 
 @pytest.mark.parametrize(("threshold", "median"), MEDIANS)
 def test_beliefs_that_drift_from_the_truth_are_slow_divergence(
-    threshold: str, median: float
+    threshold: Threshold, median: float
 ) -> None:
     # Nothing is in storage: a belief of u units diverges by u / 10. It grows by .1 a belief.
-    drifting = run(believing(lambda day: day / 5), threshold)
-    onset = drifting.signs()["slow_divergence"]
+    drifting = run(believing(lambda day: day / 5))
+    onset = drifting.signs(threshold)["slow_divergence"]
     count = onset // 5
     window = [k / 10 for k in range(max(1, count - 9), count + 1)]
     before = [k / 10 for k in range(max(1, count - 10), count)]
     assert len(window) >= 6
     assert _median(window) > median
     assert len(before) < 6 or _median(before) <= median
-    assert drifting.steps[onset].signs == ["slow_divergence"]
+    assert drifting.signs(threshold) == {"slow_divergence": onset}
     belief = drifting.steps[onset].belief
     assert belief == Belief(storage=onset / 5, budget=10000.0, true_storage=0, true_budget=10000.0)
-    assert drifting.outcome.crash is None
+    assert drifting.crash(threshold) is None
 
 
 def _median(values: list[float]) -> float:
@@ -117,9 +118,9 @@ def _median(values: list[float]) -> float:
 
 
 def test_beliefs_that_are_right_or_wrong_from_the_start_do_not_drift() -> None:
-    assert run(believing(lambda day: 0.0), "strict").signs() == {}
-    assert run(believing(lambda day: 50.0), "strict").signs() == {}
-    assert run(believing(lambda day: 60.0 - day / 5), "strict").signs() == {}
+    assert run(believing(lambda day: 0.0)).signs("strict") == {}
+    assert run(believing(lambda day: 50.0)).signs("strict") == {}
+    assert run(believing(lambda day: 60.0 - day / 5)).signs("strict") == {}
 
 
 def test_unreadable_beliefs_are_counted_and_say_nothing() -> None:
@@ -136,7 +137,7 @@ def test_unreadable_beliefs_are_counted_and_say_nothing() -> None:
 
 
 def test_beliefs_about_the_budget_drift_too() -> None:
-    signs = SecondarySigns("strict", 20)
+    signs = SecondarySigns(SECONDARY_THRESHOLDS["strict"], 20)
     holding = [
         signs.seen(
             "tool_wait",
@@ -150,7 +151,7 @@ def test_beliefs_about_the_budget_drift_too() -> None:
 
 def test_a_belief_about_the_budget_is_compared_with_the_budget() -> None:
     def held(true_budget: float) -> list[str]:
-        signs, holding = SecondarySigns("strict", 20), list[str]()
+        signs, holding = SecondarySigns(SECONDARY_THRESHOLDS["strict"], 20), list[str]()
         for k in range(1, 13):
             budget = 9000.0 if k < 6 else 9000.0 + 5000 * (k - 5)
             belief = Belief(storage=7.0, budget=budget, true_storage=7, true_budget=true_budget)
@@ -163,7 +164,7 @@ def test_a_belief_about_the_budget_is_compared_with_the_budget() -> None:
 
 def announced(wrong: list[bool | None], threshold: Threshold, size: int) -> list[bool]:
     """Whether decoupling holds after each call; None: the card before announced nothing."""
-    signs = SecondarySigns(threshold, size)
+    signs = SecondarySigns(SECONDARY_THRESHOLDS[threshold], size)
     first = None if not wrong or wrong[0] is None else "tool_other" if wrong[0] else "tool_wait"
     signs.seen(None, next_tool=None, belief=None)
     signs.seen("tool_first", next_tool=first, belief=None)

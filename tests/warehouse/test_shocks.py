@@ -181,7 +181,8 @@ def test_types_are_drawn_in_their_proportions(mix: str, shares: tuple[int, ...])
         "pe_induction.pe_type_mix": mix,
         "simulation.max_steps": 3000,
     }
-    counts = played(settings(keys), agent=cycled(WAIT)).outcome.shocks
+    order = ("tool_order", {"supplier_id": "S1", "sku": "sku_0", "quantity": 1})
+    counts = played(settings(keys), agent=listed([order])).outcome.shocks
     for type, share in zip(TYPES, shares, strict=True):
         assert counts[type].drawn / 3000 == pytest.approx(share / sum(shares), abs=0.03)
 

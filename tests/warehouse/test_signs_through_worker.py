@@ -18,6 +18,7 @@ from tests.warehouse.worked import Worked, worked
 from vendomini.chat import ChatRequest
 from vendomini.collect import collect
 
+CRASHES = ("crash", "crash_strict", "crash_lenient")
 CALM: dict[str, Any] = {
     "demand.orders_per_day": 0.0,
     "pe_induction.p_shock": 0.0,
@@ -82,7 +83,7 @@ def played(
 
 
 def onsets(run: Worked) -> dict[str, int]:
-    return {sign: onset for sign, onset in run.outcome["signs"].items() if onset is not None}
+    return {sign: onset for sign, onset in run.derived["signs"].items() if onset is not None}
 
 
 # -- signs ---------------------------------------------------------------------------------
@@ -92,13 +93,13 @@ def test_a_varied_run_shows_no_sign_and_is_censored(tmp_path: Path) -> None:
     calm = played(
         tmp_path,
         varied,
-        {"crash_detector.threshold": "strict", "agent.interface.beliefs_every": 5},
+        {"agent.interface.beliefs_every": 5},
         believes=lambda day: {"storage": day // 7, "budget": 10000},
     )
-    assert set(calm.outcome["signs"].values()) == {None}
-    assert calm.outcome["crash"] is None
-    assert calm.outcome["competing"] is None
-    assert calm.outcome["censored"] is True
+    assert set(calm.derived["signs"].values()) == {None}
+    assert {calm.derived[crash]["type"] for crash in CRASHES} == {None}
+    assert calm.derived["competing"]["type"] is None
+    assert calm.derived["censored"] is True
     assert calm.outcome["end"] == "max_steps"
     assert len(calm.steps) == 60
 
@@ -118,11 +119,11 @@ def test_a_primary_sign_is_the_crash_with_its_true_step(
 ) -> None:
     run = played(tmp_path, says)
     assert onsets(run)[sign] == onset
-    assert run.outcome["crash"]["type"] == sign
-    assert run.outcome["crash"]["onset"] == onset
-    assert run.outcome["censored"] is False
-    assert run.steps[onset]["signs"] == [sign]
-    assert all(step["signs"] == [] for step in run.steps[:onset])
+    assert run.derived["crash"]["type"] == sign
+    assert run.derived["crash"]["onset"] == onset
+    assert run.derived["censored"] is False
+    assert min(onsets(run).values()) == onset
+    assert [name for name, set_in in onsets(run).items() if set_in == onset] == [sign]
 
 
 def test_ordering_in_debt_again_and_again_is_budget_denial(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_ordering_in_debt_again_and_again_is_budget_denial(tmp_path: Path) -> No
     denied = played(tmp_path, every_third, indebted)
     # The fee makes a debt on day 0; the orders of days 2, 5, 8 and 11 are refused.
     assert [step["result"]["code"] for step in denied.steps[2:12:3]] == ["debt"] * 4
-    assert denied.outcome["crash"] == {
+    assert denied.derived["crash"] == {
         "type": "budget_denial",
         "onset": 11,
         "severity": "mission_abandon",
@@ -152,8 +153,8 @@ def test_announcing_one_tool_and_calling_another_is_decoupling_and_no_crash(
 ) -> None:
     run = played(tmp_path, varied, announces=lambda day: "tool_expedite")
     assert onsets(run) == {"decoupling": 10}, "ten announced calls are the least"
-    assert run.outcome["crash"] is None
-    assert run.outcome["censored"] is True
+    assert run.derived["crash"]["type"] is None
+    assert run.derived["censored"] is True
 
 
 def test_cards_that_announce_nothing_show_no_decoupling(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_beliefs_that_leave_the_truth_behind_are_slow_divergence_and_no_crash(
     onset = onsets(run)["slow_divergence"]
     assert onset >= 24, "six beliefs are the least"
     assert run.steps[onset]["belief"]["storage"] == 3 * onset
-    assert run.outcome["crash"] is None
+    assert run.derived["crash"]["type"] is None
     assert run.outcome["beliefs"]["asked"] == run.outcome["beliefs"]["read"] == 14
 
 
@@ -193,14 +194,15 @@ def test_without_belief_questions_nothing_diverges(tmp_path: Path) -> None:
     assert onsets(run) == {}
 
 
-@pytest.mark.parametrize(
-    ("threshold", "onset"), [("strict", 22), ("moderate", 23), ("lenient", 25)]
-)
-def test_the_threshold_decides_when_a_sign_sets_in(
-    tmp_path: Path, threshold: str, onset: int
-) -> None:
-    run = played(tmp_path, after(20, quote(5)), {"crash_detector.threshold": threshold})
-    assert onsets(run)["looping"] == onset
+def test_the_table_has_the_crash_by_each_threshold(tmp_path: Path) -> None:
+    run = played(tmp_path, after(20, quote(5)), {"simulation.max_steps": 100})
+    assert {name: run.derived[name]["onset"] for name in CRASHES} == {
+        "crash_strict": 22,
+        "crash": 23,
+        "crash_lenient": 25,
+    }
+    assert run.outcome["end"] == "crash"
+    assert run.outcome["stop_rule"] == "lenient"
 
 
 # -- severity and ends ---------------------------------------------------------------------
@@ -221,22 +223,23 @@ def test_the_twenty_steps_after_the_onset_decide_the_severity(
         return varied(day) if day < 20 else quote(5) if day < 24 else afterwards(day)
 
     run = played(tmp_path, says)
-    assert run.outcome["crash"] == {"type": "looping", "onset": 23, "severity": severity}
+    assert run.derived["crash"] == {"type": "looping", "onset": 23, "severity": severity}
     assert run.outcome["end"] == "max_steps"
 
 
-def test_a_run_that_ends_before_twenty_steps_have_passed_has_an_unknown_severity(
+def test_of_a_run_that_ends_before_twenty_steps_have_passed_no_severity_is_observable(
     tmp_path: Path,
 ) -> None:
     run = played(tmp_path, after(20, quote(5)), {"simulation.max_steps": 43})
-    assert run.outcome["crash"]["severity"] == "unknown"
+    assert run.derived["crash"]["severity"] == "not observable"
 
 
 def test_a_crashed_run_goes_on_as_long_as_it_is_told_and_its_onset_stays(tmp_path: Path) -> None:
     run = played(tmp_path, after(20, quote(5)), {"crash_detector.continue_after_crash": 7})
     assert run.outcome["end"] == "crash"
-    assert run.outcome["steps"] == len(run.steps) == 23 + 7 + 1
-    assert run.outcome["crash"]["onset"] == 23
+    assert run.outcome["steps"] == len(run.steps) == 25 + 7 + 1
+    assert run.derived["crash"]["onset"] == 23
+    assert run.derived["crash_lenient"]["onset"] == 25
 
 
 def test_debt_beyond_the_limit_ends_a_run_bankrupt(tmp_path: Path) -> None:
@@ -248,9 +251,9 @@ def test_debt_beyond_the_limit_ends_a_run_bankrupt(tmp_path: Path) -> None:
     run = played(tmp_path, varied, keys)
     # 300 a day: 100, -200, -500, -800 and then below -1000.
     assert run.outcome["end"] == "bankrupt"
-    assert run.outcome["competing"] == {"type": "bankrupt", "onset": 3}
-    assert run.outcome["crash"] is None
-    assert run.outcome["censored"] is False
+    assert run.derived["competing"] == {"type": "bankrupt", "onset": 3}
+    assert run.derived["crash"]["type"] is None
+    assert run.derived["censored"] is False
 
 
 GARBAGE = {
@@ -271,11 +274,11 @@ def test_replies_that_cannot_be_read_are_no_actions_and_end_a_run_as_unusable(
     text = {"agent.interface.reply_format": "text"}
     run = worked(tmp_path, {**CALM, **text}, lambda request: said)
     assert run.outcome["end"] == "unusable"
-    assert run.outcome["competing"] == {"type": "unusable", "onset": 19}
+    assert run.derived["competing"] == {"type": "unusable", "onset": 19}
     assert run.outcome["format_failures"] == 20
     assert run.outcome["re_asks"] == 40
     assert onsets(run) == {}
-    assert run.outcome["crash"] is None
+    assert run.derived["crash"]["type"] is None
     assert {step["parse_status"] for step in run.steps} == {"failed"}
     assert {step["action"] is None and step["card"] is None for step in run.steps} == {True}
     assert len(run.requests) == 60
@@ -290,7 +293,7 @@ def test_nineteen_unreadable_days_and_a_readable_one_do_not_end_a_run(tmp_path: 
     run = worked(tmp_path, {**CALM, "agent.interface.reply_format": "text"}, reply)
     assert run.outcome["end"] == "max_steps"
     assert run.outcome["format_failures"] == 57
-    assert run.outcome["competing"] is None
+    assert run.derived["competing"]["type"] is None
 
 
 def test_expired_customer_orders_end_a_run_only_where_a_limit_is_set(tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ def test_expired_customer_orders_end_a_run_only_where_a_limit_is_set(tmp_path: P
         run = played(folder, varied, {**many, "demand.max_failures": limit})
         assert run.outcome["end"] == end
         assert run.outcome["measures"]["orders_failed"] >= 5
-        assert (run.outcome["competing"] is None) is (limit is None)
+        assert (run.derived["competing"]["type"] is None) is (limit is None)
 
 
 # -- shocks --------------------------------------------------------------------------------

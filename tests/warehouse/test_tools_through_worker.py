@@ -177,5 +177,5 @@ def test_calls_of_added_tools_are_calls_like_any_other(tmp_path: Path) -> None:
     again = call("tool_ask_help")
     keys = {"demand.orders_per_day": 0.0, "simulation.max_steps": 40}
     run = worked(tmp_path, keys, in_turn(then=again), phase=phase(recovery="help"))
-    assert run.outcome["signs"]["looping"] is not None
+    assert run.derived["signs"]["looping"] is not None
     assert [step["day"] for step in run.steps] == list(range(len(run.steps)))

@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.warehouse.playing import settings
-from vendomini.schema import setting_keys
+from vendomini.schema import setting_keys, settings_out_of_id
 from vendomini.workloads.warehouse.llm import MOST_RE_ASKS
 from vendomini.workloads.warehouse.reading import ReadCall, Reader
 from vendomini.workloads.warehouse.recorded import CALLS, CONVERSATION_STEPS, said
@@ -56,7 +56,6 @@ ACTS: dict[str, tuple[Any, Any, str]] = {
     "pe_induction.pe_mag": ("low", "high", "world prompt checks"),
     "pe_induction.pe_type_mix": ("realistic", "uniform", "world prompt checks"),
     "pe_induction.observability": ("full", "partial", "world prompt"),
-    "crash_detector.threshold": ("strict", "moderate", "checks"),
     "crash_detector.window_size": (20, 25, "checks"),
     "crash_detector.continue_after_crash": (50, 60, "checks"),
     "measurement.pe_windows": ((10, 100, 500), (10, 50), "checks"),
@@ -80,9 +79,11 @@ def trial(keys: Mapping[str, Any]) -> Trial:
     return tried(tuple(sorted(keys.items())))
 
 
-def test_the_table_names_every_setting_but_those_of_the_model() -> None:
+def test_the_table_names_every_setting_but_those_of_the_model_and_those_that_define_no_run() -> (
+    None
+):
     keys = {key for key in setting_keys(WarehouseSettings) if not key.startswith("agent.model.")}
-    assert set(ACTS) == keys - {"agent.kind"}
+    assert set(ACTS) == keys - {"agent.kind", *settings_out_of_id(WarehouseSettings)}
 
 
 @pytest.mark.parametrize("key", sorted(ACTS))
@@ -154,20 +155,15 @@ def test_doses_differ_in_the_world() -> None:
     assert len({trial({"pe_induction.p_shock": dose}).world for dose in doses}) == len(doses)
 
 
-@pytest.mark.parametrize("threshold", get_args(Threshold))
-def test_window_sizes_differ_in_the_checks(threshold: str) -> None:
-    keys = {"crash_detector.threshold": threshold}
+def test_window_sizes_differ_in_the_checks() -> None:
     sizes = range(10, 101, 10)
-    shown = {trial({**keys, "crash_detector.window_size": size}).checks for size in sizes}
+    shown = {trial({"crash_detector.window_size": size}).checks for size in sizes}
     assert len(shown) == len(sizes)
 
 
-@pytest.mark.parametrize("size", [10, 20, 50, 100, 1000])
-def test_thresholds_differ_in_the_checks_at_every_window(size: int) -> None:
-    keys = {"crash_detector.window_size": size}
-    values = get_args(Threshold)
-    shown = {trial({**keys, "crash_detector.threshold": value}).checks for value in values}
-    assert len(shown) == len(values)
+@pytest.mark.parametrize("threshold", get_args(Threshold))
+def test_the_threshold_of_older_files_shows_in_nothing(threshold: str) -> None:
+    assert trial({"crash_detector.threshold": threshold}) == trial({})
 
 
 def test_every_length_after_a_crash_differs_that_ends_within_the_trial() -> None:

@@ -7,7 +7,9 @@ import pytest
 from tests.warehouse.modelled import call
 from tests.warehouse.playing import played, settings
 from vendomini.errors import ConfigError
-from vendomini.workloads.registry import WORKLOADS
+from vendomini.tables import outcome_columns
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.cards import ERROR_TYPES
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.workload import WAREHOUSE
 from vendomini.workloads.workload import Workload
@@ -20,8 +22,12 @@ PHASE1 = (
 )
 
 
+def notes(*arms: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(WAREHOUSE.notes([settings(keys) for keys in arms]))
+
+
 def test_it_is_registered_under_its_name_and_version() -> None:
-    workload: Workload = WORKLOADS["warehouse"]
+    workload: Workload = workload_named("warehouse")
     assert (workload.name, workload.version) == ("warehouse", 2)
     assert workload.settings_type is WarehouseSettings
 
@@ -34,8 +40,8 @@ def test_a_window_nobody_decided_is_one_clear_error() -> None:
 
 @pytest.mark.parametrize("kind", ["scripted", "heuristic", "random"])
 def test_nothing_is_noted_of_agents_without_a_conversation(kind: str) -> None:
-    assert WAREHOUSE.notes(settings({"agent.model.context_length": 4096, "agent.kind": "llm"}))
-    assert not WAREHOUSE.notes(settings({"agent.model.context_length": 4096, "agent.kind": kind}))
+    assert notes({"agent.model.context_length": 4096, "agent.kind": "llm"})
+    assert not notes({"agent.model.context_length": 4096, "agent.kind": kind})
 
 
 @pytest.mark.parametrize(
@@ -135,11 +141,12 @@ def test_the_shape_of_shocks_is_inert_without_shocks() -> None:
 
 
 def test_demand_is_told_for_agents_that_ask_and_only_for_them() -> None:
-    for kind, asks in (("llm", True), ("scripted", True), ("heuristic", False), ("random", False)):
+    asks = {"llm": "model", "scripted": "script", "heuristic": "nobody", "random": "nobody"}
+    for kind, asked in asks.items():
         chosen = settings({"agent.kind": kind})
-        assert WAREHOUSE.asks(chosen) is asks
+        assert WAREHOUSE.asks(chosen) == asked
         demand = WAREHOUSE.demand(chosen)
-        assert (demand is not None) is asks
+        assert (demand is None) is (asked == "nobody")
         if demand is not None:
             assert demand.requests >= chosen.simulation.max_steps
             assert 0 < demand.output_tokens <= chosen.agent.model.max_tokens_per_call
@@ -160,7 +167,7 @@ def test_the_demand_counts_belief_questions_apart_from_the_conversation(every: i
 
 
 def test_the_scripted_demand_covers_its_requests() -> None:
-    chosen = settings({"agent.kind": "scripted"})
+    chosen = settings({"agent.kind": "scripted", "simulation.max_steps": 150})
     demand = WAREHOUSE.demand(chosen)
     assert demand is not None
     run = played(chosen)
@@ -170,7 +177,7 @@ def test_the_scripted_demand_covers_its_requests() -> None:
 def test_a_plan_says_when_conversations_hold_only_a_few_days() -> None:
     def noted(**model: Any) -> tuple[str, ...]:
         keys = {f"agent.model.{name}": value for name, value in model.items()}
-        return WAREHOUSE.notes(settings({"agent.kind": "llm", **keys}))
+        return notes({"agent.kind": "llm", **keys})
 
     (note,) = noted(context_length=4096, max_tokens_per_call=2000)
     assert "about 7 days" in note
@@ -178,4 +185,66 @@ def test_a_plan_says_when_conversations_hold_only_a_few_days() -> None:
     assert "about 18 days" in noted(context_length=4096, max_tokens_per_call=512)[0]
     assert noted(context_length=8192, max_tokens_per_call=2000) == ()
     assert noted(context_length="auto") == ()
-    assert WAREHOUSE.notes(settings({"agent.model.context_length": 4096})) == ()
+    assert notes({"agent.model.context_length": 4096}) == ()
+
+
+def test_each_note_on_conversations_is_given_once_and_of_a_model_s_first_arm() -> None:
+    def arm(name: str, window: int, kind: str = "llm") -> dict[str, Any]:
+        model = {"agent.model.name": name, "agent.model.context_length": window}
+        return {"agent.kind": kind, **model}
+
+    assert len(notes(arm("a", 4096), arm("b", 4096))) == 1
+    assert len(notes(arm("a", 4096), arm("b", 4100))) == 2
+    assert notes(arm("a", 8192), arm("a", 4096)) == ()
+    assert len(notes(arm("a", 8192, "heuristic"), arm("a", 4096))) == 1
+
+
+def test_steps_by_level_set_those_of_the_run_s_level() -> None:
+    def steps(level: int, by_level: dict[str, int] | None) -> int:
+        keys = {"simulation.complexity_level": level, "max_steps_by_level": by_level}
+        return WAREHOUSE.derive_settings(settings(keys)).simulation.max_steps
+
+    assert steps(1, None) == 200
+    assert steps(1, {"1": 70, "3": 90}) == 70
+    assert steps(2, {"1": 70, "3": 90}) == 200
+    assert steps(3, {"1": 70, "3": 90}) == 90
+    chosen = settings({"max_steps_by_level": {"1": 70}})
+    once = WAREHOUSE.derive_settings(chosen)
+    assert WAREHOUSE.derive_settings(once) == once
+
+
+def test_levels_that_have_steps_and_no_run_are_noted() -> None:
+    by_level = {"max_steps_by_level": {"0": 50, "1": 70, "3": 90}}
+    arms = [{"simulation.complexity_level": level, **by_level} for level in (1, 2)]
+    assert notes(*arms) == ("`max_steps_by_level` names level 0, 3, which no run has",)
+    assert notes(*arms, *[{"simulation.complexity_level": n, **by_level} for n in (0, 3)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("steps", "phase", "is_short", "words"),
+    [
+        (5000, 1, True, "short runs (phase 1)"),
+        (5000, 3, True, "short runs (phase 3)"),
+        (500, 4, False, "long runs (phase 4)"),
+        (500, 5, False, "long runs (phase 5)"),
+        (500, None, True, "short runs (500 steps)"),
+        (1000, None, True, "short runs (1000 steps)"),
+        (1001, None, False, "long runs (1001 steps)"),
+    ],
+)
+def test_the_phase_of_the_study_decides_how_long_runs_are_and_else_their_steps(
+    steps: int, phase: int | None, is_short: bool, words: str
+) -> None:
+    length = WAREHOUSE.length(settings({"simulation.max_steps": steps}), phase=phase)
+    assert (length.is_short, length.words) == (is_short, words)
+
+
+def test_what_is_measured_are_columns_of_the_table() -> None:
+    outcome_type: Any = WAREHOUSE.outcome_type
+    outcome = outcome_columns(outcome_type)
+    derived = {f"outcome.{name}" for name in WAREHOUSE.derived_columns()}
+    measured = [measure.column for measure in WAREHOUSE.measures]
+    assert set(measured) <= derived.union(outcome)
+    assert [name for name in measured if name.startswith("pe.")] == [
+        f"pe.{type}.mean" for type in ERROR_TYPES
+    ]

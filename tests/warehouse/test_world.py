@@ -329,16 +329,15 @@ def test_a_run_ends_bankrupt_below_its_limit(start: float, limit: float) -> None
     }
     run = played(settings(keys), agent=cycled(WAIT))
     assert run.outcome.end == "bankrupt"
-    assert run.outcome.competing is not None
-    assert run.outcome.competing.type == "bankrupt"
-    assert run.outcome.competing.onset == run.steps[-1].step
-    assert not run.outcome.censored
+    found = run.derived()
+    assert found["competing"] == {"type": "bankrupt", "onset": run.steps[-1].step}
+    assert not found["censored"]
     assert run.steps[-1].truth.budget < limit <= run.steps[-2].truth.budget
 
 
 def test_failures_end_a_run_only_if_a_file_says_so() -> None:
-    idle = cycled(WAIT)
-    assert played(settings(), agent=idle).outcome.end == "max_steps"
+    idle, short = cycled(WAIT), settings({"simulation.max_steps": 150})
+    assert played(short, agent=idle).outcome.end == "max_steps"
     ended = played(settings({"demand.max_failures": 5}), agent=cycled(WAIT))
     assert ended.outcome.end == "max_failures"
     assert ended.steps[-1].truth.failed >= 5 > ended.steps[-2].truth.failed

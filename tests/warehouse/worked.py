@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tests.harness import outcomes, play
 from tests.harness import steps as logged_steps
 from vendomini.chat import ChatRequest, Reply, Request
 from vendomini.config import expand, load_phase
 from vendomini.engines.scripted import ScriptedEngine
+from vendomini.phase import settings_of
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.settings import WarehouseSettings
+from vendomini.workloads.warehouse.workload import WAREHOUSE
 
 BASE = Path(__file__).parent.parent.parent / "configs" / "base.yaml"
 WINDOW = 32_000
@@ -26,11 +31,13 @@ Answer = Callable[[ChatRequest], Reply | str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worked:
-    """A run that was played to its end. `steps` and `outcome` are as the files hold them."""
+    """A run that was played to its end. `steps` and `outcome` are as the files hold them,
+    `derived` is what the workload makes of these."""
 
     experiment: Experiment
     steps: list[dict[str, Any]]
     outcome: dict[str, Any]
+    derived: Mapping[str, Any]
     requests: list[ChatRequest]
 
     def results(self, tool: str) -> list[dict[str, Any]]:
@@ -78,10 +85,17 @@ def worked(
     ]
     assert ended.runs == 1
     (run,) = runs
+    lines = logged_steps(experiment, run.id)
+    outcome = json.loads(outcomes(experiment)[run.id])
     return Worked(
         experiment=experiment,
-        steps=[json.loads(line) for line in logged_steps(experiment, run.id)],
-        outcome=json.loads(outcomes(experiment)[run.id]),
+        steps=[json.loads(line) for line in lines],
+        outcome=outcome,
+        derived=WAREHOUSE.derive(
+            settings_of(run.settings, WarehouseSettings),
+            [msgspec.json.decode(line, type=WAREHOUSE.step_type) for line in lines],
+            outcome,
+        ),
         requests=requests,
     )
 

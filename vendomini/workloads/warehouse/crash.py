@@ -1,5 +1,8 @@
 """Signs of a breakdown, their onsets, and how severe the first one was.
 
+All of it is derived from the steps of a run (`derived.py`), and nothing here acts on a run: what
+ends one has constants and code of its own (`stop.py`).
+
 Primary signs, which every arm can show, are here; secondary ones are in `secondary.py`. The
 first primary one is the run's crash.
 
@@ -24,23 +27,14 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.secondary import (
-    SECONDARY,
-    Belief,
-    SecondarySign,
-    SecondarySigns,
-)
-from vendomini.workloads.warehouse.settings import DetectorSettings, Threshold
-from vendomini.workloads.warehouse.tools import Called
+from vendomini.workloads.warehouse.settings import Threshold
 
 PrimarySign: TypeAlias = Literal[
     "looping", "invalid_burst", "budget_denial", "exploration_collapse"
 ]
-Sign: TypeAlias = PrimarySign | SecondarySign
-Severity: TypeAlias = Literal["soft", "hard", "mission_abandon", "unknown"]
+Severity: TypeAlias = Literal["soft", "hard", "mission_abandon", "unknown", "not observable"]
 
 PRIMARY: tuple[PrimarySign, ...] = (
     "looping",
@@ -79,7 +73,7 @@ THRESHOLDS: Mapping[Threshold, Thresholds] = {
 class Crash:
     """The first primary sign, and how the twenty steps after it went.
 
-    `unknown`: the run ended before, or not one of them could be read.
+    `unknown`: not one of them could be read. `not observable`: the run ended before.
     """
 
     type: PrimarySign
@@ -87,36 +81,74 @@ class Crash:
     severity: Severity
 
 
+class Call(Protocol):
+    """A call that was made, live or from a log; `failure` None: it succeeded."""
+
+    @property
+    def tool(self) -> str: ...
+    @property
+    def arguments(self) -> object: ...
+    @property
+    def result(self) -> object: ...
+    @property
+    def failure(self) -> str | None: ...
+
+
 class Signs:
-    """Which signs hold over the last steps; sees one call after the other."""
+    """What the last calls were like, and which signs hold then by any thresholds; sees one call
+    after the other."""
 
     __slots__ = (
+        "_bits",
         "_calls",
         "_counts",
         "_denials",
         "_failed",
         "_last",
-        "_limits",
+        "_least_bits",
         "_run",
         "_size",
         "_window",
     )
 
-    def __init__(self, thresholds: Thresholds, window_size: int) -> None:
-        self._limits = thresholds
+    def __init__(self, window_size: int) -> None:
         self._size = window_size
         self._window: deque[tuple[str, bool, bool]] = deque()  # tool, failed, refused for debt
         self._failed = 0
         self._denials = 0
         self._calls = 0  # other than tool_wait
         self._counts: dict[str, int] = {}  # of calls other than tool_wait, by tool
-        self._last: Called | None = None
+        self._last: Call | None = None
         self._run = 0
+        # The entropy of the tools called, and what it is at least, once they were asked for.
+        self._bits: float | None = None
+        self._least_bits: float | None = None
 
-    def seen(self, called: Called) -> list[PrimarySign]:
-        """Take in a call; the signs that hold after it, in the order of `PRIMARY`."""
-        self._take(called)
-        limits, length = self._limits, len(self._window)
+    def take(self, called: Call) -> None:
+        tool, last = called.tool, self._last
+        self._last = called
+        if tool == "tool_wait":
+            self._run = 0
+        elif (
+            last is not None
+            and self._run
+            and last.tool == tool
+            and last.arguments == called.arguments
+            and last.result == called.result
+        ):
+            self._run += 1
+        else:
+            self._run = 1
+        failure = called.failure
+        self._count(tool, failure is not None, failure == "debt", 1)
+        self._window.append((tool, failure is not None, failure == "debt"))
+        if len(self._window) > self._size:
+            self._count(*self._window.popleft(), -1)
+        self._bits = self._least_bits = None
+
+    def holding(self, limits: Thresholds) -> list[PrimarySign]:
+        """The signs that hold after the last call, in the order of `PRIMARY`."""
+        length = len(self._window)
         if length < LEAST_STEPS:
             return []
         holding: list[PrimarySign] = []
@@ -126,52 +158,44 @@ class Signs:
             holding.append("invalid_burst")
         if self._denials >= limits.denials:
             holding.append("budget_denial")
-        if (
-            self._calls >= LEAST_CALLS_OF_COLLAPSE
-            and self._entropy() <= limits.entropy_share * REFERENCE_BITS
+        if self._calls >= LEAST_CALLS_OF_COLLAPSE and self._has_at_most(
+            limits.entropy_share * REFERENCE_BITS
         ):
             holding.append("exploration_collapse")
         return holding
 
-    def _take(self, called: Called) -> None:
-        waits = called.tool == "tool_wait"
-        last, self._last = self._last, called
-        if waits:
-            self._run = 0
-        elif (
-            last is not None
-            and self._run
-            and last.tool == called.tool
-            and last.arguments == called.arguments
-            and last.result == called.result
-        ):
-            self._run += 1
-        else:
-            self._run = 1
-        failed, denied = not called.succeeded, called.failure == "debt"
-        self._window.append((called.tool, failed, denied))
-        self._failed += failed
-        self._denials += denied
-        if not waits:
-            self._calls += 1
-            self._counts[called.tool] = self._counts.get(called.tool, 0) + 1
-        if len(self._window) > self._size:
-            tool, failed, denied = self._window.popleft()
-            self._failed -= failed
-            self._denials -= denied
-            if tool != "tool_wait":
-                self._calls -= 1
-                self._counts[tool] -= 1
+    def _count(self, tool: str, failed: bool, denied: bool, change: int) -> None:
+        self._failed += change * failed
+        self._denials += change * denied
+        if tool != "tool_wait":
+            self._calls += change
+            left = self._counts.get(tool, 0) + change
+            if left:
+                self._counts[tool] = left
+            else:
+                del self._counts[tool]
+
+    def _has_at_most(self, bits: float) -> bool:
+        """Whether the entropy of the tools called is at most so many bits."""
+        if self._least_bits is None:
+            # That of the commonest tool alone, less what rounding may take away: nearly always
+            # it is enough to know this.
+            self._least_bits = -math.log2(max(self._counts.values()) / self._calls) - 1e-6
+        if self._least_bits > bits:
+            return False
+        if self._bits is None:
+            self._bits = self._entropy()
+        return self._bits <= bits
 
     def _entropy(self) -> float:
         """Bits, of the tools called; rounded, because logarithms differ in the last digit."""
         calls = self._calls
-        parts = (count * math.log2(count) for count in self._counts.values() if count)
+        parts = (count * math.log2(count) for count in self._counts.values())
         return round(math.log2(calls) - math.fsum(parts) / calls, 9)
 
 
 class Detector:
-    """Onsets and severity over a run."""
+    """Onsets and severity over a run, by one set of thresholds."""
 
     __slots__ = (
         "_after",
@@ -180,78 +204,64 @@ class Detector:
         "_limits",
         "_productive",
         "_readable_after",
-        "_secondary",
-        "_severity",
-        "_signs",
         "_size",
         "_steps_after",
         "onsets",
     )
 
-    def __init__(self, settings: DetectorSettings) -> None:
-        self._limits = THRESHOLDS[settings.threshold]
-        self._size = settings.window_size
-        self._signs = Signs(self._limits, self._size)
-        self._secondary = SecondarySigns(settings.threshold, self._size)
-        self.onsets: dict[Sign, int] = {}
+    def __init__(self, limits: Thresholds, window_size: int) -> None:
+        self._limits = limits
+        self._size = window_size
+        self.onsets: dict[PrimarySign, int] = {}
         self._crash: tuple[PrimarySign, int] | None = None
-        self._after: Signs | None = None  # the fresh window after the onset
+        self._after: Signs | None = None  # the fresh window after the onset; None: not under way
         self._steps_after = 0
         self._readable_after = 0
         self._holding: list[PrimarySign] = []  # in the fresh window
         self._productive = False
-        self._severity: Severity = "unknown"
 
-    @property
-    def crash_onset(self) -> int | None:
-        """The step of the first primary sign; None: there was none yet."""
-        return self._crash[1] if self._crash else None
+    def after_step(self, step: int, called: Call | None, signs: Signs) -> list[PrimarySign]:
+        """Look at a step; the primary signs that set in with it.
 
-    def after_step(
-        self,
-        step: int,
-        called: Called | None,
-        *,
-        card: Card | None = None,
-        belief: Belief | None = None,
-    ) -> list[Sign]:
-        """Take in a step, `called` None for one without a readable call; signs that set in."""
-        if self._after is not None and self._steps_after < SEVERITY_STEPS:
+        `called` is None for a step without a readable call; else `signs` have taken it in.
+        """
+        if self._after is not None:
             self._judge(self._after, called)
-        primary = [] if called is None else self._signs.seen(called)
-        secondary = self._secondary.seen(
-            None if called is None else called.tool,
-            next_tool=None if card is None else card.next_tool,
-            belief=belief,
-        )
-        new: list[Sign] = [sign for sign in (*primary, *secondary) if sign not in self.onsets]
+        holding = [] if called is None else signs.holding(self._limits)
+        if not holding:
+            return holding
+        if self._crash is None:
+            self._crash = (holding[0], step)
+            self._after = Signs(self._size)
+        new = [sign for sign in holding if sign not in self.onsets]
         for sign in new:
             self.onsets[sign] = step
-        if primary and self._crash is None:
-            self._crash = (primary[0], step)
-            self._after = Signs(self._limits, self._size)
         return new
 
     def crash(self) -> Crash | None:
+        """None: no primary sign has set in."""
         if self._crash is None:
             return None
         type, onset = self._crash
-        return Crash(type=type, onset=onset, severity=self._severity)
+        return Crash(type=type, onset=onset, severity=self._severity())
 
-    def signs(self) -> dict[Sign, int | None]:
-        """For each sign the step after which it held for the first time; None: it never did."""
-        return {sign: self.onsets.get(sign) for sign in (*PRIMARY, *SECONDARY)}
-
-    def _judge(self, fresh: Signs, called: Called | None) -> None:
-        """One of the steps after the onset; the last of them decides the severity."""
+    def _judge(self, fresh: Signs, called: Call | None) -> None:
+        """Look at one of the steps after the onset."""
         self._steps_after += 1
         if called is not None:
             self._readable_after += 1
-            self._holding = fresh.seen(called)
-            if called.succeeded and called.tool in PRODUCTIVE:
+            fresh.take(called)
+            self._holding = fresh.holding(self._limits)
+            if called.failure is None and called.tool in PRODUCTIVE:
                 self._productive = True
-        if self._steps_after == SEVERITY_STEPS and self._readable_after:
-            if not self._productive:
-                self._severity = "mission_abandon"
-            else:
-                self._severity = "hard" if self._holding else "soft"
+        if self._steps_after == SEVERITY_STEPS:
+            self._after = None
+
+    def _severity(self) -> Severity:
+        if self._steps_after < SEVERITY_STEPS:
+            return "not observable"
+        if not self._readable_after:
+            return "unknown"
+        if not self._productive:
+            return "mission_abandon"
+        return "hard" if self._holding else "soft"

@@ -12,8 +12,8 @@ from vendomini.workloads.warehouse.agent import (
     SilentAgent,
     briefing,
 )
+from vendomini.workloads.warehouse.belief import Belief, divergence
 from vendomini.workloads.warehouse.cards import Predictions
-from vendomini.workloads.warehouse.crash import Detector
 from vendomini.workloads.warehouse.heuristic import Heuristic
 from vendomini.workloads.warehouse.llm import Llm
 from vendomini.workloads.warehouse.random_agent import RandomAgent
@@ -21,10 +21,7 @@ from vendomini.workloads.warehouse.records import (
     Action,
     Averages,
     BeliefSummary,
-    Competing,
-    CompetingEvent,
     Delivery,
-    End,
     Measures,
     Outcome,
     Payment,
@@ -33,16 +30,15 @@ from vendomini.workloads.warehouse.records import (
     Truth,
 )
 from vendomini.workloads.warehouse.scripted import Scripted
-from vendomini.workloads.warehouse.secondary import Belief, divergence
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import TYPES, Shocks
+from vendomini.workloads.warehouse.stop import PLAYED, End, Stop, StopRule
 from vendomini.workloads.warehouse.toolbox import Toolbox, audited
 from vendomini.workloads.warehouse.tools import Called, Result
-from vendomini.workloads.warehouse.world import Delivered, Paid, World, bankrupt_below
+from vendomini.workloads.warehouse.world import Delivered, Paid, World
 from vendomini.workloads.workload import RecordStep
 
 PAUSE_STEPS = 100  # between two pauses of an agent that never asks
-UNREADABLE_STEPS = 20  # in a row, that end a run as unusable
 
 AnyAgent: TypeAlias = AskingAgent | SilentAgent
 
@@ -68,9 +64,10 @@ def play(
     replication: int,
     record: RecordStep,
     agent: AnyAgent | None = None,
+    stop_rule: StopRule = PLAYED,
 ) -> Episode[Outcome]:
     """Play one run with the agent the settings name, or the one given."""
-    run = Game(settings, seed=seed, replication=replication)
+    run = Game(settings, seed=seed, replication=replication, stop_rule=stop_rule)
     if agent is None:
         agent = agent_of(settings, run, seed=seed, replication=replication)
     while run.end is None:
@@ -86,32 +83,34 @@ def play(
 
 
 class Game:
-    """One run between two steps: the world, its shocks, open predictions and the detector."""
+    """One run between two steps: the world, its shocks, open predictions and what ends it."""
 
     __slots__ = (
-        "_bankrupt_below",
         "_beliefs",
         "_calls_failed",
-        "_competing",
-        "_continue",
-        "_detector",
         "_events",
         "_inbox_count",
         "_last_result",
-        "_max_failures",
         "_max_steps",
         "_predictions",
         "_re_asks",
         "_shocks",
+        "_stop",
         "_unreadable",
-        "_unreadable_in_a_row",
         "end",
         "step",
         "tools",
         "world",
     )
 
-    def __init__(self, settings: WarehouseSettings, *, seed: int, replication: int) -> None:
+    def __init__(
+        self,
+        settings: WarehouseSettings,
+        *,
+        seed: int,
+        replication: int,
+        stop_rule: StopRule = PLAYED,
+    ) -> None:
         self.world = World(settings, seed=seed, replication=replication)
         self.step = 0
         self.end: End | None = None
@@ -125,20 +124,15 @@ class Game:
             complexity_level=settings.simulation.complexity_level,
             predictions=self._predictions,
         )
-        self._detector = Detector(settings.crash_detector)
+        self._stop = Stop(stop_rule, settings, self.world)
         self._max_steps = settings.simulation.max_steps
-        self._continue = settings.crash_detector.continue_after_crash
-        self._max_failures = settings.demand.max_failures
-        self._bankrupt_below = bankrupt_below(self.world.budget)
         self._last_result: Result | None = None
-        self._competing: CompetingEvent | None = None
         self._beliefs: list[Belief] = []
         self._events: list[Delivery | Payment] = []  # of the morning
         self._inbox_count = 0
         self._calls_failed = 0
         self._re_asks = 0
         self._unreadable = 0
-        self._unreadable_in_a_row = 0
 
     def morning(self) -> Seen:
         """Payments, deliveries, customers and shocks; what the agent sees then."""
@@ -161,9 +155,8 @@ class Game:
         world, step, today = self.world, self.step, self.world.day
         world.evening()
         resolved = self._predictions.day_ended(storage=world.stored, budget=world.budget)
-        signs = self._detector.after_step(step, called, card=decision.card, belief=belief)
         self._re_asks += decision.re_asks
-        self.end = self._ended(step)
+        self.end = self._stop.after_step(step, called)
         self.step += 1
         shocks, totals = self._shocks, world.totals
         tracks = self._predictions.tracks
@@ -188,7 +181,6 @@ class Game:
             shock_drawn=shocks.drawn_today,
             shock_applied=shocks.applied_today,
             shock_dropped=shocks.dropped_today,
-            signs=signs,
             parse_status=decision.parse_status,
             re_asks=decision.re_asks,
             truth=Truth(
@@ -209,17 +201,13 @@ class Game:
         """Raises `AssertionError` before the end."""
         assert self.end is not None
         world, shocks, totals = self.world, self._shocks, self.world.totals
-        crash = self._detector.crash()
         armed = shocks.armed
         fulfilled = totals.shipped / totals.requested if totals.requested else None
         return Outcome(
             steps=self.step,
             max_steps=self._max_steps,
             end=self.end,
-            crash=crash,
-            competing=self._competing,
-            censored=crash is None and self._competing is None,
-            signs=self._detector.signs(),
+            stop_rule=self._stop.rule,
             measures=Measures(
                 orders_requested=totals.requested,
                 orders_shipped=totals.shipped,
@@ -265,9 +253,7 @@ class Game:
         if decision.parse_status == "failed":
             self._last_result = None
             self._unreadable += 1
-            self._unreadable_in_a_row += 1
             return None
-        self._unreadable_in_a_row = 0
         called = self.tools.call(decision.tool, decision.arguments)
         self._last_result = called.result
         if called.ordered is not None:
@@ -279,24 +265,6 @@ class Game:
         if decision.card is not None:
             self._predictions.made(decision.card, called, step=self.step, day=self.world.day)
         return called
-
-    def _ended(self, step: int) -> End | None:
-        """Why `step` was the last; None if it was not."""
-        event: Competing | None = None
-        if self.world.budget < self._bankrupt_below:
-            event = "bankrupt"
-        elif self._unreadable_in_a_row >= UNREADABLE_STEPS:
-            event = "unusable"
-        elif self._max_failures is not None and self.world.totals.failed >= self._max_failures:
-            event = "max_failures"
-        onset = self._detector.crash_onset
-        if event is not None:
-            if onset is None:
-                self._competing = CompetingEvent(type=event, onset=step)
-            return event
-        if onset is not None and step - onset >= self._continue:
-            return "crash"
-        return "max_steps" if step + 1 >= self._max_steps else None
 
 
 def _logged(event: Delivered | Paid) -> Delivery | Payment:

@@ -59,8 +59,11 @@ def worsening(step: int, steps: int) -> Decision:
     return Decision(tool=tool, arguments=arguments, card=card, believed=believed)
 
 
-def stuck() -> Decision:
-    """The same look for ever, at what no day changes: a crash as early as one can be."""
+def stuck(step: int) -> Decision:
+    """An order, that the run counts as begun, and then the same look for ever, at what no day
+    changes: a crash as early as one can be."""
+    if step == 0:
+        return Decision(tool="tool_order", arguments=SUPPLIED)
     return Decision(tool="tool_check_storage", arguments={})
 
 

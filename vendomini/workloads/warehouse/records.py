@@ -5,20 +5,17 @@ decimals. Errors and averages are rounded to six decimals.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import msgspec
 
 from vendomini.workloads.warehouse.agent import ParseStatus
+from vendomini.workloads.warehouse.belief import Belief
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.cards import ErrorSummary, ErrorType, Resolved
-from vendomini.workloads.warehouse.crash import Crash, Sign
-from vendomini.workloads.warehouse.secondary import Belief
+from vendomini.workloads.warehouse.settings import Threshold
 from vendomini.workloads.warehouse.shocks import Applied, ShockType
+from vendomini.workloads.warehouse.stop import End
 from vendomini.workloads.warehouse.tools import Result
-
-End: TypeAlias = Literal["max_steps", "crash", "bankrupt", "unusable", "max_failures"]
-Competing: TypeAlias = Literal["bankrupt", "unusable", "max_failures"]
 
 
 class Action(msgspec.Struct, frozen=True, gc=False):
@@ -75,7 +72,7 @@ class Averages(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One step. `signs` are those that set in with it; `resolved` names the step predicted in.
+    """One step. `resolved` names the step predicted in.
 
     `inbox_count` is what the agent saw in the morning, `events` what had happened until then;
     `belief` is None where none was asked for.
@@ -94,18 +91,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shock_drawn: ShockType | None
     shock_applied: tuple[Applied, ...]
     shock_dropped: ShockType | None
-    signs: list[Sign]
     parse_status: ParseStatus
     re_asks: int
     truth: Truth
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompetingEvent:
-    """What ended the chance of a crash, and the step it came with."""
-
-    type: Competing
-    onset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,18 +146,15 @@ class BeliefSummary:
 class Outcome:
     """What a run came to. `steps` counts those played, `end` says why there were no more.
 
-    Onsets count steps from 0; `signs` names that of each sign, None if it never set in. The run
-    is censored if neither a crash nor a competing event came; an event after the crash is not
-    one.
+    `stop_rule` is the rule for stopping that was played, which is `lenient`. An outcome of before
+    there was one lacks it: those runs ended by their own `crash_detector.threshold`. What else
+    is known of a run follows from its steps: see `derived.py`.
     """
 
     steps: int
     max_steps: int
     end: End
-    crash: Crash | None
-    competing: CompetingEvent | None
-    censored: bool
-    signs: dict[Sign, int | None]
+    stop_rule: Threshold
     measures: Measures
     shocks: dict[ShockType, ShockCounts]
     pe: dict[ErrorType, ErrorSummary]

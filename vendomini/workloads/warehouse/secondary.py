@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import msgspec
-
+from vendomini.workloads.warehouse.belief import Belief, divergence
 from vendomini.workloads.warehouse.settings import Threshold
 
 SecondarySign: TypeAlias = Literal["decoupling", "slow_divergence"]
@@ -27,7 +26,6 @@ SECONDARY: tuple[SecondarySign, ...] = ("decoupling", "slow_divergence")
 LEAST_ANNOUNCED = 10
 BELIEFS = 10
 LEAST_BELIEFS = 6
-LEAST_TRUTH = 10
 DECIMALS = 6
 
 
@@ -46,23 +44,6 @@ SECONDARY_THRESHOLDS: Mapping[Threshold, SecondaryThresholds] = {
 }
 
 
-class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an agent believed of a morning, beside the truth. Units and currency units.
-
-    `storage` and `budget` are None if the reply could not be read.
-    """
-
-    storage: float | None
-    budget: float | None
-    true_storage: int
-    true_budget: float
-
-
-def divergence(belief: float, truth: float) -> float:
-    """|belief - truth| / max(|truth|, 10)."""
-    return abs(belief - truth) / max(abs(truth), LEAST_TRUTH)
-
-
 class SecondarySigns:
     """Which secondary signs hold; sees one step after the other."""
 
@@ -76,8 +57,8 @@ class SecondarySigns:
         "_window",
     )
 
-    def __init__(self, threshold: Threshold, window_size: int) -> None:
-        self._limits = SECONDARY_THRESHOLDS[threshold]
+    def __init__(self, limits: SecondaryThresholds, window_size: int) -> None:
+        self._limits = limits
         self._size = window_size
         self._announced: str | None = None  # the tool that the last card announced
         # Of the calls in the window: whether another tool was announced; None: none was.

@@ -7,8 +7,10 @@ cannot act on a given kind of agent.
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from vendomini.phase import AgentKind, ModelSettings
+from vendomini.phase import ModelSettings
 
+AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
+Level: TypeAlias = Literal["0", "1", "2", "3", "4"]  # of complexity
 Pressure: TypeAlias = Literal["low", "medium", "high"]
 Magnitude: TypeAlias = Literal["low", "medium", "high"]
 TypeMix: TypeAlias = Literal[
@@ -25,6 +27,8 @@ PredictionMode: TypeAlias = Literal[
     "none",
 ]
 PredictionFormat: TypeAlias = Literal["minimal", "structured", "rich"]
+
+LEVELS: tuple[Level, ...] = ("0", "1", "2", "3", "4")
 
 SKUS = (5, 10, 15, 20, 25)
 """SKUs by complexity level 0..4."""
@@ -102,9 +106,16 @@ class InductionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorSettings:
-    """What counts as a crash. Lengths in steps."""
+    """The window that signs of a breakdown are looked for in, and how long a run goes on after
+    the first. Lengths in steps.
 
-    threshold: Threshold = "moderate"
+    `threshold` decides nothing, and is read so that older files load: a table has the crash by all
+    three thresholds, and the rule that ends a run is one and the same (`stop.py`).
+    """
+
+    threshold: Threshold = field(
+        default="moderate", metadata={"not_in_id": "all three thresholds are in the table"}
+    )
     window_size: int = field(default=20, metadata={"ge": 10, "le": 1000})
     continue_after_crash: int = field(default=50, metadata={"ge": 0})
 
@@ -126,6 +137,16 @@ class WarehouseSettings:
     pe_induction: InductionSettings = field(default_factory=InductionSettings)
     crash_detector: DetectorSettings = field(default_factory=DetectorSettings)
     measurement: MeasurementSettings = field(default_factory=MeasurementSettings)
+    # By complexity level, in place of simulation.max_steps; None: the same for every level.
+    max_steps_by_level: dict[Level, int] | None = field(
+        default=None,
+        metadata={"ge": 1, "le": 1_000_000, "not_in_id": "it sets simulation.max_steps"},
+    )
+
+
+def level_of(settings: WarehouseSettings) -> Level:
+    """The complexity level, as a file names it where something is given by level."""
+    return LEVELS[settings.simulation.complexity_level]
 
 
 def orders_a_day(settings: WarehouseSettings) -> float:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vendomini.cli.transcript import Exchange, Line, Values, as_json
+import msgspec
+
+from vendomini.transcript import Exchange, Line, Values, as_json
+from vendomini.workloads.warehouse.belief import Belief
 from vendomini.workloads.warehouse.catalogue import cents
 from vendomini.workloads.warehouse.crash import PRIMARY
+from vendomini.workloads.warehouse.derived import COLUMN, MAIN, SIGNS, LoggedCall, Watch
 from vendomini.workloads.warehouse.reading import FormatFailure, Reader
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import NOTICE_DELAY_DAYS, STRENGTHS
@@ -17,7 +21,7 @@ KNOWN = frozenset(
         "signs", "step", "truth",
     }
 )  # fmt: skip
-"""Fields of a step that are told below; any other is shown as it is."""
+"""Fields of a step that are told below; any other is shown as it is. `signs` are in older logs."""
 
 LONGEST_RESULT = 600  # characters
 
@@ -26,13 +30,18 @@ PE_COLUMNS = {"predicted": 10, "resolved": 9, "unresolved": 11, "mean": 10, "sd"
 
 
 class WarehouseTeller:
-    """Implements `transcript.Teller`; remembers the day before."""
+    """Implements `transcript.Teller`; remembers the day before, and looks for the signs itself."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
         self._settings = settings
         self._reader = Reader(settings.agent.interface)
         self._last: Values = {}  # the step before
+        self._watch = Watch(settings.crash_detector.window_size)
         self._has_crashed = False
+
+    def who(self) -> str:
+        agent = self._settings.agent
+        return f"llm, model {agent.model.name}" if agent.kind == "llm" else agent.kind
 
     def heading(self, step: Values) -> str:
         if step.get("day") in (None, step.get("step")):
@@ -71,7 +80,7 @@ class WarehouseTeller:
         if errors:
             lines.append(Line(label="errors", text=errors))
         lines += _belief(step.get("belief"))
-        lines += self._signs(step.get("signs") or ())
+        lines += self._signs(step)
         if step.get("truth"):
             lines.append(_truth(step["truth"]))
         others = {key: value for key, value in step.items() if key not in KNOWN}
@@ -80,34 +89,20 @@ class WarehouseTeller:
         self._last = step
         return lines
 
-    def outcome(self, outcome: Values) -> list[Line]:
-        crash, competing = outcome["crash"], outcome["competing"]
-        said = "none" if crash is None else f"{crash['type']} at step {crash['onset']}"
-        if crash is not None:
-            said += f", severity {crash['severity']}"
-        elif outcome["censored"]:
-            said += ": censored"
-        else:
-            said += f": {competing['type']} came first, at step {competing['onset']}"
+    def outcome(self, outcome: Values, derived: Values) -> list[Line]:
         lines = [
             Line(
                 label="end",
                 text=f"{outcome['end']} after {outcome['steps']} of {outcome['max_steps']} steps",
-            ),
-            Line(label="crash", text=said, tone="plain" if crash is None else "bad"),
+            )
         ]
-        signs = ", ".join(
-            f"{sign} at step {onset}" + ("" if sign in PRIMARY else " (secondary)")
-            for sign, onset in sorted(outcome["signs"].items(), key=lambda each: each[1] or 0)
-            if onset is not None
-        )
-        lines.append(Line(label="signs", text=signs or "none"))
+        if derived:
+            lines += _crashes(derived)
         lines.append(Line(label="measures", text=_listed(outcome["measures"])))
         shocks = [f"{type} {_listed(counts)}" for type, counts in outcome["shocks"].items()]
         lines.append(Line(label="shocks", text="\n".join(shocks)))
         lines.append(Line(label="PE", text=_pe_table(outcome["pe"])))
-        told = {"end", "steps", "max_steps", "crash", "competing", "censored", "signs"}
-        told |= {"measures", "shocks", "pe"}
+        told = {"end", "steps", "max_steps", "measures", "shocks", "pe"}
         plain: dict[str, Any] = {}
         for key, value in outcome.items():
             if key not in told and isinstance(value, dict):
@@ -208,7 +203,20 @@ class WarehouseTeller:
             case "hidden":
                 return "the agent is not told"
 
-    def _signs(self, signs: Sequence[str]) -> list[Line]:
+    def _signs(self, step: Values) -> list[Line]:
+        """Those that set in with the step."""
+        action, result = step.get("action"), step.get("result")
+        belief = step.get("belief")
+        called = None
+        if action is not None:
+            failure = None if result is None else result.get("code")
+            called = LoggedCall(action["tool"], action.get("args"), result, failure)
+        signs = self._watch.after_step(
+            step["step"],
+            called,
+            next_tool=(step.get("card") or {}).get("next_tool"),
+            belief=None if belief is None else msgspec.convert(belief, Belief),
+        )
         lines = []
         for sign in signs:
             said = f"{sign} sets in"
@@ -219,6 +227,43 @@ class WarehouseTeller:
                 said += ": this is the run's crash"
             lines.append(Line(label="sign", text=said, tone="bad"))
         return lines
+
+
+def _crashes(derived: Values) -> list[Line]:
+    """The crash, that of the other thresholds where it is another, and the signs."""
+    crash = _crash(derived, COLUMN[MAIN])
+    if crash is None and derived["censored"]:
+        said = "none: censored"
+    elif crash is None:
+        said = f"none: {derived['competing.type']} came first"
+        said += f", at step {derived['competing.onset']}"
+    else:
+        said = crash
+    others = [
+        f"by the {threshold} threshold {other or 'none'}"
+        for threshold, column in COLUMN.items()
+        if (other := _crash(derived, column)) != crash
+    ]
+    onsets = {sign: derived[f"signs.{sign}"] for sign in SIGNS}
+    set_in = {sign: onset for sign, onset in onsets.items() if onset is not None}
+    signs = ", ".join(
+        f"{sign} at step {onset}" + ("" if sign in PRIMARY else " (secondary)")
+        for sign, onset in sorted(set_in.items(), key=lambda each: each[1])
+    )
+    return [
+        Line(label="crash", text=said, tone="plain" if crash is None else "bad"),
+        *([Line(label="", text="; ".join(others))] if others else []),
+        Line(label="signs", text=signs or "none"),
+    ]
+
+
+def _crash(derived: Values, column: str) -> str | None:
+    """What a table says of the crash by a threshold, in words; None: there was none."""
+    type = derived[f"{column}.type"]
+    if type is None or derived[f"{column}.onset"] is None:
+        return None if type is None else str(type)
+    said = f"{type} at step {derived[f'{column}.onset']}"
+    return f"{said}, severity {derived[f'{column}.severity']}"
 
 
 def _event(event: Values) -> str:

@@ -23,12 +23,14 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from vendomini.chat import ChatRequest, Choice, Message, Reply, Request
-from vendomini.phase import AgentKind, ModelSettings
+from vendomini.phase import ModelSettings
 from vendomini.workloads.warehouse.agent import Decision, Seen
+from vendomini.workloads.warehouse.derived import derived
 from vendomini.workloads.warehouse.episode import AnyAgent, play
+from vendomini.workloads.warehouse.logged import LoggedStep
 from vendomini.workloads.warehouse.recorded import CONVERSATION_STEPS, said, stuck, worsening
 from vendomini.workloads.warehouse.records import Outcome, Step
-from vendomini.workloads.warehouse.settings import DemandSettings, WarehouseSettings
+from vendomini.workloads.warehouse.settings import AgentKind, DemandSettings, WarehouseSettings
 from vendomini.workloads.workload import Trial
 
 STEPS = 240
@@ -49,8 +51,8 @@ def trial(settings: WarehouseSettings, *, seed: int, replication: int) -> Trial:
     seen.played(as_set)
     loud = _amplified(_with(settings, kind=silent, steps=STEPS))
     seen.played(loud, agent=_Recorded(lambda step: worsening(step, STEPS)))
-    lenient = replace(as_set, demand=replace(as_set.demand, max_failures=None))
-    seen.played(lenient, agent=_Recorded(lambda step: stuck()), is_check=True)
+    endless = replace(as_set, demand=replace(as_set.demand, max_failures=None))
+    seen.played(endless, agent=_Recorded(stuck), is_check=True)
     if settings.agent.kind == "llm":
         talk = _amplified(_with(settings, kind="llm", steps=CONVERSATION_STEPS))
         seen.played(talk, is_check=True)
@@ -162,7 +164,7 @@ class _Seen:
                 attempt += 1
                 asked = episode.send((reply,) * len(asked))
         except StopIteration as stop:
-            self._take(steps, stop.value, world=self._checks if is_check else self._world)
+            self._take(settings, steps, stop.value, self._checks if is_check else self._world)
 
     def asked_first(self, settings: WarehouseSettings) -> None:
         """The first request of a run, and no more of it."""
@@ -186,11 +188,21 @@ class _Seen:
         )
         return messages
 
-    def _take(self, steps: list[Step], outcome: Outcome, *, world: "hashlib._Hash") -> None:
+    def _take(
+        self,
+        settings: WarehouseSettings,
+        steps: list[Step],
+        outcome: Outcome,
+        world: "hashlib._Hash",
+    ) -> None:
         encode = self._encoder.encode
         for one in steps:
             shocks = (one.shock_drawn, one.shock_applied, one.shock_dropped)
             world.update(encode((one.day, one.action, one.result, shocks, one.truth)))
             read = (one.parse_status, one.re_asks, one.card, one.belief)
-            self._checks.update(encode((read, one.resolved, one.ewma, one.signs)))
-        self._checks.update(encode(outcome))
+            self._checks.update(encode((read, one.resolved, one.ewma)))
+        logged = [_logged(encode(one)) for one in steps]
+        self._checks.update(encode((outcome, derived(settings, logged, {"end": outcome.end}))))
+
+
+_logged = msgspec.json.Decoder(LoggedStep).decode

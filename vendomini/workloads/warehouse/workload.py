@@ -1,19 +1,34 @@
 """The warehouse as a workload: what a phase file may say, and how a run of it is played."""
 
 import itertools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vendomini.chat import Episode
 from vendomini.errors import ConfigError
+from vendomini.phase import Asked
+from vendomini.transcript import PlainTeller, Teller
 from vendomini.workloads.warehouse.card_fields import FieldKind, card_fields
+from vendomini.workloads.warehouse.logged import LoggedStep
+from vendomini.workloads.warehouse.old.words import OldWords
 from vendomini.workloads.warehouse.settings import (
     LEAVING_SHARE,
     SKUS,
     WarehouseSettings,
+    level_of,
     orders_a_day,
 )
-from vendomini.workloads.workload import Demand, RecordStep, Trial
+from vendomini.workloads.workload import (
+    Demand,
+    Imported,
+    Length,
+    Measure,
+    RecordStep,
+    Trial,
+    Workload,
+)
 
 if TYPE_CHECKING:  # the world is loaded where it is played: a plan or a status has no use for it
     from vendomini.workloads.warehouse.records import Outcome
@@ -35,21 +50,79 @@ FEW_DAYS = 20  # as many as a window of the crash detector has by default
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
 OF_CARDS = ("agent.interface.prediction_format", "measurement.pe_windows")
 OF_TOOLS = ("agent.interface.memory_tools", "agent.interface.recovery_tools")
+PREDICTED = ("temporal", "quantity", "cost", "storage", "budget", "causal")  # `cards.ERROR_TYPES`
+SHORT_STEPS = 1000  # most of a short run
+SHORT_PHASES = (1, 2, 3)
+STOP_RULE = "stop_rule"
+DERIVED_NOW = ("crash", "competing", "censored", "signs")  # what older outcomes have beside
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
 
-class Warehouse:
-    """Implements `vendomini.workloads.workload.Workload`."""
+class Warehouse(Workload):
+    """A warehouse that an agent runs for as long as it can, while the world surprises it."""
 
-    name: ClassVar[str] = "warehouse"
-    version: ClassVar[int] = 2
-    settings_type: ClassVar[type] = WarehouseSettings
+    name = "warehouse"
+    version = 2
+    derive_version = 1
+    settings_type = WarehouseSettings
+    step_type = LoggedStep
+    not_tried = ("agent.kind",)
+    once_in_id = ("crash_detector.threshold",)
+    translator = OldWords()
+    base_file = Path(__file__).with_name("warehouse.yaml")
+    measures = (
+        Measure(
+            column="outcome.crash.onset",
+            kind="time to event",
+            meaning="the first primary sign of a breakdown, by the moderate threshold",
+            unit="steps",
+        ),
+        Measure(
+            column="outcome.measures.fulfilled",
+            kind="share",
+            meaning="customer orders shipped, of those requested",
+        ),
+        Measure(
+            column="outcome.measures.net_worth",
+            kind="number",
+            meaning="budget less what is owed, with stock at the cheapest price of the last day",
+            unit="currency units",
+        ),
+        *(
+            Measure(
+                column=f"pe.{type}.mean",
+                kind="number",
+                meaning=f"mean error of the {type} predictions that were resolved",
+            )
+            for type in PREDICTED
+        ),
+    )
 
     @property
     def outcome_type(self) -> type["Outcome"]:
         from vendomini.workloads.warehouse.records import Outcome
 
         return Outcome
+
+    # -- before it is played ----------------------------------------------------------------
+
+    def asks(self, settings: WarehouseSettings) -> Asked:
+        match settings.agent.kind:
+            case "llm":
+                return "model"
+            case "scripted":
+                return "script"
+            case "heuristic" | "random":
+                return "nobody"
+
+    def derive_settings(self, settings: WarehouseSettings) -> WarehouseSettings:
+        """With the steps of the run's level, where they are given by level."""
+        simulation = settings.simulation
+        by_level = settings.max_steps_by_level or {}
+        steps = by_level.get(level_of(settings), simulation.max_steps)
+        if steps == simulation.max_steps:
+            return settings
+        return replace(settings, simulation=replace(simulation, max_steps=steps))
 
     def check(self, settings: WarehouseSettings) -> None:
         """Raise `ConfigError` if values that are each allowed are impossible together."""
@@ -89,12 +162,6 @@ class Warehouse:
                 "such as `[10, 100, 500]`",
             )
 
-    def refuse_unplayable(self, settings: WarehouseSettings) -> None:
-        """All that can be planned can be played."""
-
-    def asks(self, settings: WarehouseSettings) -> bool:
-        return settings.agent.kind in ("llm", "scripted")
-
     def inert(self, settings: WarehouseSettings, keys: tuple[str, ...]) -> Mapping[str, str]:
         """Of the grid's keys those that cannot act on runs with these settings, and why."""
         reasons: dict[str, str] = {}
@@ -123,29 +190,26 @@ class Warehouse:
                 reasons[key] = "`demand.p_customer_order` is set and decides instead"
         return reasons
 
-    def notes(self, settings: WarehouseSettings) -> tuple[str, ...]:
-        """What a reader of a plan should know: that conversations hold only a few days."""
-        demand, model = self.demand(settings), settings.agent.model
-        window = model.context_length
-        if settings.agent.kind != "llm" or demand is None or not isinstance(window, int):
-            return ()
-        room = window - model.max_tokens_per_call - demand.prefix_tokens
-        days = max(0, room // demand.growth_tokens)
-        if days >= min(FEW_DAYS, settings.simulation.max_steps):
-            return ()
-        return (
-            f"a conversation holds about {days} days: `agent.model.context_length` `{window}` "
-            f"less `agent.model.max_tokens_per_call` `{model.max_tokens_per_call}` and about "
-            f"{demand.prefix_tokens} tokens of rules; of older days a ledger of facts stays. A "
-            "smaller `agent.model.max_tokens_per_call` leaves more",
-        )
+    def notes(self, arms: Sequence[WarehouseSettings]) -> Iterable[str]:
+        """That conversations hold only a few days; and levels that have steps and no run."""
+        first: dict[str, WarehouseSettings] = {}
+        for settings in arms:
+            if self.asks(settings) == "model":
+                first.setdefault(settings.agent.model.name, settings)
+        notes = map(self._short_conversation, first.values())
+        yield from dict.fromkeys(note for note in notes if note is not None)
+        named = [level for settings in arms for level in settings.max_steps_by_level or ()]
+        levels = set(map(level_of, arms))
+        idle = [level for level in dict.fromkeys(named) if level not in levels]
+        if idle:
+            yield f"`max_steps_by_level` names level {', '.join(idle)}, which no run has"
 
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
 
         A re-asked reply is not counted.
         """
-        if not self.asks(settings):
+        if self.asks(settings) == "nobody":
             return None
         steps, most = settings.simulation.max_steps, settings.agent.model.max_tokens_per_call
         if settings.agent.kind == "scripted":
@@ -173,14 +237,114 @@ class Warehouse:
 
         return trial(settings, seed=seed, replication=replication)
 
+    def length(self, settings: WarehouseSettings, *, phase: int | None) -> Length:
+        """As the predecessor's guide has it: by the phase of the study, else by the steps."""
+        steps = settings.simulation.max_steps
+        is_short = steps <= SHORT_STEPS if phase is None else phase in SHORT_PHASES
+        of = f"{steps} steps" if phase is None else f"phase {phase}"
+        return Length(is_short=is_short, words=f"{'short' if is_short else 'long'} runs ({of})")
+
+    # -- playing it -------------------------------------------------------------------------
+
     def play(
         self, settings: WarehouseSettings, *, seed: int, replication: int, record: RecordStep
     ) -> Episode["Outcome"]:
-        """The episode of one run; steps are `records.Step`. Raises as `refuse_unplayable`."""
+        """The episode of one run; steps are `records.Step`."""
         from vendomini.workloads.warehouse.episode import play
 
-        self.refuse_unplayable(settings)
         return play(settings, seed=seed, replication=replication, record=record)
+
+    def replay(
+        self,
+        settings: WarehouseSettings,
+        *,
+        seed: int,
+        replication: int,
+        record: RecordStep,
+        outcome: Mapping[str, Any],
+    ) -> Episode["Outcome"]:
+        """By the rule for stopping that the outcome, as it was logged, names; an outcome of before
+        there was one came to its end by the run's own threshold."""
+        from vendomini.workloads.warehouse.episode import play
+        from vendomini.workloads.warehouse.stop import StopRule
+
+        name = outcome.get(STOP_RULE)
+        rule = StopRule(name=settings.crash_detector.threshold, must_start=False)
+        if name is not None:
+            rule = StopRule(name=name)
+        return play(settings, seed=seed, replication=replication, record=record, stop_rule=rule)
+
+    # -- after it was played ----------------------------------------------------------------
+
+    def derive(
+        self,
+        settings: WarehouseSettings,
+        steps: Sequence[LoggedStep],
+        outcome: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        """See `derived.py`."""
+        from vendomini.workloads.warehouse.derived import derived
+
+        return derived(settings, steps, outcome)
+
+    def derived_columns(self) -> tuple[str, ...]:
+        from vendomini.workloads.warehouse.derived import COLUMNS
+
+        return COLUMNS
+
+    def import_results(
+        self, folder: Path, out: Path, progress: Callable[[int, int], None]
+    ) -> Imported:
+        """The predecessor's results."""
+        from vendomini.workloads.warehouse.old.tables import import_results
+
+        return import_results(folder, out=out, progress=progress)
+
+    def teller(self, settings: WarehouseSettings | None) -> Teller:
+        if settings is None:
+            return PlainTeller()
+        from vendomini.workloads.warehouse.teller import WarehouseTeller
+
+        return WarehouseTeller(settings)
+
+    # -- records of older versions ----------------------------------------------------------
+
+    def todays_step(self, step: dict[str, Any]) -> dict[str, Any]:
+        """Without the signs that set in with it, which are derived."""
+        return {key: value for key, value in step.items() if key != "signs"}
+
+    def todays_outcome(
+        self, outcome: dict[str, Any], settings: WarehouseSettings
+    ) -> dict[str, Any]:
+        """Without what is derived, and with the rule that ended it."""
+        if STOP_RULE in outcome:
+            return outcome
+        todays: dict[str, Any] = {}
+        for key, value in outcome.items():
+            if key not in DERIVED_NOW:
+                todays[key] = value
+            if key == "end":
+                todays[STOP_RULE] = settings.crash_detector.threshold
+        return todays
+
+    # -- private ----------------------------------------------------------------------------
+
+    def _short_conversation(self, settings: WarehouseSettings) -> str | None:
+        """What to know of conversations that hold only a few days; None: they hold more."""
+        demand, model = self.demand(settings), settings.agent.model
+        window = model.context_length
+        if demand is None or not isinstance(window, int):
+            return None
+        room = window - model.max_tokens_per_call - demand.prefix_tokens
+        days = max(0, room // demand.growth_tokens)
+        if days >= min(FEW_DAYS, settings.simulation.max_steps):
+            return None
+        return (
+            f"a conversation holds about {days} days: `agent.model.context_length` `{window}` "
+            f"less `agent.model.max_tokens_per_call` `{model.max_tokens_per_call}` and about "
+            f"{demand.prefix_tokens} tokens of rules; of older days a ledger of facts stays. A "
+            "smaller `agent.model.max_tokens_per_call` leaves more"
+        )
 
 
 WAREHOUSE = Warehouse()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vendomini.predecessor.folder import Folder, Tree, mapping, number
+from vendomini.workloads.warehouse.old.folder import Folder, Tree, mapping, number
 
 LOST_ORDERS = 25
 """Its default of `demand.max_failures`: expired customer orders that end a run."""

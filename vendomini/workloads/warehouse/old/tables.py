@@ -3,12 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vendomini.collect import (
+from vendomini.store.disk import Disk
+from vendomini.store.records import Served
+from vendomini.tables import (
     STEP_ROWS_AT_ONCE,
     flat,
     outcome_columns,
@@ -17,8 +19,8 @@ from vendomini.collect import (
     series,
     write_parts,
 )
-from vendomini.config.predecessor import MODEL, todays_key, todays_model
-from vendomini.predecessor.folder import (
+from vendomini.workloads.warehouse.derived import COLUMNS
+from vendomini.workloads.warehouse.old.folder import (
     Folder,
     Tree,
     mapping,
@@ -26,9 +28,9 @@ from vendomini.predecessor.folder import (
     read_folder,
     result_folders,
 )
-from vendomini.predecessor.outcome import outcome_of, problem_of
-from vendomini.store.disk import Disk
-from vendomini.store.records import Served
+from vendomini.workloads.warehouse.old.outcome import outcome_of, problem_of
+from vendomini.workloads.warehouse.old.said import words
+from vendomini.workloads.warehouse.old.words import MODEL, todays_key, todays_model
 from vendomini.workloads.warehouse.records import Outcome
 
 if TYPE_CHECKING:
@@ -97,6 +99,14 @@ class Imported:
     actions_by_parser: int
     idle: tuple[str, ...]
     missing: Mapping[str, str] = field(default_factory=lambda: MISSING)
+
+    def words(self) -> Sequence[str]:
+        """What was found, then what is missing and why, a line each."""
+        return words(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for scripts."""
+        return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(self).items()}
 
 
 def import_results(folder: Path, *, out: Path, progress: Callable[[int, int], None]) -> Imported:
@@ -173,9 +183,10 @@ def run_row(folder: Folder) -> Tree:
         "state": "done" if problem is None else "failed",
         "in_grid": True if params else None,
         "replication": replication if isinstance(replication, int) else None,
+        "world": str(replication) if isinstance(replication, int) else None,
     }
     row |= {f"arm.{key}": value for key, value in _arm(params).items()}
-    row |= dict.fromkeys(outcome_columns(Outcome))
+    row |= dict.fromkeys((*outcome_columns(Outcome), *map("outcome.{}".format, COLUMNS)))
     row |= {f"served.{name}": None for name in Served.__struct_fields__}
     row |= dict(zip(("error.kind", "error.message"), problem or (None, None), strict=True))
     if problem is None:
@@ -206,7 +217,7 @@ def step_rows(folder: Folder) -> Iterator[Tree]:
             "day": number(step.before.get("day")),
             "action.tool": step.tool,
             "action.args": None if step.args is None else _encoded(step.args),
-            "signs": signs,
+            "import.signs": signs,
         }
         row |= {f"truth.{our}": number(step.after.get(its)) for our, its in TRUTH.items()}
         yield row | {

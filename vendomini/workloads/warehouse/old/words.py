@@ -7,9 +7,10 @@ somebody's own may well have a section `env`.
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
+from vendomini.config import Translation, leaves
 from vendomini.errors import ConfigError
 from vendomini.identity import is_local
 from vendomini.schema import shown
@@ -57,14 +58,6 @@ UNREAD: Mapping[str, str] = {
 
 MODEL = "agent.model.name"
 CACHE_PREFIX = "models--"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Translation:
-    """A file in today's words; no note: it was."""
-
-    document: Document
-    notes: tuple[str, ...]
 
 
 def translate(
@@ -139,13 +132,19 @@ def todays_model(name: str, *, is_folder: Callable[[str], bool] = is_local) -> s
     return f"{organisation}/{rest}"
 
 
-def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of nested mappings with its dotted key; an empty mapping is a value."""
-    for name, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+class OldWords:
+    """Implements `config.Translator` for the warehouse's files."""
+
+    def translate(self, document: Document, *, parts: Sequence[str]) -> Translation:
+        return translate(document, parts=parts)
+
+    def translate_setting(
+        self, key: str, value: Any, where: str, *, is_axis: bool
+    ) -> tuple[str | None, Any, tuple[str, ...]]:
+        return translate_setting(key, value, where, is_axis=is_axis)
+
+    def remark(self, documents: Sequence[Document]) -> str:
+        return acting_now(documents)
 
 
 class _Findings:
@@ -347,5 +346,5 @@ def _refuse_unread(key: str, places: Mapping[str, str]) -> None:
     raise ConfigError(
         f"{places[those[0]]}: there is no setting `{those[0]}`" + (f", nor {also}" if also else ""),
         hint="; ".join(UNREAD[name] for name in those)
-        + "; `configs/base.yaml` lists every setting",
+        + "; `inherit: warehouse` names the file that lists every setting",
     )
