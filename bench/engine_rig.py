@@ -206,7 +206,7 @@ async def work(folder: Path, runs: Sequence[Run], engine: ProcessEngine, *, live
     job = Job(
         experiment=str(experiment.folder.absolute()),
         submission="bench",
-        group=group_key(runs[0], asks=True),
+        group=group_key(runs[0], "script"),
         pin_key="bench",
         engine=engine.spec,
         concurrency=live,

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from tests.toy import Toy, toy_experiment
+from tests.toy import toy_experiment
 from vendomini.chat import Engine, EngineSpec, Reply, Request
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.phase import group_key, settings_of
+from vendomini.phase import group_key
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
@@ -22,28 +22,21 @@ from vendomini.store.records import WorkerRecord, encode
 from vendomini.worker.drain import Drain
 from vendomini.worker.job import Job
 from vendomini.worker.worker import Ended, Worker
-from vendomini.workloads.registry import workload_named
-from vendomini.workloads.workload import Workload
+from vendomini.workloads.registry import asked_by, workload_named
 
 SPEC = EngineSpec(backend="scripted", model="toy/model")
 Said = Callable[[str], None]
 
 
-def workload_of(experiment: Experiment) -> Workload:
-    name = experiment.runs()[0].workload
-    return Toy() if name == "toy" else workload_named(name)
-
-
 def job_for(experiment: Experiment, **changes: Any) -> Job:
     first = experiment.runs()[0]
-    workload = workload_of(experiment)
-    asks = workload.asks(settings_of(first.settings, workload.settings_type))
+    asks = asked_by(first)
     values: dict[str, Any] = {
         "experiment": str(experiment.folder),
         "submission": "first",
-        "group": group_key(first, asks=asks),
+        "group": group_key(first, asks),
         "pin_key": "toy",
-        "engine": SPEC if asks else None,
+        "engine": None if asks == "nobody" else SPEC,
         "concurrency": 64,
         "workers": 1,
         "heartbeat_s": 0.05,
@@ -73,7 +66,7 @@ def make_worker(
         experiment,
         job,
         identity=identity,
-        workload=workload_of(experiment),
+        workload=workload_named(experiment.runs()[0].workload),
         engine=engine,
         watch=Watch(experiment, dead_after_s=job.dead_after_s),
         drain=drain or Drain(deadline=None, drain_s=10),

@@ -1,6 +1,7 @@
 """The shape of the package, kept by a test: which module may know which."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,13 @@ PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
     {"chat", "hardware", "cluster"},
-    {"phase", "yamlfile", "schema", "identity", "interpolation"},
+    {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
+    {"tables"},
     {"planner", "workloads", "engines"},
     {"prepare", "worker"},
     {"submit", "status"},
     {"collect"},
-    {"predecessor"},
     {"report"},
     {"cli"},
 ]
@@ -56,6 +57,66 @@ def test_imports_point_downwards(path: Path) -> None:
         return
     upwards = {name for name in imported_modules(path) - {module} if LEVEL[name] >= LEVEL[module]}
     assert not upwards, f"{path.name} must not import {sorted(upwards)}"
+
+
+LEAKS = re.compile(r"warehouse|predecessor|simulation\.|max_steps|AgentKind")
+"""Words of one workload."""
+
+MODEL_KEY = re.compile(r"agent\.model|[\"']agent[\"']|agent\.kind")
+"""Where a workload keeps its model: `chat.MODEL` says it, once."""
+
+ALLOWED = {
+    ("workloads/registry.py", 'USUAL = "warehouse"'),  # of files from before there was a choice
+    ("chat.py", 'MODEL = "agent.model"'),
+    ("chat.py", 'AGENT = "agent"'),  # the role, whose model that is
+    ("cli/play.py", 'title["agent"] = who'),  # and who has it
+}
+OWN_ROOM = "workloads/warehouse/"
+
+
+def leaks(path: str, text: str) -> list[str]:
+    """Lines of a general room in which it knows the warehouse, comments and docstrings too."""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        known = LEAKS.search(line) or (MODEL_KEY.search(line) and "``" not in line)
+        if known and (path, line.strip().partition("  #")[0]) not in ALLOWED:
+            found.append(f"{path}:{number}: {line.strip()}")
+    return found
+
+
+def test_general_rooms_know_no_workload() -> None:
+    found = []
+    for path in FILES:
+        room = path.relative_to(PACKAGE).as_posix()
+        if not room.startswith(OWN_ROOM):
+            found += leaks(room, path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from vendomini.workloads.warehouse.settings import WarehouseSettings",
+        'STEPS = "simulation.max_steps"',
+        'kind = run.settings["agent"]["kind"]',
+        'hint="see `agent.model.name`"',
+        "# only a warehouse has days",
+    ],
+)
+def test_a_planted_leak_is_found(line: str) -> None:
+    assert leaks("collect.py", f"import os\n\n{line}\n") == [f"collect.py:3: {line}"]
+
+
+def test_a_workload_is_loaded_by_its_entry_point_alone() -> None:
+    """No module outside imports the warehouse, not inside a function either."""
+    for path in FILES:
+        room = path.relative_to(PACKAGE).as_posix()
+        if room.startswith(OWN_ROOM):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if "workloads.warehouse" in name], room
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -322,18 +322,21 @@ def test_failed_runs_are_code_1_and_status_says_why(cli: Cli, mixed: Path) -> No
 def test_collect_has_a_row_for_each_run_of_any_state(cli: Cli, mixed: Path) -> None:
     done = cli("collect", mixed)
     paths = [Path(line) for line in done.out.splitlines()]
-    assert [path.name for path in paths] == ["runs.parquet", "runs.csv", "steps.parquet"]
+    tables = ["runs.parquet", "runs.csv", "steps.parquet", "schema.json"]
+    assert [path.name for path in paths] == tables
     table = polars.read_parquet(paths[0])
     runs = Experiment(mixed).runs()
     assert table["run_id"].to_list() == [run.id for run in runs]
-    assert table.columns[:5] == [
+    assert table.columns[:6] == [
         "run_id",
         "state",
         "in_grid",
         "replication",
+        "world",
         "arm.pe_induction.p_shock",
     ]
-    parts = [name.split(".")[0] for name in table.columns[4:]]
+    assert table["world"].to_list() == ["0", "1"] * 4
+    parts = [name.split(".")[0] for name in table.columns[5:]]
     assert list(dict.fromkeys(parts)) == ["arm", "outcome", "pe", "served", "error"]
     assert table["state"].to_list() == [
         "done", "done", "failed", "failed", "waiting", "waiting", "done", "waiting"
@@ -375,8 +378,47 @@ def test_collect_has_the_steps_of_the_finished_runs(cli: Cli, mixed: Path, tmp_p
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
         "runs.csv",
         "runs.parquet",
+        "schema.json",
         "steps.parquet",
     ]
+    schema = json.loads(Path(said["schema_json"]).read_text())
+    table = polars.read_parquet(said["runs_parquet"])
+    assert {name: known["type"] for name, known in schema["runs"].items()} == {
+        name: str(type) for name, type in table.schema.items()
+    }
+    assert schema["runs"]["outcome.measures.net_worth"]["unit"] == "currency units"
+    assert (schema["workload"], schema["derive_version"]) == ("warehouse", 1)
+
+
+def test_status_says_how_the_measures_stand(cli: Cli, mixed: Path) -> None:
+    plain = cli("status", mixed, "--json").json()
+    assert "measures" not in plain
+    measures = cli("status", mixed, "--measures", "--json").json()["measures"]
+    by_column = {each["measure"]["column"]: each for each in measures}
+    crash = by_column["outcome.crash.onset"]
+    assert (crash["runs"], crash["events"], crash["mean"]) == (3, 0, None)
+    cli("collect", mixed)
+    table = polars.read_parquet(mixed / "collected" / "runs.parquet")
+    worth = by_column["outcome.measures.net_worth"]
+    assert worth["runs"] == 3
+    assert worth["mean"] == pytest.approx(table["outcome.measures.net_worth"].mean())
+    assert "outcome.measures.net_worth" in cli("status", mixed, "--measures").out
+
+
+def test_without_its_workload_an_experiment_still_has_a_status_and_tables(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """Such as on a laptop that lacks the package which the cluster has."""
+    file = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
+    folder = Path(cli("run", "--config", file).out.strip())
+    runs = folder / "runs.jsonl"
+    runs.write_text(runs.read_text().replace('"workload":"warehouse"', '"workload":"elsewhere"'))
+    assert cli("status", folder, "--json").json()["runs"]["done"] == 2
+    done = cli("collect", folder)
+    assert "`elsewhere`, which is no workload of the packages installed here" in done.err
+    table = polars.read_parquet(folder / "collected" / "runs.parquet")
+    assert table["outcome.steps"].to_list() == [5, 5]
+    assert "outcome.crash.onset" not in table.columns
 
 
 def test_a_setting_that_varies_without_being_an_axis_is_a_column(cli: Cli, tmp_path: Path) -> None:

@@ -308,8 +308,8 @@ def test_a_wrong_phase_file_is_one_error_that_says_where_and_what_instead(
 
 
 OVERRIDES = {
-    "without =": ("pe_induction.p_shock", "not of the form KEY=VALUE", "simulation.max_steps=100"),
-    "without a key": ("=3", "not of the form KEY=VALUE", "simulation.max_steps=100"),
+    "without =": ("pe_induction.p_shock", "not of the form KEY=VALUE", "engine.concurrency=100"),
+    "without a key": ("=3", "not of the form KEY=VALUE", "engine.concurrency=100"),
     "an option after a word": ("cluster", "not of the form KEY=VALUE", "a dotted key"),
     "a misspelt key": ("agent.knd=llm", "there is no setting `agent.knd`", "`agent.kind`?"),
     "a wrong type": ("simulation.max_steps=ten", "is `ten`, which is text", "a whole number"),

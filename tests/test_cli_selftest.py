@@ -239,9 +239,11 @@ def test_a_result_is_kept_by_what_decides_it(
     assert check_axes([*toys([1, 2]), *toys([1, 2])], Toy()).cached
     assert not check_axes(toys([1, 3]), Toy()).cached
     assert not check_axes(toys([1, 2], seed=8), Toy()).cached
-    newer = Toy()
-    newer.version = 2
-    assert not check_axes(toys([1, 2]), newer).cached
+
+    class Newer(Toy):
+        version = 2
+
+    assert not check_axes(toys([1, 2]), Newer()).cached
 
 
 def test_an_edit_of_the_workload_tries_anew(

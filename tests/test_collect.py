@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.harness import play
 from tests.toy import toy_experiment
 from vendomini import collect as collecting
-from vendomini.collect import Collected, collect, run_columns, series, step_columns
+from vendomini.collect import Collected, collect
 from vendomini.store.experiment import Experiment
+from vendomini.tables import run_columns, series, step_columns
 
 SCALARS = (
     st.none()

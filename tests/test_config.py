@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from vendomini.config import Phase, expand, load_phase
 from vendomini.errors import ConfigError
 from vendomini.identity import model_identity
-from vendomini.phase import AgentKind, ModelSettings, Run, setting, settings_of
+from vendomini.phase import Asked, ModelSettings, Run, setting, settings_of
+from vendomini.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    kind: AgentKind = "llm"
+    kind: Literal["llm", "heuristic", "random", "scripted"] = "llm"
     model: ModelSettings = field(default_factory=ModelSettings)
     mode: Literal["required", "optional"] = "required"
 
@@ -37,6 +38,12 @@ class Settings:
     agent: Agent = field(default_factory=Agent)
     p_shock: float = field(default=0.1, metadata={"ge": 0, "le": 1})
     windows: tuple[int, ...] = (10, 100)
+    max_steps_by_level: dict[Literal["0", "1", "2", "3", "4"], int] | None = field(
+        default=None, metadata={"ge": 1, "not_in_id": "it sets simulation.max_steps"}
+    )
+    threshold: Literal["strict", "lenient"] = field(
+        default="lenient", metadata={"not_in_id": "both are in the table"}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +53,28 @@ class LaterSettings(Settings):
     patience: int = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Toy:
-    name: str = "toy"
-    version: int = 1
-    settings_type: type = Settings
+class Toy(Workload):
+    name = "toy"
+    settings_type = Settings
+
+    def asks(self, settings: Settings) -> Asked:
+        return "model" if settings.agent.kind == "llm" else "nobody"
+
+    def derive_settings(self, settings: Settings) -> Settings:
+        simulation, by_level = settings.simulation, dict(settings.max_steps_by_level or {})
+        steps = by_level.get(f"{simulation.complexity_level}", simulation.max_steps)  # type: ignore[call-overload]
+        return replace(settings, simulation=replace(simulation, max_steps=steps))
 
 
-def toy_named(name: str) -> Toy:
+class LaterToy(Toy):
+    settings_type = LaterSettings
+
+
+class NewToy(Toy):
+    version = 2
+
+
+def toy_named(name: str | None) -> Workload:
     if name != "toy":
         raise ConfigError(f"`{name}` is no workload", hint="did you mean `toy`?")
     return Toy()
@@ -188,7 +209,7 @@ def test_an_interpolation_that_hides_something_is_refused(
         ("p_shock: .nan", "not a finite number"),
         ("p_shock: 0:30", "line 1: `p_shock` is `0:30`"),
         ("experiment: {replications: 0}", "outside its range"),
-        ("experiment: {phase: 6}", "outside its range"),
+        ("experiment: {phase: 0}", "outside its range"),
         ("experiment: {workload: toi}", "line 1: `toi` is no workload"),
         ("experiment: {workload: 3}", "`experiment.workload` is `3`"),
         ("experiment: 3", "line 1: `experiment` is `3`, no section"),
@@ -214,9 +235,15 @@ def test_an_interpolation_that_hides_something_is_refused(
         ("fixed:\n  p_shock: 7", "line 2: `p_shock` is `7`, which is outside its range"),
         ("fixed: {p_shock: 0}\ngrid: {p_shock: [0, 1]}", "in `grid` and in `fixed`"),
         ("grid: {agent.mode: [required], agent: {mode: [optional]}}", "`agent.mode` twice"),
-        ("max_steps_by_level: {9: 5}", "`simulation.complexity_level` is `9`"),
-        ("max_steps_by_level: {low: 5}", "`simulation.complexity_level` is `low`"),
-        ("max_steps_by_level: {1: 0}", "`simulation.max_steps` is `0`"),
+        ("max_steps_by_level: {9: 5}", "line 1: `max_steps_by_level` names `9`"),
+        ("max_steps_by_level: {low: 5}", "It is by 0, 1, 2, 3, 4"),
+        ("max_steps_by_level: {1: 0}", "`max_steps_by_level.1` is `0`"),
+        ("grid: {threshold: [strict, lenient]}", "cannot be an axis: both are in the table"),
+        ("grid: {max_steps_by_level: [{}]}", "cannot be an axis: it sets simulation.max_steps"),
+        (
+            "max_steps_by_level: {1: 5}\nsimulation: {budget: '${simulation.max_steps}'}",
+            "refers to a setting that differs between runs",
+        ),
         ("max_steps_by_level: 500", "`max_steps_by_level` is `500`"),
         ("max_steps_by_level: {1: 5}\ngrid: {simulation.max_steps: [5, 6]}", "is an axis, but"),
         ("agent: {model: {name: /no/such/folder}}", "there is no such folder"),
@@ -316,7 +343,7 @@ def test_a_part_can_be_emptied_or_given_as_a_mapping(load: Load) -> None:
     text = "grid: {p_shock: [0, 1]}\nmax_steps_by_level: {1: 5}"
     phase = load(text, "grid=null", "max_steps_by_level=null", "agent={mode: optional}")
     assert phase.run_count == 1
-    assert phase.max_steps_by_level == {}
+    assert phase.base["max_steps_by_level"] is None
     assert setting(phase.base, "agent.mode") == "optional"
 
 
@@ -377,11 +404,6 @@ def test_steps_by_level_win_over_whatever_set_max_steps(load: Load) -> None:
         33,
     ]
     assert any("does not act" in note for note in phase.notes)
-
-
-def test_levels_that_no_run_has_are_noted(load: Load) -> None:
-    phase = load("max_steps_by_level: {1: 5, 4: 9}")
-    assert any("level 4, which no run has" in note for note in phase.notes)
 
 
 def test_a_null_seed_means_0_and_the_plan_can_say_so(load: Load) -> None:
@@ -513,7 +535,7 @@ def test_a_new_setting_with_a_default_orphans_nothing(load: Load) -> None:
     later = load_phase(
         phase.path,
         ["experiment.workload=toy"],
-        workload_named=lambda name: Toy(settings_type=LaterSettings),
+        workload_named=lambda name: LaterToy(),
     )
     assert ids(later) == ids(phase)
 
@@ -521,7 +543,7 @@ def test_a_new_setting_with_a_default_orphans_nothing(load: Load) -> None:
 def test_a_new_version_of_the_workload_renames_every_run(load: Load) -> None:
     phase = load("grid: {p_shock: [0, 1]}")
     later = load_phase(
-        phase.path, ["experiment.workload=toy"], workload_named=lambda name: Toy(version=2)
+        phase.path, ["experiment.workload=toy"], workload_named=lambda name: NewToy()
     )
     assert not set(ids(later)) & set(ids(phase))
 

@@ -10,10 +10,17 @@ import pytest
 
 from tests.fakes.slurm import FakeSlurm
 from tests.forked import Forked
+from tests.installing import install
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^```(python|toml|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = {
+    "workloads.md": {"python": "shout.py", "toml": "pyproject.toml", "yaml": "shout.yaml"},
+}
+"""Documents whose one block of a language each is a file of a package, and what it is called."""
+
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 CHANGES_WITH_THE_MACHINE = "steps/s"
 
@@ -30,27 +37,45 @@ def commands_of(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "88"}
+def write_example(document: Path, folder: Path) -> None:
+    """The package that a document shows, exactly as it shows it."""
+    names = EXAMPLES[document.name]
+    blocks = FILE.findall(document.read_text(encoding="utf-8"))
+    assert sorted(language for language, _ in blocks) == sorted(names)
+    for language, text in blocks:
+        (folder / names[language]).write_text(text, encoding="utf-8")
+
+
+def environment(packages: Path) -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "88", "PYTHONPATH": str(packages)}
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Forked]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the packages of documents are installed."""
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="module")
+def program(packages: Path) -> Iterator[Forked]:
     """For 40 commands, most of whose time was the loading of the program."""
-    with Forked(environment()) as forked:
+    with Forked(environment(packages)) as forked:
         yield forked
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_does_what_it_shows(
-    document: Path, tmp_path: Path, fake_slurm: FakeSlurm, program: Forked
+    document: Path, tmp_path: Path, fake_slurm: FakeSlurm, program: Forked, packages: Path
 ) -> None:
+    if document.name in EXAMPLES:
+        write_example(document, tmp_path)
+        install(tmp_path, packages)
     for folder in ("configs", "slurm"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     for command, shown in commands_of(document.read_text(encoding="utf-8")):
         name, *arguments = shlex.split(command)
         assert name == "vendomini"
-        done = program(*arguments, env=environment(), cwd=tmp_path)
+        done = program(*arguments, env=environment(packages), cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         printed = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
         missing = [

@@ -11,13 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.product import ROOT, vendomini
-from vendomini.cli.results import words
 from vendomini.errors import StoreError
-from vendomini.predecessor import Imported, import_results, tables
-from vendomini.predecessor.folder import Folder, named_tool, read_folder
-from vendomini.predecessor.outcome import problem_of
-from vendomini.predecessor.tables import run_row, step_columns, step_rows
 from vendomini.store.disk import Disk
+from vendomini.workloads.warehouse.old import tables
+from vendomini.workloads.warehouse.old.folder import Folder, named_tool, read_folder
+from vendomini.workloads.warehouse.old.outcome import problem_of
+from vendomini.workloads.warehouse.old.said import words
+from vendomini.workloads.warehouse.old.tables import (
+    Imported,
+    import_results,
+    run_row,
+    step_columns,
+    step_rows,
+)
 
 TYPES = ("temporal", "quantity", "cost", "causal")
 AVERAGES = {kind: {"fast": 0.0, "med": 0.0, "slow": 0.0} for kind in TYPES}
@@ -184,7 +190,7 @@ def test_an_ordinary_run_is_a_row_in_todays_names(tmp_path: Path) -> None:
     # The world after the step, as in our own tables.
     assert (third["truth.budget"], third["truth.storage"], third["truth.revenue"]) == (196, 4, 6)
     assert (third["truth.pending"], third["truth.inbox"], third["truth.customers"]) == (1, 3, 2)
-    assert third["signs"] == "[]"
+    assert third["import.signs"] == "[]"
 
 
 def test_a_crash_is_at_its_own_step_and_not_at_the_runs_length(tmp_path: Path) -> None:
@@ -202,7 +208,7 @@ def test_a_crash_is_at_its_own_step_and_not_at_the_runs_length(tmp_path: Path) -
         assert (row["outcome.end"], row["outcome.censored"]) == ("crash", False)
         assert row["outcome.crash.severity"] is None
         assert row["outcome.competing.type"] is None
-        signs = steps.filter(polars.col("run_id") == name).sort("step")["signs"].to_list()
+        signs = steps.filter(polars.col("run_id") == name).sort("step")["import.signs"].to_list()
         assert signs == ["[]"] * onset + ['["looping"]'] + [None] * (length - onset - 1)
 
 
@@ -464,7 +470,7 @@ def test_a_folder_of_several_runs_is_marked_and_has_no_outcome(
     assert (done.merged, done.runs_in_merged, done.done) == (1, 2, 0)
     assert table["import.runs_in_folder"].to_list() == [2] * 112
     assert table["import.line"].to_list() == list(range(1, 113))
-    assert table["signs"].null_count() == 112
+    assert table["import.signs"].null_count() == 112
     assert sum(table["import.crash_detected"]) == 51 + 49
 
 

@@ -1,11 +1,12 @@
 """The phase files that are shipped: each loads, counts and says what the study means by it."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from vendomini.config import Phase, expand, load_phase
-from vendomini.phase import setting, settings_of
+from vendomini.phase import EngineSettings, setting, settings_of
 from vendomini.schema import setting_keys
 from vendomini.workloads.registry import workload_named
 from vendomini.yamlfile import load_yaml
@@ -88,12 +89,39 @@ def test_a_shared_cell_is_one_run_in_every_phase_file_that_has_it() -> None:
 
 
 def test_the_base_file_states_every_setting_with_its_default() -> None:
-    settings_type = workload_named("warehouse").settings_type
-    document = load_yaml(CONFIGS / "base.yaml")
-    phase = phase_of("base")
+    warehouse = workload_named("warehouse")
+    settings_type = warehouse.settings_type
+    assert warehouse.base_file is not None
+    document = load_yaml(warehouse.base_file)
     unstated = [key for key in setting_keys(settings_type) if document.line(key) is None]
     assert unstated == []
+    phase = phase_of("base")
     assert settings_of(phase.base, settings_type) == settings_type()
+
+
+def test_what_every_workload_inherits_states_every_setting_of_the_engine() -> None:
+    document = load_yaml(Path(str(files("vendomini.data") / "base.yaml")))
+    assert set(document.data["engine"]) == set(setting_keys(EngineSettings))
+    assert EngineSettings(**document.data["engine"]) == EngineSettings()
+
+
+@pytest.mark.parametrize("word", ["../base.yaml", "warehouse"])
+def test_the_warehouse_is_inherited_by_its_file_or_by_its_name(tmp_path: Path, word: str) -> None:
+    (tmp_path / "phases").mkdir()
+    (tmp_path / "base.yaml").write_text("inherit: warehouse\n")
+    file = tmp_path / "phases" / "mine.yaml"
+    file.write_text(f"inherit: {word}\nexperiment: {{name: mine}}\n")
+    phase = load_phase(file, workload_named=workload_named)
+    usual = phase_of("base")
+    assert {**phase.base, "experiment": None} == {**usual.base, "experiment": None}
+
+
+def test_a_file_beside_the_phase_wins_over_what_is_shipped_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text("inherit: warehouse\nsimulation: {max_steps: 7}\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text("inherit: base\n")
+    phase = load_phase(file, workload_named=workload_named)
+    assert setting(phase.base, "simulation.max_steps") == 7
 
 
 def test_the_demo_is_30_short_runs_without_a_model() -> None:

@@ -23,7 +23,12 @@ from vendomini.chat import ChatRequest, Choice, Message, Reply
 from vendomini.cli.main import main
 from vendomini.cli.play import _logged_steps
 from vendomini.cli.runs import Found, chosen
-from vendomini.cli.transcript import (
+from vendomini.cli.view import View
+from vendomini.config import Phase
+from vendomini.errors import ConfigError
+from vendomini.store.experiment import Experiment
+from vendomini.store.records import ErrorRecord
+from vendomini.transcript import (
     Conversations,
     Line,
     PlainTeller,
@@ -31,19 +36,15 @@ from vendomini.cli.transcript import (
     shortened,
     visible,
 )
-from vendomini.cli.view import View
-from vendomini.cli.warehouse_transcript import WarehouseTeller
-from vendomini.config import Phase
-from vendomini.errors import ConfigError
-from vendomini.store.experiment import Experiment
-from vendomini.store.records import ErrorRecord
 from vendomini.workloads.warehouse.agent import briefing
 from vendomini.workloads.warehouse.episode import Game
 from vendomini.workloads.warehouse.heuristic import Heuristic
+from vendomini.workloads.warehouse.teller import WarehouseTeller
 
 LIVE = "live: played here and now"
 FROM_LOG = "finished: shown from its log"
 LLM = {"agent.kind": "llm", "agent.model.context_length": 32000}
+UNHEARD = {"agent.kind": "llm", "agent.model.name": "org/unheard-of"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,65 @@ def test_playing_writes_nothing(place: Path, play: Play) -> None:
     assert not (place / "experiments" / "other").exists()
 
 
+def test_debugging_shows_where_an_error_came_from_and_only_a_run_that_is_played_here(
+    tmp_path: Path, play: Play
+) -> None:
+    write_phase(tmp_path, "short", steps=5, **UNHEARD)  # its window is not known
+    plain = play(tmp_path, "short.yaml", "--live")
+    assert "Traceback" not in plain.err
+    debugged = play(tmp_path, "short.yaml", "--live", "--debug")
+    assert (plain.code, debugged.code) == (2, 2)
+    assert "Traceback" in debugged.err
+    assert "refuse_unplayable" in debugged.err
+    assert plain.err.splitlines()[-2:] == debugged.err.splitlines()[-2:]
+    refused = play(tmp_path, "short.yaml", "--debug")
+    assert refused.code == 2
+    assert "--debug is for a run that is played here" in refused.err
+
+
+def test_a_breakpoint_in_a_workload_stops_a_run_that_is_debugged(tmp_path: Path) -> None:
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    (tmp_path / "stop.yaml").write_text(
+        "inherit: base\nexperiment: {workload: 'stopping:Stopping'}\n"
+    )
+    done = subprocess.run(
+        [*COMMAND, "play", "stop.yaml", "--live", "--debug"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        input="p 6 * seed\nc\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "(Pdb) 42" in done.stdout, done.stderr
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+STOPPING = """
+from dataclasses import dataclass
+from vendomini.workloads import Workload
+
+@dataclass(frozen=True)
+class Settings:
+    pass
+
+class Stopping(Workload):
+    settings_type = Settings
+    outcome_type = Settings
+
+    def asks(self, settings):
+        return "nobody"
+
+    def play(self, settings, *, seed, replication, record):
+        yield ()
+        seed += 7
+        breakpoint()
+        return 1 / replication
+"""
+
+
 def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path, play: Play) -> None:
     experiment = Experiment(place / "experiments" / "rule")
     run = experiment.runs()[-1]
@@ -147,7 +207,9 @@ def test_json_has_every_step_as_it_was_logged_and_then_the_outcome(place: Path, 
         assert {key: step[key] for key in step if key not in ("saw", "said")} == json.loads(logged)
     result = experiment.result(run.id)
     assert result is not None
-    assert last == {"outcome": msgspec.json.decode(result.outcome)}
+    assert last["outcome"] == msgspec.json.decode(result.outcome)
+    assert last["derived"]["censored"] is True
+    assert {name for name in last["derived"] if last["derived"][name] is not None} == {"censored"}
     assert [step["saw"]["last_result"] for step in steps[1:]] == [
         step["result"] for step in steps[:-1]
     ]

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.product import ROOT, vendomini
-from vendomini.config import Phase, expand, load_phase
-from vendomini.config.predecessor import (
+from vendomini.config import Phase, expand, leaves, load_phase
+from vendomini.errors import ConfigError
+from vendomini.phase import setting
+from vendomini.workloads import Workload
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.old.words import (
     NEVER_ACTED,
     RENAMED,
-    leaves,
     todays_key,
     todays_model,
     translate,
 )
-from vendomini.errors import ConfigError
-from vendomini.phase import setting
-from vendomini.workloads.registry import workload_named
 from vendomini.workloads.warehouse.settings import AgentSettings
 from vendomini.yamlfile import Document, dump_yaml, parse_yaml
 
@@ -308,11 +308,9 @@ class OwnSettings:
     max_steps: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnWorkload:
-    name: str = "own"
-    version: int = 1
-    settings_type: type = OwnSettings
+class OwnWorkload(Workload):
+    name = "own"
+    settings_type = OwnSettings
 
 
 @pytest.mark.parametrize("in_file", [True, False])

@@ -56,7 +56,7 @@ def test_runs_that_never_ask_are_one_group_without_engine_or_gpu_whatever_their_
     assert (group.key, len(group.run_ids), group.backend) == (ENGINELESS, 660, None)
     assert group.resources == CPU
     assert group.workers == 3
-    assert "never asks" in group.reasons[0]
+    assert "never ask" in group.reasons[0]
 
 
 def test_resources_come_from_the_first_rule_that_matches_the_model() -> None:
@@ -110,7 +110,7 @@ def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
     asked = ("agent.kind=scripted", "engine.backend=vllm")
     runs = expand(load_phase(SMALL, asked, workload_named=workload_named))
     with pytest.raises(ConfigError, match=r"`engine.backend` `vllm`") as caught:
-        refuse_unplayable(plan_of(*asked), runs, WAREHOUSE, playable=frozenset({"scripted"}))
+        refuse_unplayable(plan_of(*asked), runs, playable=frozenset({"scripted"}))
     assert "`scripted`" in caught.value.hint
     assert caught.value.exit_code == 2
 
@@ -118,9 +118,9 @@ def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
 def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
     phase = load_phase(SMALL, ("engine.backend=vllm",), workload_named=workload_named)
     with pytest.raises(ConfigError, match=r"`agent.model.context_length` is `auto`") as caught:
-        refuse_unplayable(plan_of(), expand(phase), WAREHOUSE, playable=PLAYABLE)
+        refuse_unplayable(plan_of(), expand(phase), playable=PLAYABLE)
     assert "agent.model.context_length=8192" in caught.value.hint
-    refuse_unplayable(plan_of(), expand(phase, window=8192), WAREHOUSE, playable=PLAYABLE)
+    refuse_unplayable(plan_of(), expand(phase, window=8192), playable=PLAYABLE)
 
 
 def test_the_scripted_agent_gets_the_scripted_engine() -> None:

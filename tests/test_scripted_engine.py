@@ -16,11 +16,11 @@ from vendomini.chat import (
     Reply,
     Request,
     ScoreRequest,
-    request_hash,
 )
 from vendomini.engines.launch import engine_for
 from vendomini.engines.scripted import ScriptedEngine, echo, recorded
 from vendomini.errors import EngineError
+from vendomini.store.hashing import request_hash
 from vendomini.store.records import ReplyEntry
 
 HELLO = ChatRequest(messages=(Message(role="user", content="hello there"),), seed=1)

@@ -117,7 +117,7 @@ def test_runs_that_ask_a_model_are_tried_first() -> None:
         asked.append(arm)
         return shows(prompt=arm["mode"])
 
-    judge("mode", arms, tried)
+    judge("mode", arms, tried, asks=lambda arm: arm["agent.kind"] == "llm")
     assert {arm["agent.kind"] for arm in asked} == {"llm"}
 
 
@@ -275,9 +275,9 @@ def runs_of(kind: str = "llm", **axes: Sequence[Scalar]) -> list[Run]:
     return runs
 
 
-@dataclass(slots=True)
 class CountedToy(Toy):
-    trials: int = 0
+    def __init__(self) -> None:
+        self.trials = 0
 
     def trial(self, settings: ToySettings, *, seed: int, replication: int = 0) -> Trial:
         self.trials += 1
@@ -290,7 +290,7 @@ def verdicts(runs: Sequence[Run]) -> dict[str, TriedAxis]:
 
 def test_models_engines_and_axes_of_one_value_are_not_tried() -> None:
     runs = runs_of(model=["a", "b"], steps=[1, 2], breaks=[False])
-    assert tried_axes(runs) == ("game.steps",)
+    assert tried_axes(runs, Toy()) == ("game.steps",)
     assert set(verdicts(runs)) == {"game.steps"}
 
 
@@ -401,7 +401,7 @@ def test_what_cannot_be_played_is_not_tried_and_not_refused() -> None:
 
 
 class _Unplayable(Toy):
-    def refuse_unplayable(self, settings: ToySettings) -> None:
+    def check(self, settings: ToySettings) -> None:
         raise ConfigError("not yet")
 
     def trial(self, settings: ToySettings, *, seed: int, replication: int = 0) -> Trial:

@@ -44,20 +44,24 @@ main()
 COMMANDS = {"errors", *(f"vendomini.cli.{name}" for name in ("main", "fit", "models"))}
 """The command line itself: what `--help` and completion need."""
 
-STORE = {"chat", "msgspec", "phase", "store", "workloads"}
-MODELS = {"hardware", "identity", "models", "msgspec", "schema"}
+STORE = {"chat", "msgspec", "phase", "store"}
+MODELS = {"chat", "hardware", "identity", "models", "msgspec", "schema"}
+WORKLOADS = {
+    *("config", "identity", "interpolation", "schema", "transcript", "workloads", "yaml"),
+    "yamlfile",
+}
+"""What a workload says of its settings, and of older files."""
 STATUS = {*COMMANDS, *STORE, "status", "vendomini.cli.show", "vendomini.cli.standing"}
 PLAN = {
     *COMMANDS,
     *STORE,
     *MODELS,
-    *("cluster", "config", "engines", "interpolation", "partitions", "planner", "prepare"),
-    *("profile", "slurm", "yaml", "yamlfile"),
+    *WORKLOADS,
+    *("cluster", "data", "engines", "partitions", "planner", "prepare", "profile", "slurm"),
     *(
         f"vendomini.cli.{name}"
         for name in ("engines", "known", "memory", "places", "planned", "preparing", "runs", "show")
     ),
-    "vendomini.cli.transcript",
 }
 
 
@@ -79,7 +83,20 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("status", "small"), STATUS),
         (
             ("collect", "small"),
-            {*STATUS, "collect", "polars", "rich.progress", "schema", "vendomini.cli.results"},
+            {
+                *STATUS,
+                *WORKLOADS,
+                *("collect", "polars", "rich.progress", "tables", "vendomini.cli.results"),
+            },
+        ),
+        (
+            ("init", "--workload", "mine"),
+            {
+                *COMMANDS,
+                *STORE,
+                *WORKLOADS,
+                *("data", "vendomini.cli.init", "vendomini.cli.show"),
+            },
         ),
         (
             ("models", "show", "Qwen/Qwen3-32B"),
@@ -147,5 +164,8 @@ def test_a_plan_loads_no_world(desk: Path) -> None:
     )
     rooms = "vendomini.workloads.warehouse"
     assert set(done.stdout.splitlines()[-1].split()) == {
-        f"{rooms}.{name}" for name in ("card_fields", "settings", "workload")
+        f"{rooms}.{name}"
+        for name in (
+            *("belief", "card_fields", "logged", "old", "old.words", "settings", "workload"),
+        )
     }

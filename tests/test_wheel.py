@@ -122,7 +122,9 @@ def test_a_phase_is_planned_played_and_collected_by_the_wheel_alone(installed: I
     counts = json.loads(installed("status", "small", "--json"))["runs"]
     assert counts["done"] == 4, counts
     tables = [Path(line) for line in installed("collect", "small").split()]
-    assert [path.name for path in tables] == ["runs.parquet", "runs.csv", "steps.parquet"]
+    assert [path.name for path in tables] == [
+        *("runs.parquet", "runs.csv", "steps.parquet", "schema.json"),
+    ]
     with (installed.desk / tables[1]).open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 4
 

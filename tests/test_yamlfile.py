@@ -82,7 +82,7 @@ def test_a_key_written_twice_is_refused_with_both_lines() -> None:
         ("a: 1\n\tb: 2\n", "line 2"),
         ("a: 1\n---\nb: 2\n", "single document"),
         ("a: \x07", "U+0007"),
-        ("3: a\n", "the key `3`"),
+        ("3.5: a\n", "the key `3.5`"),
         ("true: a\n", "the key `true`"),
         ("~: a\n", "is no text"),
         ("? [a]\n: b\n", "list or mapping"),

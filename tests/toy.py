@@ -1,16 +1,15 @@
 """A small workload for tests of the machinery: it asks, several at once too, and adds up."""
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vendomini.chat import ChatRequest, Episode, Message, Sampling, ScoreRequest, ask, ask_all
 from vendomini.errors import EngineError
-from vendomini.phase import ModelSettings, Run
+from vendomini.phase import Asked, ModelSettings, Run
 from vendomini.store.experiment import Experiment
-from vendomini.workloads.workload import Demand, RecordStep, Trial
+from vendomini.workloads import Demand, RecordStep, Trial, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,31 +37,20 @@ class ToyOutcome:
     steps: int
 
 
-class Toy:
+TOY = "tests.toy:Toy"
+
+
+class Toy(Workload):
     """Each step asks one chat, then a score and a chat with two choices at once."""
 
-    name = "toy"
+    name = TOY
     outcome_type = ToyOutcome
-    version = 1
     settings_type = ToySettings
 
-    def check(self, settings: ToySettings) -> None:
-        pass
-
-    def refuse_unplayable(self, settings: ToySettings) -> None:
-        pass
-
-    def asks(self, settings: ToySettings) -> bool:
-        return settings.game.needs_engine
-
-    def inert(self, settings: ToySettings, keys: tuple[str, ...]) -> Mapping[str, str]:
-        return {}
-
-    def notes(self, settings: ToySettings) -> tuple[str, ...]:
-        return ()
-
-    def demand(self, settings: ToySettings) -> Demand | None:
-        return None
+    def asks(self, settings: ToySettings) -> Asked:
+        if not settings.game.needs_engine:
+            return "nobody"
+        return "model" if settings.agent.kind == "llm" else "script"
 
     def trial(self, settings: ToySettings, *, seed: int, replication: int = 0) -> Trial:
         """What a toy says of its game: `steps` in the world, `breaks` in the checks."""
@@ -95,6 +83,20 @@ class Toy:
         return ToyOutcome(total=total, steps=settings.game.steps)
 
 
+class Batches(Toy):
+    """Says of itself that it asks 20 times 256 scores at once, about one prompt."""
+
+    name = "tests.toy:Batches"
+
+    def asks(self, settings: ToySettings) -> Asked:
+        return "model"
+
+    def demand(self, settings: ToySettings) -> Demand | None:
+        return Demand(
+            requests=20 * 256, prefix_tokens=800, growth_tokens=0, output_tokens=1, at_once=256
+        )
+
+
 def _chat(text: str, n: int = 1) -> ChatRequest:
     return ChatRequest(messages=(Message(role="user", content=text),), sampling=Sampling(n=n))
 
@@ -110,7 +112,7 @@ def toy_runs(count: int, **game: Any) -> list[Run]:
     return [
         Run(
             id=f"{number:016x}",
-            workload="toy",
+            workload=TOY,
             workload_version=1,
             seed=7,
             replication=number,

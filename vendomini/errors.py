@@ -2,6 +2,8 @@
 
 VendoMiniError
 ├── ConfigError       a phase file or a command line says something impossible
+│   └── UnknownWorkload  no package that is installed brings the workload it names
+├── WorkloadError     a workload's own code failed where it may not
 ├── PlanError         no hardware in the cluster fits the request
 ├── SubmitError       Slurm refused the job
 ├── EngineError       the model could not be loaded or stopped answering
@@ -26,6 +28,14 @@ class VendoMiniError(Exception):
 
 class ConfigError(VendoMiniError):
     """A phase file or a command line says something impossible."""
+
+
+class UnknownWorkload(ConfigError):
+    """No installed package brings a workload of that name."""
+
+
+class WorkloadError(VendoMiniError):
+    """A workload's own code failed after its runs were played."""
 
 
 class PlanError(VendoMiniError):

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
+
+NAME = f"{MODEL}.name"
 
 ID_DIGITS = 16
 """64 bits: among 100,000 runs, two share an id with a probability below 1e-9."""
@@ -31,13 +34,13 @@ def run_id(
     workload_version: int,
     seed: int,
     replication: int,
-    model: Mapping[str, Any],
+    model: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
 ) -> str:
     """16 hexadecimal digits: equal content, equal id, whatever the order of keys.
 
-    `model` is what `model_identity` says; `settings` are the other settings by dotted key, only
-    those that differ from the schema's defaults.
+    `model` is what `model_identity` says, None for a workload without one; `settings` are the
+    other settings by dotted key, only those that differ from the schema's defaults.
     """
     content = _canonical(
         {
@@ -73,7 +76,7 @@ def model_identity(name: str, revision: str | None) -> dict[str, Any]:
     """
     if not name.strip():
         raise ConfigError(
-            "`agent.model.name` is empty", hint="give a hub id such as `org/name`, or a folder"
+            f"`{NAME}` is empty", hint="give a hub id such as `org/name`, or a folder"
         )
     if not is_local(name):
         return {"name": name, "revision": revision}
@@ -85,7 +88,7 @@ def _folder_hash(folder: Path) -> str:
     try:
         if not folder.is_dir():
             raise ConfigError(
-                f"`agent.model.name` is `{folder}`, and there is no such folder",
+                f"`{NAME}` is `{folder}`, and there is no such folder",
                 hint="give a hub id such as `org/name`, or a folder that holds a config.json",
             )
         digest.update((folder / "config.json").read_bytes())
@@ -97,12 +100,12 @@ def _folder_hash(folder: Path) -> str:
             digest.update(f"\0{file.name}\0{size}\0".encode() + _middle(file, size))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"`agent.model.name` is `{folder}`, which lacks `{Path(error.filename).name}`",
+            f"`{NAME}` is `{folder}`, which lacks `{Path(error.filename).name}`",
             hint="a local model is a folder with config.json, tokenizer and weights, complete",
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"`agent.model.name` is `{folder}`, which cannot be read: {error.strerror}",
+            f"`{NAME}` is `{folder}`, which cannot be read: {error.strerror}",
             hint="check the permissions of the folder and its files",
         ) from None
     return digest.hexdigest()

@@ -11,10 +11,13 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from vendomini.chat import Device
+from vendomini.chat import MODEL, Device
 
 Scalar: TypeAlias = str | int | float | bool | None
-AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
+Asked: TypeAlias = Literal["model", "script", "nobody"]
+"""Whom a run asks: a language model, whatever answers (a script, where nothing else is named), or
+nobody at all."""
+
 Backend: TypeAlias = Literal["auto", "hf", "vllm", "openai", "scripted"]
 Policy: TypeAlias = Literal["auto", "guide"]
 
@@ -26,8 +29,8 @@ class ExperimentSettings:
 
     name: str = "experiment"
     description: str = ""
-    workload: str = "warehouse"
-    phase: int | None = field(default=None, metadata={"ge": 1, "le": 5})  # None: not of the study
+    workload: str | None = None  # an entry point, or package.module:Class; None: the usual one
+    phase: int | None = field(default=None, metadata={"ge": 1})  # which one of a study it is
     replications: int = field(default=1, metadata={"ge": 1})
     seed: int | None = None  # None means 0
 
@@ -48,7 +51,7 @@ class EngineSettings:
     tensor_parallel_size: int | None = field(default=None, metadata={"ge": 1})
     pipeline_parallel_size: int | None = field(default=None, metadata={"ge": 1})
     max_model_len: int | None = field(default=None, metadata={"ge": 1})
-    concurrency: int | None = field(default=None, metadata={"ge": 1})  # most live episodes
+    concurrency: int | None = field(default=None, metadata={"ge": 1})  # most requests at a time
     device: Device = "auto"  # auto: cuda where a GPU is there, else cpu, and the worker says so
     gpu_memory_utilization: float | None = field(default=None, metadata={"gt": 0, "le": 1})
     kv_cache_memory_bytes: int | None = field(default=None, metadata={"ge": 1})
@@ -87,9 +90,10 @@ class ModelSettings:
 class Run:
     """One cell of the grid and one replication, resolved.
 
-    `settings` is what the phase file says for this run, as nested plain values, with
-    `fixed`, the grid and `max_steps_by_level` applied; `arm` repeats the grid's part of it
-    by dotted key. `seed` is the phase's, the same for every run of it.
+    `settings` is what the phase file says for this run, as nested plain values, with `fixed`,
+    the grid and what follows from them applied; `arm` repeats the grid's part of it by dotted
+    key. `seed` is the phase's, the same for every run of it. `asks` is None in records of before
+    runs said whom they ask (`workloads.registry.asked_by`).
     """
 
     id: str
@@ -100,6 +104,12 @@ class Run:
     arm: Mapping[str, Scalar]
     settings: Mapping[str, Any]
     in_grid: bool = True
+    asks: Asked | None = None
+
+    @property
+    def model(self) -> ModelSettings:
+        """The model that plays; raises `KeyError` for a workload that has none."""
+        return model_settings(self.settings)
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
@@ -114,23 +124,43 @@ T = TypeVar("T")
 
 
 def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
-    """A workload's sections of a run's settings, typed. They were checked when they were read."""
-    sections = {field.name: settings[field.name] for field in fields(settings_type)}  # type: ignore[arg-type]
-    return msgspec.convert(sections, settings_type)
+    """A workload's sections of a run's settings, typed. They were checked when they were read;
+    one that the settings are too old to have is at its default."""
+    names = [field.name for field in fields(settings_type)]  # type: ignore[arg-type]
+    return msgspec.convert({n: settings[n] for n in names if n in settings}, settings_type)
+
+
+def model_settings(settings: Mapping[str, Any]) -> ModelSettings:
+    """The model of a run's settings, typed; raises `KeyError` if they have none."""
+    return msgspec.convert(setting(settings, MODEL), ModelSettings)
+
+
+def has_model(settings: Mapping[str, Any]) -> bool:
+    """Whether a workload's settings name a model."""
+    section, _, name = MODEL.partition(".")
+    return isinstance(inside := settings.get(section), Mapping) and name in inside
+
+
+def without_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings but for what they say of the model, for comparing runs by what they play."""
+    section, _, name = MODEL.partition(".")
+    if not has_model(settings):
+        return dict(settings)
+    return {**settings, section: {**settings[section], name: None}}
 
 
 ENGINELESS = "no engine"
 
 
-def group_key(run: Run, *, asks: bool) -> str:
+def group_key(run: Run, asks: Asked) -> str:
     """The group a run belongs to: the runs that one loaded engine can serve.
 
     Runs that never ask share one group, whatever their model. Engine settings tell groups
     apart only where they are axes of the grid: the others are the same for the whole phase.
     """
-    if not asks:
+    if asks == "nobody":
         return ENGINELESS
-    model = run.settings["agent"]["model"]
-    key = str(model["name"]) + (f"@{model['revision']}" if model["revision"] else "")
+    model = run.model
+    key = model.name + (f"@{model.revision}" if model.revision else "")
     axes = sorted((name, value) for name, value in run.arm.items() if name.startswith("engine."))
     return " ".join([key, *(f"{name}={value}" for name, value in axes)])

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from vendomini.errors import StoreError
-from vendomini.phase import Run, group_key, settings_of
+from vendomini.phase import Run, group_key
 from vendomini.store.claims import Claim, Claims
 from vendomini.store.experiment import Experiment
 from vendomini.store.process import is_gone, this_process
 from vendomini.store.records import ErrorRecord, WorkerRecord
-from vendomini.workloads.registry import workload_named
 
 STATES = ("done", "running", "waiting", "failed")
 
@@ -124,9 +123,7 @@ def status_of(experiment: Experiment) -> Status:
     state = states(experiment, runs)
     by_group: dict[str, list[str]] = {}
     for run in runs:
-        workload = workload_named(run.workload)
-        asks = workload.asks(settings_of(run.settings, workload.settings_type))
-        by_group.setdefault(group_key(run, asks=asks), []).append(state[run.id])
+        by_group.setdefault(_group_of(run), []).append(state[run.id])
     failed = [run.id for run in runs if state[run.id] == "failed"]
     errors = experiment.errors(failed) if failed else {}
     return Status(
@@ -145,6 +142,15 @@ def count(states_of_runs: Iterable[str]) -> Counts:
     counted = Counter(states_of_runs)
     by_state = {state: counted[state] for state in STATES}
     return Counts(total=sum(by_state.values()), **by_state)
+
+
+def _group_of(run: Run) -> str:
+    if run.asks is not None:
+        return group_key(run, run.asks)
+    # Only its workload knows: it is loaded for runs of before they said it themselves.
+    from vendomini.workloads.registry import asked_by
+
+    return group_key(run, asked_by(run))
 
 
 def _file_system_time(experiment: Experiment) -> float:

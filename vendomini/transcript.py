@@ -6,11 +6,20 @@ workload without one are shown as their JSON.
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from vendomini.chat import ChatRequest, Choice, Message, Reply, Request, ScoreRequest
+from vendomini.chat import (
+    ChatRequest,
+    Choice,
+    CommandRequest,
+    Message,
+    Reply,
+    Request,
+    ScoreRequest,
+)
 
 Values: TypeAlias = Mapping[str, Any]
 """One step or outcome as JSON."""
@@ -55,6 +64,10 @@ class Exchange:
 class Teller(Protocol):
     """Tells the steps of one run, each once and in order, as they mean something to a reader."""
 
+    def who(self) -> str:
+        """Who plays; empty where there is nothing to say."""
+        ...
+
     def heading(self, step: Values) -> str: ...
 
     def saw(self, step: Values) -> list[Line]:
@@ -69,11 +82,16 @@ class Teller(Protocol):
         """What was done and what happened."""
         ...
 
-    def outcome(self, outcome: Values) -> list[Line]: ...
+    def outcome(self, outcome: Values, derived: Values) -> list[Line]:
+        """What the run left, and what follows from its steps, by dotted name."""
+        ...
 
 
 class PlainTeller:
     """Knows nothing of a workload."""
+
+    def who(self) -> str:
+        return ""
 
     def heading(self, step: Values) -> str:
         return f"step {step.get('step', '?')}"
@@ -87,8 +105,9 @@ class PlainTeller:
     def step(self, step: Values, exchanges: Sequence[Exchange]) -> list[Line]:
         return [Line(label="step", text=as_json(step))]
 
-    def outcome(self, outcome: Values) -> list[Line]:
-        return [Line(label="outcome", text=as_json(outcome))]
+    def outcome(self, outcome: Values, derived: Values) -> list[Line]:
+        lines = [Line(label="outcome", text=as_json(outcome))]
+        return [*lines, Line(label="derived", text=as_json(derived))] if derived else lines
 
 
 @dataclass(slots=True)
@@ -100,7 +119,11 @@ class Conversations:
     def exchange(self, request: Request, reply: Reply) -> Exchange:
         """Requests are given in the order they were asked in."""
         if not isinstance(request, ChatRequest):
-            prompt = Message(role="user", content=request.prompt)
+            if isinstance(request, CommandRequest):
+                said = shlex.join(request.argv)
+            else:
+                said = request.prompt
+            prompt = Message(role="user", content=said)
             return Exchange(request=request, reply=reply, new=(prompt,))
         messages = request.messages
         known = [said for said in self._earlier if messages[: len(said)] == said]
@@ -141,7 +164,8 @@ def exchange_lines(exchanges: Sequence[Exchange]) -> Iterator[Line]:
                 text = message.content
                 known = max((each for each in shown if text.startswith(each)), key=len, default="")
                 if known:
-                    text = f"(the same, then) {text[len(known) :].lstrip()}"
+                    rest = text[len(known) :].lstrip()
+                    text = f"(the same, then) {rest}" if rest else "(the same)"
                 shown.append(message.content)
                 yield Line(label=label, text=text, most=SHOWN_TEXT)
         if isinstance(exchange.request, ScoreRequest):

@@ -18,9 +18,6 @@ import yaml
 
 from vendomini.errors import ConfigError
 
-NUMBERED_KEYS = frozenset({"max_steps_by_level"})
-"""Mappings whose keys may be whole numbers; they are read as text."""
-
 MOST_VALUES = 100_000
 """Aliases can make a few lines stand for billions of values; a phase has some hundreds."""
 
@@ -300,7 +297,7 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             if node.tag == _STR:
                 return str(node.value)
-            if node.tag == _INT and inside in NUMBERED_KEYS:
+            if node.tag == _INT:  # a mapping by numbers; where none is wanted it is unknown
                 return str(int(node.value))
             self.fail(
                 node,

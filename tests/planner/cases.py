@@ -12,6 +12,8 @@ from vendomini.planner.decision import Choice, choose
 from vendomini.planner.guide import Horizon
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork, Work, work_of
+from vendomini.workloads.warehouse.settings import SimulationSettings, WarehouseSettings
+from vendomini.workloads.warehouse.workload import Warehouse
 
 SMALL = "Qwen/Qwen2.5-7B-Instruct"
 MIDDLE = "Qwen/Qwen3-32B"
@@ -78,6 +80,13 @@ def found(
     )
 
 
+def horizon_of(*, phase: int | None, steps: int, runs: int) -> Horizon:
+    """As the warehouse says it."""
+    settings = WarehouseSettings(simulation=SimulationSettings(max_steps=steps))
+    length = Warehouse().length(settings, phase=phase)
+    return Horizon(is_short=length.is_short, words=length.words, runs=runs)
+
+
 def chosen(
     model: str | ModelSpec,
     pools: Sequence[Pool],
@@ -93,7 +102,7 @@ def chosen(
         known(model) if isinstance(model, str) else model,
         work(runs, steps, window=window),
         pools,
-        horizon=Horizon(phase=phase, max_steps=steps, runs=runs),
+        horizon=horizon_of(phase=phase, steps=steps, runs=runs),
         wanted=Wanted(max_model_len=window, **wanted),
         limits=limits or Limits(),
     )

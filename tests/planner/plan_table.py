@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.product import ROOT
-from vendomini.cli.engines import look_at_engines, look_at_models
+from vendomini.cli.engines import look_at_engines, look_at_models, models_of
 from vendomini.cli.places import pools_there
-from vendomini.config import expand, load_phase, values_of
+from vendomini.config import expand, load_phase
 from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
@@ -59,13 +59,15 @@ def plans_of(phase: str) -> Iterator[Planned]:
     models = look_at_models(asked, is_here=False)
     runs = expand(asked, window=models.window)
     by_id = {run.id: run for run in runs}
-    names = [str(name) for name in values_of(asked, "agent.model.name")]
+    workload = workload_named(asked.workload)
+    names = [name for name, _ in models_of(asked)]
     for cluster in CLUSTERS:
         profile = load_profile(profile_of(cluster))
         pools = pools_there(profile, names, ask_slurm=False)
         facts = look_at_engines(
             asked,
             models,
+            workload=workload,
             profile=profile,
             experiment=Experiment(Path("experiments") / asked.experiment.name),
             restarted=(),
@@ -130,7 +132,7 @@ def is_played(group: GroupPlan, planned: Planned) -> bool:
     """Whether `run` would play a group, or refuse what can only be planned."""
     plan, run = replace(planned.plan, groups=(group,)), planned.first_runs[group.key]
     try:
-        refuse_unplayable(plan, [run], workload_named(run.workload), playable=PLAYABLE)
+        refuse_unplayable(plan, [run], playable=PLAYABLE)
     except ConfigError:
         return False
     return True

@@ -35,6 +35,7 @@ from vendomini.planner.fit import DEFAULT_MAX_MODEL_LEN, TYPICAL_SEQUENCES, TYPI
 from vendomini.planner.gates import attention, cannot_run, runtime_dtype, usable_quantizations
 from vendomini.planner.observed import LEAST_REQUESTS, LEAST_SECONDS
 from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.workload import SHORT_STEPS
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "planner.md").read_text("utf-8")
@@ -171,7 +172,7 @@ def test_numbers_in_the_prose_are_the_program_s() -> None:
         f"at least {LEAST_SECONDS:g} seconds and {LEAST_REQUESTS} requests",
         f"fewer than {guide.FEW_RUNS} short runs",
         f"more than {guide.MANY_RUNS} favour vLLM",
-        f"up to {guide.SHORT_STEPS:,} steps",
+        f"up to {SHORT_STEPS:,} steps",
         f"max({host.LEAST_CPUS}, {host.CPUS_OF_SERVER} + {host.CPUS_PER_GPU} GPUs)",
         f"{host.MEMORY_GB_PER_GPU:g} GPUs` GiB of memory",
         f"below {gates.VLLM_CAPABILITY}",

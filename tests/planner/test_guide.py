@@ -2,13 +2,15 @@
 
 import pytest
 
+from tests.planner.cases import horizon_of
 from vendomini.planner.guide import Horizon, advice, backends_by_guide, is_large
+from vendomini.workloads import Demand, Length, Workload
 
 SMALL, AT_THE_EDGE, LARGE = 8_000_000_000, 40_000_000_000, 72_000_000_000
 
 
-def horizon(phase: int | None = None, steps: int | None = 500, runs: int = 50) -> Horizon:
-    return Horizon(phase=phase, max_steps=steps, runs=runs)
+def horizon(phase: int | None = None, steps: int = 500, runs: int = 50) -> Horizon:
+    return horizon_of(phase=phase, steps=steps, runs=runs)
 
 
 @pytest.mark.parametrize(
@@ -16,14 +18,39 @@ def horizon(phase: int | None = None, steps: int | None = 500, runs: int = 50) -
     [
         (1, 500, True), (2, 1000, True), (3, 2500, True),  # the phase decides, whatever its steps
         (4, 1000, False), (5, 5000, False), (4, 10, False),
-        (None, 1000, True), (None, 1001, False), (None, None, True),
+        (None, 1000, True), (None, 1001, False),
     ],
 )  # fmt: skip
 def test_the_phase_says_how_long_runs_are_and_without_one_their_steps(
-    phase: int | None, steps: int | None, is_short: bool
+    phase: int | None, steps: int, is_short: bool
 ) -> None:
     assert horizon(phase, steps).is_short is is_short
     assert horizon(phase, steps).words.startswith("short" if is_short else "long")
+
+
+class Scores(Workload):
+    """Asks batches of scores, many at once."""
+
+    def demand(self, settings: int) -> Demand | None:
+        if not settings:
+            return None
+        return Demand(
+            requests=settings, prefix_tokens=100, growth_tokens=0, output_tokens=1, at_once=256
+        )
+
+
+@pytest.mark.parametrize(
+    ("requests", "length"),
+    [
+        (0, Length(is_short=True, words="short runs")),  # it says nothing of what it asks
+        (768, Length(is_short=True, words="short runs (768 requests)")),
+        (5120, Length(is_short=False, words="long runs (5120 requests)")),
+    ],
+)
+def test_elsewhere_all_requests_count_whether_or_not_they_are_asked_at_once(
+    requests: int, length: Length
+) -> None:
+    assert Scores().length(requests, phase=None) == length
 
 
 def test_a_model_is_large_above_40_billion_parameters() -> None:

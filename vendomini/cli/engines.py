@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vendomini.chat import MODEL
 from vendomini.cli.places import Pools, memory_gb
 from vendomini.cluster import Profile
-from vendomini.config import Phase, values_of
+from vendomini.config import Phase, values_of, windowless
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
@@ -23,20 +24,25 @@ from vendomini.identity import absolute, is_local
 from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
 from vendomini.models.lookup import model_spec
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Run
+from vendomini.phase import Run, has_model, model_settings, setting
 from vendomini.prepare import PACKAGES, EngineFacts, ModelName, pin_key
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
+from vendomini.workloads.registry import asked_by, module_of
+from vendomini.workloads.workload import Workload
 
 YES = ("1", "true", "yes", "on")
-WINDOW = "agent.model.context_length"
+WINDOW = f"{MODEL}.context_length"
 ANSWER_S = 30.0
 """An interpreter answers in tenths of a second; a cold file system of a cluster takes longer."""
 
 PROBE = """
 import importlib.util, sys
 for name in sys.argv[1:]:
-    found = importlib.util.find_spec(name)
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:  # of the package that it is in
+        continue
     if found is not None and found.origin is not None:
         print(name)
 """
@@ -78,14 +84,10 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
     engine could load.
     """
     needs_files = needs_model(phase)
-    asks_window = "llm" in values_of(phase, "agent.kind") and "auto" in values_of(phase, WINDOW)
+    asks_window = any(map(windowless, phase.arms))
     if not needs_files and not asks_window:
         return Models()
-    names = [
-        (str(name), None if revision is None else str(revision))
-        for name in values_of(phase, "agent.model.name")
-        for revision in values_of(phase, "agent.model.revision")
-    ]
+    names = models_of(phase)
     found, sizes = {}, {}
     for name, revision in names:
         try:
@@ -110,6 +112,7 @@ def look_at_engines(
     phase: Phase,
     models: Models,
     *,
+    workload: Workload,
     profile: Profile | None,
     experiment: Experiment,
     restarted: Sequence[str],
@@ -126,13 +129,22 @@ def look_at_engines(
     if profile is not None and profile.python is not None:
         words = shlex.split(profile.python)  # it may be a command, and is quoted like one
         python = words[0] if len(words) == 1 else profile.python
+    module = module_of(workload)
     if not needs_model(phase):
-        return EngineFacts(python=python, models=models.known, sizes=models.sizes)
+        here = not is_sketch and os.access(python, os.X_OK)
+        return EngineFacts(
+            python=python,
+            workload=module,
+            packages={python: _ask(python, module)} if here else {},
+            models=models.known,
+            sizes=models.sizes,
+        )
     if profile is None:
         _check_containers(phase)
     return EngineFacts(
         python=python,
-        packages={} if is_sketch else _packages(phase, python, profile),
+        workload=module,
+        packages={} if is_sketch else _packages(phase, python, profile, module),
         models=models.known,
         sizes=models.sizes,
         pins=_pins(experiment, restarted),
@@ -148,9 +160,7 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
     """What a reader must know if ``auto`` meant another number when runs were played."""
     if models.window is None or not experiment.exists():
         return []
-    older = [
-        run for run in experiment.runs() if run.in_grid and run.settings["agent"]["kind"] == "llm"
-    ]
+    older = [run for run in experiment.runs() if run.in_grid and asked_by(run) == "model"]
     windows = {str(_window(run)) for run in older} - {str(_window(run)) for run in every_run}
     if not windows:
         return []
@@ -167,10 +177,17 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
 
 def needs_model(phase: Phase) -> bool:
     """Whether an engine of ours may have to load the phase's models."""
-    kinds, backends = values_of(phase, "agent.kind"), values_of(phase, "engine.backend")
-    if "llm" in kinds and "auto" in backends:
+    asked, backends = {arm.asks for arm in phase.arms}, values_of(phase, "engine.backend")
+    if "model" in asked and "auto" in backends:
         return True
-    return bool({"llm", "scripted"} & set(kinds) and {"hf", "vllm"} & set(backends))
+    return bool(asked - {"nobody"} and {"hf", "vllm"} & set(backends))
+
+
+def models_of(phase: Phase) -> list[ModelName]:
+    """The models that the phase names, in the grid's order."""
+    settings = [arm.settings for arm in phase.arms if has_model(arm.settings)]
+    found = map(model_settings, {id(setting(one, MODEL)): one for one in settings}.values())
+    return list(dict.fromkeys((model.name, model.revision) for model in found))
 
 
 def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
@@ -182,7 +199,7 @@ def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | Non
             raise ConfigError(
                 f"model `{name}` is not in the hub's cache on this machine, and HF_HUB_OFFLINE "
                 "forbids to download it",
-                hint="download it first, or name its folder as agent.model.name",
+                hint=f"download it first, or name its folder as {MODEL}.name",
             )
         return None
     try:
@@ -208,7 +225,9 @@ def _allows(model: ModelFacts | None, size: ModelSpec | ConfigError | None) -> i
     return size.max_model_len if isinstance(size, ModelSpec) and size.knows_context else None
 
 
-def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, frozenset[str]]:
+def _packages(
+    phase: Phase, python: str, profile: Profile | None, workload: str
+) -> dict[str, frozenset[str]]:
     """By interpreter, what it has; those that are not on this machine are left out."""
     asked = {python}
     if set(values_of(phase, "engine.container")) == {None}:
@@ -219,7 +238,7 @@ def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, f
     found = {}
     for path in sorted(asked):
         if os.path.isfile(path) and os.access(path, os.X_OK):
-            found[path] = _ask(path)
+            found[path] = _ask(path, workload)
         elif profile is None:
             raise ConfigError(
                 f"`engine.python` is `{path}`, which is no program that can be run",
@@ -228,11 +247,13 @@ def _packages(phase: Phase, python: str, profile: Profile | None) -> dict[str, f
     return found
 
 
-def _ask(python: str) -> frozenset[str]:
-    """Which packages an interpreter has. They are looked for, not loaded."""
-    names = sorted({name for wanted in PACKAGES.values() for name in wanted})
+def _ask(python: str, workload: str) -> frozenset[str]:
+    """Which packages an interpreter has, and whether the module of a workload. They are looked
+    for; of a module inside a package, the package is loaded."""
+    names = sorted({workload, *(name for wanted in PACKAGES.values() for name in wanted)})
     if python == sys.executable:
-        return frozenset(name for name in names if importlib.util.find_spec(name) is not None)
+        own = frozenset({workload})  # it is loaded here
+        return own | {n for n in names if n not in own and importlib.util.find_spec(n) is not None}
     try:
         done = subprocess.run(
             [python, "-c", PROBE, *names],
@@ -278,13 +299,9 @@ def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
     return {name: pin.backend for name, pin in found.items() if pin is not None}
 
 
-def _model(run: Run) -> str:
-    return str(run.settings["agent"]["model"]["name"])
-
-
 def _names(runs: Sequence[Run]) -> set[str]:
-    return {_model(run) for run in runs}
+    return {run.model.name for run in runs}
 
 
 def _window(run: Run) -> object:
-    return run.settings["agent"]["model"]["context_length"]
+    return run.model.context_length

@@ -39,7 +39,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings that win over the file, such as agent.kind=heuristic.",
+        help="Settings that win over the file, such as engine.concurrency=64.",
         show_default=False,
     ),
 ]
@@ -149,9 +149,7 @@ def run(
     raise typer.Exit(running.run(request))
 
 
-@app.command(
-    epilog="Example:\n\n  vendomini plan --config my_phase.yaml agent.kind=heuristic --json"
-)
+@app.command(epilog="Example:\n\n  vendomini plan --config my_phase.yaml engine.gpu=H100 --json")
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -212,12 +210,18 @@ ExperimentFolder = Annotated[
 def status(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
+    measures: Annotated[
+        bool,
+        typer.Option("--measures", help="Also what its finished runs measured: reads their logs."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """How far an experiment is: from its files alone, from any shell, at any time."""
     from vendomini.cli import standing
 
-    raise typer.Exit(standing.show_status(experiment, root=root, as_json=as_json))
+    raise typer.Exit(
+        standing.show_status(experiment, root=root, measures=measures, as_json=as_json)
+    )
 
 
 @app.command(epilog="Example:\n\n  vendomini collect experiments/demo --out tables")
@@ -238,7 +242,8 @@ def collect(
     "  vendomini play configs/demo.yaml\n\n"
     "  vendomini play demo --list\n\n"
     "  vendomini play demo --run 3f2a --steps 40:60\n\n"
-    "  vendomini play my_phase.yaml agent.kind=llm engine.backend=vllm --live --pause"
+    "  vendomini play my_phase.yaml engine.backend=vllm --live --pause\n\n"
+    "  vendomini play my_phase.yaml --live --debug"
 )
 def play(
     config: Annotated[
@@ -268,6 +273,12 @@ def play(
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="Cut no text, however long.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Wait for Enter after each step.")] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="With --live: every error with its trace, and breakpoint() works."
+        ),
+    ] = False,
     root: Root = Path("experiments"),
     as_json: Annotated[
         bool, typer.Option("--json", help="For scripts: one JSON object a step, then the outcome.")
@@ -286,6 +297,7 @@ def play(
         only_list=only_list,
         full=full,
         pause=pause,
+        debug=debug,
         as_json=as_json,
     )
     raise typer.Exit(playing.play(request))
@@ -301,16 +313,42 @@ def import_results(
         typer.Argument(
             metavar="DIR",
             readable=False,
-            help="The predecessor's project, its logs, or one folder of results.",
+            help="The older program's project, its logs, or one folder of results.",
         ),
     ],
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Write the predecessor's results as tables like those of `collect`."""
+    """Write an older program's results as tables like those of `collect`."""
     from vendomini.cli import results
 
     raise typer.Exit(results.import_results(folder, out=out, as_json=as_json))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  vendomini init --workload my_task\n\n"
+    "  vendomini init --workload my_task --out packages/my_task"
+)
+def init(
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload", metavar="NAME", help="A workload of your own, with a phase and a test."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", readable=False, help="Where it goes; by default ./NAME."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a package to start from: it works as it is."""
+    from vendomini.cli import init as beginning
+
+    raise typer.Exit(beginning.init(workload, out=out, as_json=as_json))
 
 
 fit.register(app)

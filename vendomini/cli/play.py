@@ -9,33 +9,34 @@ import asyncio
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from vendomini.chat import Engine, EngineSpec, Reply, Request
+from vendomini.chat import Engine, EngineSpec, Episode, Reply, Request
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models
 from vendomini.cli.places import pools_here
 from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, place_of
-from vendomini.cli.transcript import Conversations, Exchange, PlainTeller, Teller
 from vendomini.cli.view import View
-from vendomini.cli.warehouse_transcript import WarehouseTeller
+from vendomini.collect import derived, known_settings, todays_outcome
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.launch import PLAYABLE, engine_for
 from vendomini.errors import ConfigError, StoreError, VendoMiniError
-from vendomini.phase import Run, settings_of
+from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
 from vendomini.store.records import ResultRecord, encode
-from vendomini.worker.drive import Answers, drive
-from vendomini.workloads.registry import workload_named
-from vendomini.workloads.warehouse.settings import WarehouseSettings
-from vendomini.workloads.workload import Workload
+from vendomini.transcript import Conversations, Exchange, Teller
+from vendomini.worker.drive import Answers, asked_of, drive
+from vendomini.workloads.registry import asked_by, workload_named
+from vendomini.workloads.workload import RecordStep, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +52,25 @@ class PlayRequest:
     only_list: bool
     full: bool
     pause: bool
+    debug: bool
     as_json: bool
 
 
 def play(request: PlayRequest) -> int:
     """The exit status: 0, or 1 if a replay differed from its log."""
+    if not request.debug:
+        return _play(request)
+    if not request.live:
+        raise ConfigError("--debug is for a run that is played here", hint="add --live")
+    try:
+        return _play(request)
+    except VendoMiniError:
+        # A user's mistake is one line elsewhere; who writes a workload wants to see where.
+        traceback.print_exc()
+        raise
+
+
+def _play(request: PlayRequest) -> int:
     wanted = _range_of(request.steps)
     found = find_runs(request.config, request.overrides, root=request.root)
     if request.only_list:
@@ -67,9 +82,10 @@ def play(request: PlayRequest) -> int:
     if found.experiment.exists():
         found.experiment.check()
         result = None if request.live else found.experiment.result(run.id)
-    settings = _settings(run, workload)
+    settings = known_settings(run, workload)
+    teller = workload.teller(settings)
     view = View(
-        _teller(settings),
+        teller,
         steps=wanted,
         full=request.full,
         as_json=request.as_json,
@@ -77,7 +93,7 @@ def play(request: PlayRequest) -> int:
     )
     if result is not None:
         show.say(f"finished: shown from its log in {found.experiment.folder}")
-        view.begin(_title(run, found.experiment.name))
+        view.begin(_title(run, found.experiment.name, teller))
         return _play_log(found.experiment, run, workload, settings, result, view)
     if settings is None or run.workload_version != workload.version:
         raise StoreError(
@@ -87,24 +103,26 @@ def play(request: PlayRequest) -> int:
         )
     spec = _spec(found, run, workload)
     _say_why_live(found.experiment, run, is_forced=request.live)
-    view.begin(_title(run, found.experiment.name))
-    outcome = _play_live(run, workload, settings, spec, view)
-    if outcome is None:
+    view.begin(_title(run, found.experiment.name, teller))
+    played = _play_live(run, workload, settings, spec, view)
+    if played is None:
         show.say(f"stopped after step {wanted.stop - 1}, as asked: there is no outcome")
     else:
-        view.outcome(msgspec.json.decode(outcome))
+        outcome = msgspec.json.decode(played[0])
+        view.outcome(outcome, derived(workload, settings, played[1], outcome))
     return 0
 
 
 # -- what is said ---------------------------------------------------------------------------
 
 
-def _title(run: Run, experiment: str) -> dict[str, str]:
-    agent = run.settings["agent"]
-    who = str(agent["kind"])
-    if who == "llm":
-        who += f", model {agent['model']['name']}"
-    return {"run": f"{run.id} of {experiment}", "place": place_of(run), "agent": who}
+def _title(run: Run, experiment: str, teller: Teller) -> dict[str, str]:
+    title = {"run": f"{run.id} of {experiment}", "place": place_of(run)}
+    if who := teller.who():
+        title["agent"] = who
+    elif asked_by(run) == "model":
+        title["model"] = run.model.name
+    return title
 
 
 def _say_why_live(experiment: Experiment, run: Run, *, is_forced: bool) -> None:
@@ -155,9 +173,8 @@ class _Watched(Answers):
             run,
             1,
             logged=logged,
-            engine=engine,
+            engines=asked_of(engine),
             log=_Lines(lambda line: None),
-            before_asking=_at_once,
         )
         self._conversations = Conversations()
         self._exchanges: list[Exchange] = []
@@ -184,26 +201,24 @@ class _Lines(Appender):
         self._take(line)
 
 
-async def _at_once() -> None:
-    """A run that is alone waits for no turn."""
-
-
 async def _episode(
     run: Run,
-    workload: Workload,
-    settings: Any,
+    play: Callable[..., Episode[Any]],
     *,
     engine: Engine | None,
     logged: Mapping[tuple[int, int], Logged],
     take: Callable[[bytes, list[Exchange]], None],
 ) -> bytes:
-    """Play a run to its end; its outcome as JSON. `take` gets each step's line of the log."""
+    """Play a run to its end; its outcome as JSON. `take` gets each step's line of the log.
+
+    `play` is the workload's, with the run's settings.
+    """
     try:
         if engine is not None:
             await engine.start()
         answers = _Watched(run, logged=logged, engine=engine)
-        record = StepWriter(_Lines(lambda line: take(line, answers.taken())), run.id)
-        episode = workload.play(settings, seed=run.seed, replication=run.replication, record=record)
+        record: RecordStep = StepWriter(_Lines(lambda line: take(line, answers.taken())), run.id)
+        episode = play(seed=run.seed, replication=run.replication, record=record)
         return encode(await drive(episode, answers))
     finally:
         if engine is not None:
@@ -212,10 +227,12 @@ async def _episode(
 
 def _play_live(
     run: Run, workload: Workload, settings: Any, spec: EngineSpec | None, view: View
-) -> bytes | None:
-    """None: it was stopped before its end, as asked."""
+) -> tuple[bytes, list[bytes]] | None:
+    """Its outcome and its steps; None: it was stopped before its end, as asked."""
+    lines: list[bytes] = []
 
     def take(line: bytes, exchanges: list[Exchange]) -> None:
+        lines.append(line)
         if not view.step(msgspec.json.decode(line), exchanges):
             raise _Enough
 
@@ -224,9 +241,8 @@ def _play_live(
         if spec is not None:
             engine = engine_for(spec, log=Path(folder, "engine.log"), said=show.say)
         try:
-            return asyncio.run(
-                _episode(run, workload, settings, engine=engine, logged={}, take=take)
-            )
+            play = partial(workload.play, settings)
+            return asyncio.run(_episode(run, play, engine=engine, logged={}, take=take)), lines
         except _Enough:
             return None
 
@@ -250,13 +266,14 @@ def _play_log(
             f"{error}",
             hint="restore it, or give --live to play the run here and now",
         ) from error
-    shown = 0
+    left = todays_outcome(msgspec.json.decode(result.outcome), run, workload)
+    lines: list[bytes] = []
 
     def take(line: bytes, exchanges: list[Exchange]) -> None:
-        nonlocal shown
-        if steps and (shown == len(steps) or steps[shown] != line):
+        shown = len(lines)
+        if steps and (shown == len(steps) or not _same_step(steps[shown], line, workload)):
             raise _Differs(f"step {shown} comes out otherwise")
-        shown += 1
+        lines.append(line)
         if not view.step(msgspec.json.decode(line), exchanges):
             raise _Enough
 
@@ -266,10 +283,10 @@ def _play_log(
     try:
         if settings is None:
             raise _Differs("this version does not know its settings any more")
-        outcome = asyncio.run(
-            _episode(run, workload, settings, engine=None, logged=logged, take=take)
-        )
-        if outcome != bytes(result.outcome) or shown < len(steps):
+        replay = partial(workload.replay, settings, outcome=msgspec.json.decode(result.outcome))
+        outcome = asyncio.run(_episode(run, replay, engine=None, logged=logged, take=take))
+        is_same = outcome == bytes(result.outcome) or msgspec.json.decode(outcome) == left
+        if not is_same or len(lines) < len(steps):
             why = "it comes to another end"
     except _Enough:
         pass
@@ -281,14 +298,22 @@ def _play_log(
         if run.workload_version != workload.version:
             why += f"; it is of version {run.workload_version}, played by {workload.version}"
         view.note(
-            f"the replay differs from the log after {shown} steps ({why}); what follows is the "
-            "log alone, without what the agent saw and said"
+            f"the replay differs from the log after {len(lines)} steps ({why}); what follows is "
+            "the log alone, without what the agent saw and said"
         )
-        for line in steps[shown:]:
-            if not view.step(msgspec.json.decode(line), None):
+        for line in steps[len(lines) :]:
+            if not view.step(workload.todays_step(msgspec.json.decode(line)), None):
                 break
-    view.outcome(msgspec.json.decode(result.outcome))
+    view.outcome(left, derived(workload, settings, steps or lines, left))
     return 1 if why else 0
+
+
+def _same_step(logged: bytes, line: bytes, workload: Workload) -> bool:
+    """Whether a step comes out as it was logged, if perhaps in the words of an older version."""
+    if logged == line:
+        return True
+    now: dict[str, Any] = msgspec.json.decode(line)
+    return workload.todays_step(msgspec.json.decode(logged)) == now
 
 
 def _logged_steps(experiment: Experiment, run: str, incarnation: str) -> list[bytes]:
@@ -305,13 +330,13 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
     Raises as `vendomini run` does for what cannot be played.
     """
     facts = EngineFacts()
-    settings: Any = settings_of(run.settings, workload.settings_type)
     phase = found.phase()
     with of_file(phase.path):
-        if workload.asks(settings):
+        if asked_by(run) != "nobody":
             facts = look_at_engines(
                 phase,
                 look_at_models(phase, is_here=True),
+                workload=workload,
                 profile=None,
                 experiment=found.experiment,
                 restarted=(),
@@ -326,18 +351,6 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
             local_workers=1,
             facts=facts,
         )
-    refuse_unplayable(plan, [run], workload, playable=PLAYABLE)
-    refuse_missing(plan, [run], None, facts)
+    refuse_unplayable(plan, [run], playable=PLAYABLE)
+    refuse_missing(plan, [run], workload, profile=None, facts=facts)
     return plan.groups[0].spec
-
-
-def _settings(run: Run, workload: Workload) -> Any:
-    """The run's settings, typed; None if they are those of another version."""
-    try:
-        return settings_of(run.settings, workload.settings_type)
-    except (KeyError, msgspec.ValidationError):
-        return None
-
-
-def _teller(settings: Any) -> Teller:
-    return WarehouseTeller(settings) if isinstance(settings, WarehouseSettings) else PlainTeller()

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vendomini.cli import show
-from vendomini.cli.engines import look_at_engines, look_at_models, needs_model, window_note
+from vendomini.cli.engines import (
+    look_at_engines,
+    look_at_models,
+    models_of,
+    needs_model,
+    window_note,
+)
 from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
-from vendomini.cli.runs import of_file
+from vendomini.cli.runs import ids_of, of_file
 from vendomini.cluster import Profile
-from vendomini.config import expand, load_phase, values_of
+from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
@@ -68,7 +74,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     """
     _refuse_options(request)
     phase = load_phase(request.config, request.overrides, workload_named=workload_named)
-    workload = workload_named(phase.experiment.workload)
+    workload = workload_named(phase.workload)
     profile = None
     notes_of_place: list[str] = []
     if request.profile is not None:
@@ -78,6 +84,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     with of_file(request.config):
         models = look_at_models(phase, is_here=profile is None)
     needs = needs_model(phase)
+    experiment = Experiment(request.root / phase.experiment.name)
     pools = Pools()
     if profile is None and needs:
         pools = pools_here(visible_gpus(os.environ))
@@ -85,21 +92,21 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             profile = example_cluster()
             notes_of_place = [NO_GPU_HERE.format(memory=memory_gb())]
     if profile is not None and needs:
-        names = [str(name) for name in values_of(phase, "agent.model.name")]
+        names = [name for name, _ in models_of(phase)]
         pools = pools_there(profile, names, ask_slurm=request.cluster)
-    every = expand(phase, window=models.window)
+    every = expand(phase, window=models.window, known=ids_of(experiment))
     runs = every if request.limit is None else every[: request.limit]
     notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
     if phase.seed_is_default:
         notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
-    experiment = Experiment(request.root / phase.experiment.name)
     notes += window_note(experiment, every, models)
     with of_file(request.config):
         facts = look_at_engines(
             phase,
             models,
+            workload=workload,
             profile=profile,
             experiment=experiment,
             restarted=request.restart_groups,

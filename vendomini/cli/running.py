@@ -28,8 +28,14 @@ def run(request: Request) -> int:
             hint="add --cluster, or leave --profile away",
         )
     prepared = prepare(request)
-    refuse_unplayable(prepared.plan, prepared.runs, prepared.workload, playable=PLAYABLE)
-    refuse_missing(prepared.plan, prepared.runs, prepared.profile, prepared.facts)
+    refuse_unplayable(prepared.plan, prepared.runs, playable=PLAYABLE)
+    refuse_missing(
+        prepared.plan,
+        prepared.runs,
+        prepared.workload,
+        profile=prepared.profile,
+        facts=prepared.facts,
+    )
     prepared, _ = checked(request, prepared)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(experiment, prepared.plan, prepared.runs, prepared.profile)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_models
-from vendomini.cli.transcript import visible
 from vendomini.config import Phase, expand, load_phase
 from vendomini.errors import ConfigError, StoreError
 from vendomini.phase import Run
 from vendomini.store.experiment import Experiment
+from vendomini.transcript import visible
 from vendomini.workloads.registry import workload_named
 
 LISTED = 3  # ids that an error names
@@ -100,6 +100,11 @@ def place_of(run: Run) -> str:
     return ", ".join(parts) + ("" if run.in_grid else " (no longer in the grid)")
 
 
+def ids_of(experiment: Experiment) -> Callable[[], set[str]]:
+    """Asks, when it is called, which runs an experiment has, if it is there."""
+    return lambda: {run.id for run in experiment.runs()} if experiment.exists() else set()
+
+
 @contextmanager
 def of_file(file: Path) -> Iterator[None]:
     """Errors inside say which phase file they are about."""
@@ -127,9 +132,11 @@ def _in_phase(
     phase = _load(file, overrides)
     for note in phase.notes:
         show.say(f"note: {note}")
+    experiment = experiment_of(phase.experiment.name)
     with of_file(file):
-        runs = expand(phase, window=look_at_models(phase, is_here=True).window)
-    return Found(runs=runs, experiment=experiment_of(phase.experiment.name), phase=lambda: phase)
+        window = look_at_models(phase, is_here=True).window
+        runs = expand(phase, window=window, known=ids_of(experiment))
+    return Found(runs=runs, experiment=experiment, phase=lambda: phase)
 
 
 def _load(file: Path, overrides: Sequence[str]) -> Phase:

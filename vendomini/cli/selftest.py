@@ -73,7 +73,7 @@ class Checked:
 def check_axes(runs: Sequence[Run], workload: Workload) -> Checked:
     """Try the axes of a phase's runs, or take what is kept of having tried just these."""
     started = time.perf_counter()
-    if not tried_axes(runs):
+    if not tried_axes(runs, workload):
         return Checked(test=SelfTest(axes=(), trials=0, refuses=False), seconds=0.0, cached=False)
     file = _file(runs, workload)
     test = None if file is None else _kept(file)
@@ -124,7 +124,7 @@ def _file(runs: Sequence[Run], workload: Workload) -> Path | None:
 
 def _sources(workload: Workload) -> list[Path]:
     package = Path(inspect.getfile(type(workload))).parent
-    return [Path(inspect.getfile(selftest)), *sorted(package.glob("*.py"))]
+    return [Path(inspect.getfile(selftest)), *sorted(package.rglob("*.py"))]
 
 
 def _kept(file: Path) -> SelfTest | None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from vendomini.errors import VendoMiniError
 
 if TYPE_CHECKING:  # every command shows something: what it shows it has loaded itself
-    from vendomini.collect import Collected
+    from vendomini.collect import Collected, Measured
     from vendomini.slurm import Ending, QueuedJob
     from vendomini.status import Status
     from vendomini.store.experiment import Experiment, Extension
@@ -141,12 +141,39 @@ def status(status: "Status", slurm: SlurmWords) -> None:
         OUT.print(f"... and {len(status.errors) - SHOWN_ERRORS} more")
 
 
+def measures(measured: "Sequence[Measured]") -> None:
+    """How each measure of the workload stands, over the runs that are finished."""
+    if not measured:
+        OUT.print("the workload names no measures", soft_wrap=True)
+        return
+    table(
+        [
+            {
+                "measure": each.measure.column,
+                "of runs": str(each.runs),
+                "came": "" if each.events is None else str(each.events),
+                "mean": "-" if each.mean is None else f"{each.mean:.4g}",
+                "unit": each.measure.unit or each.measure.kind,
+            }
+            for each in measured
+        ],
+        to=OUT,
+    )
+
+
 def collected(collected: "Collected") -> None:
     """Where the tables are."""
     say(f"{collected.done} of {collected.runs} runs done, {collected.steps} steps")
     if collected.without_steps:
         say(f"{len(collected.without_steps)} finished runs have no steps: their log was lost")
-    for path in (collected.runs_parquet, collected.runs_csv, collected.steps_parquet):
+    for note in collected.notes:
+        say(f"note: {note}")
+    for path in (
+        collected.runs_parquet,
+        collected.runs_csv,
+        collected.steps_parquet,
+        collected.schema_json,
+    ):
         OUT.print(str(path), markup=False, soft_wrap=True)
 
 

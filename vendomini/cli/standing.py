@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,15 +12,19 @@ from vendomini.errors import StoreError, SubmitError
 from vendomini.status import Status, status_of
 from vendomini.store.experiment import Experiment
 
+if TYPE_CHECKING:  # tables take a while to load, and most who ask how it stands want none
+    from vendomini.collect import Measured
+
 STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
 """States of a job that was started again since: its earlier start has no ending of its own."""
 
 
-def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
+def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bool) -> int:
     """`status`."""
     experiment = experiment_named(folder, root)
     status = status_of(experiment)
     slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
+    measured = _measured(experiment) if measures else None
     if as_json:
         show.print_json(
             {
@@ -42,10 +47,13 @@ def show_status(folder: Path, *, root: Path, as_json: bool) -> int:
                     for job in jobs
                 ],
                 "ended_by_slurm": {name: end.state for name, end in slurm.endings.items()},
+                **({} if measured is None else {"measures": [asdict(each) for each in measured]}),
             }
         )
     else:
         show.status(status, slurm)
+        if measured is not None:
+            show.measures(measured)
     return 0
 
 
@@ -67,6 +75,13 @@ def experiment_named(folder: Path, root: Path) -> Experiment:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _measured(experiment: Experiment) -> "list[Measured]":
+    from vendomini.collect import measured
+
+    with show.counting("reading steps") as progress:
+        return measured(experiment, progress=progress)
 
 
 def _ask_slurm(experiment: Experiment, status: Status) -> show.SlurmWords:

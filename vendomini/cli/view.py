@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from vendomini.cli import show
-from vendomini.cli.transcript import (
+from vendomini.transcript import (
     Exchange,
     Line,
     Teller,
@@ -63,12 +63,13 @@ class View:
             self._step_as_text(step, exchanges, is_shown=is_shown)
         return bool(number + 1 < self._steps.stop)
 
-    def outcome(self, outcome: Values) -> None:
+    def outcome(self, outcome: Values, derived: Values) -> None:
+        """What the run left, and what follows from its steps."""
         if self._as_json:
-            self._print_json({"outcome": outcome})
+            self._print_json({"outcome": outcome, "derived": derived})
         else:
             self._head("outcome")
-            self._print(self._teller.outcome(outcome))
+            self._print(self._teller.outcome(outcome, derived))
 
     def note(self, text: str) -> None:
         """What a reader of the transcript must know: in it, or beside the JSON."""

@@ -1,19 +1,18 @@
 """Composes a phase file, what it inherits and the command line's overrides; checks no value."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vendomini.config.predecessor import acting_now, leaves, translate, translate_setting
+from vendomini.config.translation import Translator, leaves
 from vendomini.errors import ConfigError
-from vendomini.phase import ExperimentSettings
 from vendomini.schema import shown
 from vendomini.yamlfile import Document, load_yaml, parse_value
 
-INHERIT, GRID, FIXED, STEPS_BY_LEVEL = "inherit", "grid", "fixed", "max_steps_by_level"
-PARTS = (INHERIT, GRID, FIXED, STEPS_BY_LEVEL)
+INHERIT, GRID, FIXED = "inherit", "grid", "fixed"
+PARTS = (INHERIT, GRID, FIXED)
 """Top-level keys of a phase file that are no sections of settings."""
 
 Tree: TypeAlias = dict[str, Any]
@@ -24,16 +23,15 @@ Tree: TypeAlias = dict[str, Any]
 class Draft:
     """A phase while it is composed: the parts of its file, and where each key was written.
 
-    `grid`, `fixed` and `steps_by_level` have dotted keys. `overridden` are the settings that the
-    command line set. `takes_old_words`: whether the predecessor's keys are understood.
+    `grid` and `fixed` have dotted keys. `overridden` are the settings that the command line set.
+    `translator` understands the words of older files; None: there are none.
     """
 
     path: Path
-    takes_old_words: bool
+    translator: Translator | None
     sections: Tree = field(default_factory=dict)
     grid: Tree = field(default_factory=dict)
     fixed: Tree = field(default_factory=dict)
-    steps_by_level: Tree = field(default_factory=dict)
     overridden: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -46,7 +44,7 @@ class Draft:
 
     def part(self, name: str) -> Tree:
         """The part of a file that a top-level key other than `inherit` names."""
-        return {GRID: self.grid, FIXED: self.fixed, STEPS_BY_LEVEL: self.steps_by_level}[name]
+        return {GRID: self.grid, FIXED: self.fixed}[name]
 
     def put(self, key: str, value: Any, place: str) -> None:
         """Set the setting at a dotted key, making the sections it is in.
@@ -70,31 +68,37 @@ class Draft:
         self.places[key] = place
 
 
-def compose(path: Path, overrides: Sequence[str]) -> Draft:
-    """The parts of a phase file, of all it inherits, and of the overrides, in this order.
+def compose(
+    documents: Sequence[Document], overrides: Sequence[str], *, translator: Translator | None
+) -> Draft:
+    """The parts of a phase file, the last of the documents, of all it inherits, and of the
+    overrides, in this order.
 
-    What the predecessor's files say is translated, each file for itself, with a note.
-    Raises `ConfigError` for a file that cannot be read, an `inherit` that leads nowhere or round
-    in a circle, a part that is no mapping, and an override that is not ``KEY=VALUE``.
+    What older files say is translated, each file for itself, with a note. Raises `ConfigError`
+    for a part that is no mapping, and an override that is not ``KEY=VALUE``.
     """
-    documents = _inherited(path)
-    draft = Draft(path=path, takes_old_words=_is_warehouse(documents, overrides))
+    draft = Draft(path=documents[-1].path, translator=translator)
     for document in documents:
-        if draft.takes_old_words:
-            translation = translate(document, parts=(FIXED, GRID))
+        if translator is not None:
+            translation = translator.translate(document, parts=(FIXED, GRID))
             draft.notes += translation.notes
             _add_document(draft, translation.document)
         else:
             _add_document(draft, document)
-    if draft.notes and (note := acting_now(documents)):
+    if translator is not None and draft.notes and (note := translator.remark(documents)):
         draft.notes.append(note)
     for override in overrides:
         _add_override(draft, override)
     return draft
 
 
-def _inherited(path: Path) -> list[Document]:
-    """The file and all it inherits, the farthest first."""
+def inherited(path: Path, *, shipped: Callable[[str], Path | None]) -> list[Document]:
+    """The file and all it inherits, the farthest first.
+
+    `shipped` is the file that comes with a name such as ``base``; a file of that name beside the
+    one that inherits wins. Raises `ConfigError` for a file that cannot be read, and an `inherit`
+    that leads nowhere or round in a circle.
+    """
     documents = [load_yaml(path)]
     seen = [os.path.realpath(path)]
     while (parent := documents[0].data.get(INHERIT)) is not None:
@@ -102,9 +106,17 @@ def _inherited(path: Path) -> list[Document]:
         if not isinstance(parent, str) or not parent:
             raise ConfigError(
                 f"{child.place(INHERIT)}: `inherit` is `{shown(parent)}`",
-                hint="name one file, by its path relative to this one",
+                hint="name one file, by its path relative to this one, or what is shipped: `base`, "
+                "or a workload",
             )
         target = child.path.parent / parent
+        if not target.suffix and not target.exists():
+            try:
+                target = shipped(parent) or target
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{child.place(INHERIT)}: `inherit: {parent}`: {error}", hint=error.hint
+                ) from None
         if (real := os.path.realpath(target)) in seen:
             raise ConfigError(
                 f"{child.place(INHERIT)}: `inherit: {parent}` leads back to a file that inherits "
@@ -121,18 +133,23 @@ def _inherited(path: Path) -> list[Document]:
     return documents
 
 
-def _is_warehouse(documents: Sequence[Document], overrides: Sequence[str]) -> bool:
-    """Whether the phase is of the one workload that the predecessor had."""
-    usual = name = ExperimentSettings().workload
+def written_last(
+    documents: Sequence[Document], overrides: Sequence[str], section: str, name: str
+) -> tuple[Any, str]:
+    """What is said last of one setting, as it is written, and where; None if nothing is.
+
+    For what must be known before anything else can be understood.
+    """
+    value, where = None, f"{documents[-1].path}"
     for document in documents:
-        written = document.data.get("experiment")
-        if isinstance(written, Mapping):
-            name = written.get("workload") or name
+        written = document.data.get(section)
+        if isinstance(written, Mapping) and written.get(name) is not None:
+            value, where = written[name], document.place(f"{section}.{name}")
     for override in overrides:
         key, _, text = override.partition("=")
-        if key.strip() == "experiment.workload":
-            name = text.strip()
-    return name == usual
+        if key.strip() == f"{section}.{name}":
+            value, where = text.strip() or None, f"override `{override}`"
+    return value, where
 
 
 def _add_document(draft: Draft, document: Document) -> None:
@@ -181,7 +198,7 @@ def _add_override(draft: Draft, override: str) -> None:
     if not equals or not key or not all(key.split(".")):
         raise ConfigError(
             f"{where}: not of the form KEY=VALUE",
-            hint="write a dotted key, `=`, and a YAML value, such as `simulation.max_steps=100`",
+            hint="write a dotted key, `=`, and a YAML value, such as `engine.concurrency=100`",
         )
     try:
         override.encode()
@@ -243,8 +260,8 @@ def _todays(
     draft: Draft, key: str, value: Any, where: str, *, is_axis: bool
 ) -> tuple[str | None, Any]:
     """An override's key and value in today's words; no key: it never acted."""
-    if not draft.takes_old_words:
+    if draft.translator is None:
         return key, value
-    today, value, notes = translate_setting(key, value, where, is_axis=is_axis)
+    today, value, notes = draft.translator.translate_setting(key, value, where, is_axis=is_axis)
     draft.notes += notes
     return today, value

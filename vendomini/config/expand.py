@@ -1,56 +1,87 @@
 """The one expander: for the count, a local run, an array and a resume alike."""
 
 import functools
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
-from vendomini.config.load import LEVEL, MODEL, STEPS, Phase
+from vendomini.chat import MODEL
+from vendomini.config.arms import Arm, with_setting
+from vendomini.config.load import MODEL_NAME, Phase
+from vendomini.config.translation import leaves
 from vendomini.errors import ConfigError
 from vendomini.identity import model_identity, run_id
-from vendomini.phase import Run, Scalar, setting
-from vendomini.schema import defaults, shown
+from vendomini.phase import Run, Scalar, has_model, setting
+from vendomini.schema import defaults, settings_out_of_id, shown
 
-REVISION = "agent.model.revision"
-WINDOW = "agent.model.context_length"
-KIND = "agent.kind"
-NAMED_APART = frozenset({MODEL, REVISION})
+REVISION = f"{MODEL}.revision"
+WINDOW = f"{MODEL}.context_length"
+NAMED_APART = frozenset({MODEL_NAME, REVISION})
 """Settings that enter a run's id as the identity of its model."""
 
 
-def expand(phase: Phase, *, window: int | None = None) -> list[Run]:
+def expand(
+    phase: Phase,
+    *,
+    window: int | None = None,
+    known: Callable[[], AbstractSet[str]] = frozenset,
+) -> list[Run]:
     """Every run: the product of the axes, last axis fastest, replications innermost.
 
     A run's settings are the sections but `experiment`; runs of one arm share them. `window`, in
     tokens, is what a context length of ``auto`` means for runs with a language model: the number
-    is part of what they are, the word is not. None: it is not known, and the word stays. Raises
+    is part of what they are, the word is not. None: it is not known, and the word stays. `known`
+    are ids that are in use: a run that an older version has there keeps its id of then. Raises
     `ConfigError` if a model's folder is missing, or two arms are the same run (two folders with
     the same model).
     """
+    runs = _expanded(phase, window, out_of_id=settings_out_of_id(phase.settings_type))
+    once = [key for key in phase.once_in_id if _is_unusual(phase, key)]
+    if not once or not (ids := known()):
+        return runs
+    out_of_id = [key for key in settings_out_of_id(phase.settings_type) if key not in once]
+    older = _expanded(phase, window, out_of_id=out_of_id)
+    return [
+        then if now.id not in ids and then.id in ids else now
+        for now, then in zip(runs, older, strict=True)
+    ]
+
+
+def windowless(arm: Arm) -> bool:
+    """Whether it depends on the phase's models how long the conversations of an arm may be."""
+    return arm.asks == "model" and setting(arm.settings, WINDOW) == "auto"
+
+
+def values_of(phase: Phase, key: str) -> tuple[Scalar, ...]:
+    """The values that a setting has in a phase's runs: its axis, or its one value."""
+    return dict(phase.axes).get(key, (setting(phase.base, key),))
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _expanded(phase: Phase, window: int | None, *, out_of_id: Iterable[str]) -> list[Run]:
     identity = functools.cache(model_identity)
-    sections = {name: section for name, section in phase.base.items() if name != "experiment"}
-    usual = dict(_flat(defaults(phase.settings_type)))
-    own = _flat({name: section for name, section in sections.items() if name != "engine"})
-    unusual = {key: value for key, value in own if _differs(key, value, usual)}
+    usual = dict(leaves(defaults(phase.settings_type)))
+    sections = {n: s for n, s in phase.base.items() if n not in ("experiment", "engine")}
+    left_out = (*out_of_id,)
+    unusual = {
+        key: value for key, value in leaves(sections) if _differs(key, value, usual, left_out)
+    }
     arms: dict[str, Mapping[str, Scalar]] = {}
     runs: list[Run] = []
-    for arm in _arms(phase):
-        settings = sections
-        for key, value in arm.items():
-            settings = _with(settings, key, value)
-        chosen = dict(arm)
-        if phase.max_steps_by_level:
-            steps = phase.max_steps_by_level.get(str(setting(settings, LEVEL)))
-            if steps is not None:
-                settings = _with(settings, STEPS, steps)
-                chosen[STEPS] = steps
-        if window is not None and windowless(settings):
-            settings = _with(settings, WINDOW, window)
+    for arm in phase.arms:
+        settings = arm.settings
+        chosen = {**arm.values, **arm.derived}
+        if window is not None and windowless(arm):
+            settings = with_setting(settings, WINDOW, window)
             chosen[WINDOW] = window
         named = {key: value for key, value in unusual.items() if key not in chosen}
         # An engine's setting has no usual value: as an axis it is in the id, whatever it is.
-        named |= {key: value for key, value in chosen.items() if _differs(key, value, usual)}
-        model = identity(setting(settings, MODEL), setting(settings, REVISION))
+        named |= {k: v for k, v in chosen.items() if _differs(k, v, usual, left_out)}
+        model = None
+        if has_model(settings):
+            model = identity(setting(settings, MODEL_NAME), setting(settings, REVISION))
         for replication in range(phase.experiment.replications):
             name = run_id(
                 workload=phase.workload,
@@ -63,10 +94,10 @@ def expand(phase: Phase, *, window: int | None = None) -> list[Run]:
             if name in arms:
                 raise ConfigError(
                     f"{phase.path}: two cells of the grid are the same run: "
-                    f"`{_worded(arms[name])}` and `{_worded(arm)}`",
+                    f"`{_worded(arms[name])}` and `{_worded(arm.values)}`",
                     hint="remove one of the values in which they differ",
                 )
-            arms[name] = arm
+            arms[name] = arm.values
             runs.append(
                 Run(
                     id=name,
@@ -74,47 +105,23 @@ def expand(phase: Phase, *, window: int | None = None) -> list[Run]:
                     workload_version=phase.workload_version,
                     seed=phase.seed,
                     replication=replication,
-                    arm=arm,
+                    arm=arm.values,
                     settings=settings,
+                    asks=arm.asks,
                 )
             )
     return runs
 
 
-def windowless(settings: Mapping[str, Any]) -> bool:
-    """Whether it depends on the phase's models how long the conversations of a run may be."""
-    return bool(setting(settings, KIND) == "llm" and setting(settings, WINDOW) == "auto")
-
-
-def values_of(phase: Phase, key: str) -> tuple[Scalar, ...]:
-    """The values that a setting has in a phase's runs: its axis, or its one value."""
-    return dict(phase.axes).get(key, (setting(phase.base, key),))
-
-
-def _arms(phase: Phase) -> Iterator[dict[str, Scalar]]:
-    keys = [key for key, _ in phase.axes]
-    for values in itertools.product(*(values for _, values in phase.axes)):
-        yield dict(zip(keys, values, strict=True))
-
-
-def _differs(key: str, value: object, usual: Mapping[str, Any]) -> bool:
+def _differs(key: str, value: object, usual: Mapping[str, Any], left_out: tuple[str, ...]) -> bool:
     """Whether a setting enters a run's id as such."""
-    return key not in NAMED_APART and (key not in usual or value != usual[key])
+    if key in NAMED_APART or any(key == name or key.startswith(f"{name}.") for name in left_out):
+        return False
+    return key not in usual or value != usual[key]
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of nested settings with its dotted key."""
-    for name, value in nested.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _with(settings: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
-    """`settings` with one value replaced; what is not on the way to it is shared, not copied."""
-    name, _, inner = key.partition(".")
-    return {**settings, name: _with(settings[name], inner, value) if inner else value}
+def _is_unusual(phase: Phase, key: str) -> bool:
+    return bool(setting(phase.base, key) != setting(defaults(phase.settings_type), key))
 
 
 def _worded(arm: Mapping[str, Scalar]) -> str:

@@ -5,24 +5,35 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, TypeAlias, get_type_hints
 
-from vendomini.config.draft import (
-    FIXED,
-    GRID,
-    PARTS,
-    STEPS_BY_LEVEL,
-    Draft,
-    Tree,
-    compose,
-)
-from vendomini.errors import ConfigError
+from vendomini.chat import MODEL
+from vendomini.config.arms import Arm, Axes, resolve
+from vendomini.config.draft import FIXED, GRID, PARTS, Draft, Tree, compose, inherited, written_last
+from vendomini.config.translation import Translator
+from vendomini.errors import ConfigError, UnknownWorkload
 from vendomini.identity import absolute, is_local
 from vendomini.interpolation import resolved
-from vendomini.phase import EngineSettings, ExperimentSettings, Scalar, setting, settings_of
-from vendomini.schema import check_value, complete, defaults, find_setting, shown
-from vendomini.yamlfile import dump_yaml, parse_value
+from vendomini.phase import (
+    Asked,
+    EngineSettings,
+    ExperimentSettings,
+    Scalar,
+    has_model,
+    setting,
+    settings_of,
+)
+from vendomini.schema import (
+    check_value,
+    complete,
+    defaults,
+    find_setting,
+    settings_out_of_id,
+    shown,
+)
+from vendomini.yamlfile import Document, dump_yaml
 
 MOST_RUNS = 100_000
 """A larger grid is a slip in the file: the studies this is for have some thousands of runs."""
@@ -30,9 +41,10 @@ MOST_RUNS = 100_000
 LONGEST_NAME = 100
 """Bytes of an experiment's name: it becomes part of folder and job names, which end at 255."""
 
-MODEL = "agent.model.name"
-STEPS = "simulation.max_steps"
-LEVEL = "simulation.complexity_level"
+MODEL_NAME = f"{MODEL}.name"
+
+BASE = "base"
+"""What a phase file inherits from without any workload: experiment and engine."""
 
 
 class WorkloadType(Protocol):
@@ -47,15 +59,32 @@ class WorkloadType(Protocol):
     @property
     def settings_type(self) -> type: ...
 
+    @property
+    def once_in_id(self) -> tuple[str, ...]: ...
+
+    @property
+    def translator(self) -> Translator | None: ...
+
+    @property
+    def base_file(self) -> Path | None: ...
+
+    def derive_settings(self, settings: Any) -> Any: ...
+
+    def asks(self, settings: Any) -> Asked: ...
+
+
+WorkloadNamed: TypeAlias = Callable[[str | None], WorkloadType]
+"""Finds a workload by its name, None for the usual one; raises `ConfigError` if there is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """A phase file, composed and checked.
 
-    `axes` are the grid's, in the file's order. `base` holds every setting, resolved, by section:
-    `experiment`, `engine`, and the workload's; `fixed` is applied to it. `text` is all of it as a
-    phase file of its own, which loads as the same phase. `notes` are what a reader of the plan
-    should know, and no part of what the phase is.
+    `axes` are the grid's, in the file's order, `arms` its cells. `base` holds every setting,
+    resolved, by section: `experiment`, `engine`, and the workload's; `fixed` is applied to it.
+    `text` is all of it as a phase file of its own, which loads as the same phase. `notes` are what
+    a reader of the plan should know, and no part of what the phase is.
     """
 
     path: Path = field(compare=False)
@@ -63,9 +92,10 @@ class Phase:
     workload: str
     workload_version: int
     settings_type: type
-    axes: tuple[tuple[str, tuple[Scalar, ...]], ...]
+    once_in_id: tuple[str, ...]
+    axes: Axes
+    arms: tuple[Arm, ...] = field(compare=False, repr=False)
     fixed: Mapping[str, Any]
-    max_steps_by_level: Mapping[str, int]
     base: Mapping[str, Any]
     run_count: int
     text: str
@@ -83,17 +113,18 @@ class Phase:
 
 
 def load_phase(
-    path: Path, overrides: Sequence[str] = (), *, workload_named: Callable[[str], WorkloadType]
+    path: Path, overrides: Sequence[str] = (), *, workload_named: WorkloadNamed
 ) -> Phase:
     """The phase that a file and command-line overrides (``KEY=VALUE``) say.
 
     Later wins: a file over what it inherits, `fixed` over the sections, an override over all of
-    them. An override of a key that is an axis replaces the axis; ``grid.KEY=[a, b]`` makes or
-    replaces one. `max_steps_by_level` wins over `simulation.max_steps`, whatever set it.
-    Raises `ConfigError` at the first thing that cannot be.
+    them, and what the workload derives from other settings over whatever set it. An override of a
+    key that is an axis replaces the axis; ``grid.KEY=[a, b]`` makes or replaces one. Raises
+    `ConfigError` at the first thing that cannot be.
     """
-    draft = compose(path, overrides)
-    workload = _workload(draft, workload_named)
+    documents = inherited(path, shipped=functools.partial(_shipped, workload_named=workload_named))
+    workload = _workload(documents, overrides, workload_named)
+    draft = compose(documents, overrides, translator=workload.translator)
     schema = sections_type(workload.settings_type)
     axes = _axes(draft, schema)
     for key in draft.overridden:
@@ -103,28 +134,33 @@ def load_phase(
         where = draft.place(f"{FIXED}.{key}")
         find_setting(schema, key, where)
         draft.put(key, value, where)
-    varying = [*axes, *([STEPS] if draft.steps_by_level else [])]
-    sections = resolved(draft.sections, defaults(schema), varying=varying, place=draft.place)
+    sections = resolved(draft.sections, defaults(schema), varying=[*axes], place=draft.place)
     base = complete(sections, schema, source=draft, also=PARTS)
+    base["experiment"]["workload"] = workload.name
     fixed = {key: setting(base, key) for key in draft.fixed}
     experiment = settings_of(base, _Experiment).experiment
     _check_name(experiment.name, draft.place("experiment.name"))
     count = _count(draft, axes, experiment.replications)
     checked = {key: _checked_axis(draft, schema, key, values) for key, values in axes.items()}
-    steps_by_level = _steps_by_level(draft, schema, checked, base)
     _name_folders_absolutely(checked, fixed, base)
+    played = tuple((key, tuple(values)) for key, values in checked.items())
+    arms = _arms(draft, base, played, workload)
+    # What is derived differs between runs: nothing may refer to it.
+    varying = {*axes, *(key for arm in arms for key in arm.derived)}
+    resolved(draft.sections, defaults(schema), varying=varying, place=draft.place)
     return Phase(
         path=path,
         experiment=experiment,
         workload=workload.name,
         workload_version=workload.version,
         settings_type=workload.settings_type,
-        axes=tuple((key, tuple(values)) for key, values in checked.items()),
+        once_in_id=workload.once_in_id,
+        axes=played,
+        arms=arms,
         fixed=fixed,
-        max_steps_by_level=steps_by_level,
         base=base,
         run_count=count,
-        text=_text(base, fixed, steps_by_level, checked),
+        text=_text(base, fixed, checked),
         notes=tuple(draft.notes),
     )
 
@@ -155,17 +191,65 @@ def sections_type(settings_type: type) -> type:
     return dataclasses.make_dataclass("Sections", [*shared, *own], frozen=True, kw_only=True)
 
 
-def _workload(draft: Draft, workload_named: Callable[[str], WorkloadType]) -> WorkloadType:
-    key = "experiment.workload"
-    written = draft.sections.get("experiment")
-    name = written.get("workload") if isinstance(written, Mapping) else None
-    if name is None:
-        return workload_named(ExperimentSettings().workload)
-    checked: str = check_value(_Experiment, key, name, draft.place(key))
+def _shipped(name: str, *, workload_named: WorkloadNamed) -> Path | None:
+    """The file that a phase inherits by name; None where it must be a path."""
+    if name == BASE:
+        return Path(str(files("vendomini.data") / "base.yaml"))
     try:
-        return workload_named(checked)
+        return workload_named(name).base_file
+    except UnknownWorkload:
+        return None
+
+
+def _workload(
+    documents: Sequence[Document], overrides: Sequence[str], workload_named: WorkloadNamed
+) -> WorkloadType:
+    """It is needed first: it decides which words a file may use."""
+    key = "experiment.workload"
+    name, where = written_last(documents, overrides, *key.split("."))
+    try:
+        return workload_named(check_value(_Experiment, key, name, where))
     except ConfigError as error:
-        raise ConfigError(f"{draft.place(key)}: {error}", hint=error.hint) from None
+        said = str(error) if str(error).startswith(where) else f"{where}: {error}"
+        raise ConfigError(said, hint=error.hint) from None
+
+
+def _arms(
+    draft: Draft, base: Mapping[str, Any], axes: Axes, workload: WorkloadType
+) -> tuple[Arm, ...]:
+    """The cells of the grid; refuses an axis, and notes an override, that other settings decide."""
+    sections = {name: section for name, section in base.items() if name != "experiment"}
+    try:
+        arms = tuple(resolve(sections, axes, workload))
+    except ConfigError as error:
+        raise ConfigError(f"{draft.path}: {error}", hint=error.hint) from None
+    mute = [arm for arm in arms if arm.asks != "nobody" and not has_model(arm.settings)]
+    if mute:
+        raise ConfigError(
+            f"{draft.path}: workload `{workload.name}` asks a model, and its settings have no "
+            f"section `{MODEL}`",
+            hint="give its settings_type an `agent` with a `model: ModelSettings`, or let its "
+            '`asks` return "nobody"',
+        )
+    derived = {key for arm in arms for key in arm.derived}
+    by = ", ".join(
+        f"`{key}`"
+        for key in settings_out_of_id(workload.settings_type)
+        if setting(base, key) != setting(defaults(workload.settings_type), key)
+    )
+    for key in dict(axes):
+        if key in derived:
+            raise ConfigError(
+                f"{draft.place(f'{GRID}.{key}')}: `{key}` is an axis, but {by or 'the workload'} "
+                "decides it, so its values would give the same runs several times",
+                hint="remove the axis, or what decides it" + (f": {by}" if by else ""),
+            )
+    for key in draft.overridden:
+        if key in derived:
+            draft.notes.append(
+                f"{draft.place(key)} does not act where {by or 'the workload'} decides `{key}`"
+            )
+    return arms
 
 
 def _refuse_experiment(draft: Draft, part: str, key: str) -> None:
@@ -181,7 +265,13 @@ def _axes(draft: Draft, schema: type) -> dict[str, list[Any]]:
     for key, values in draft.grid.items():
         where = draft.place(f"{GRID}.{key}")
         _refuse_experiment(draft, GRID, key)
-        if find_setting(schema, key, where).holds_several:
+        found = find_setting(schema, key, where)
+        if (why := found.metadata.get("not_in_id")) is not None:
+            raise ConfigError(
+                f"{where}: `{key}` cannot be an axis: {why}",
+                hint="remove the axis: its arms would be the same runs",
+            )
+        if found.holds_several:
             raise ConfigError(
                 f"{where}: `{key}` takes a list, so it cannot be an axis",
                 hint="make one phase file for each list",
@@ -233,32 +323,6 @@ def _count(draft: Draft, axes: Mapping[str, Sequence[Any]], replications: int) -
     return count
 
 
-def _steps_by_level(
-    draft: Draft, schema: type, axes: Mapping[str, Sequence[Scalar]], base: Mapping[str, Any]
-) -> dict[str, int]:
-    if not draft.steps_by_level:
-        return {}
-    steps_by_level: dict[str, int] = {}
-    for name, steps in draft.steps_by_level.items():
-        where = draft.place(f"{STEPS_BY_LEVEL}.{name}")
-        level = check_value(schema, LEVEL, parse_value(name, where, STEPS_BY_LEVEL), where)
-        steps_by_level[str(level)] = check_value(schema, STEPS, steps, where)
-    played = {str(level) for level in axes.get(LEVEL, [setting(base, LEVEL)])}
-    decided = sorted(played & set(steps_by_level))
-    said = f"`{STEPS_BY_LEVEL}` sets the steps of complexity level {', '.join(decided)}"
-    if STEPS in axes and decided:
-        raise ConfigError(
-            f"{draft.place(f'{GRID}.{STEPS}')}: `{STEPS}` is an axis, but {said}, "
-            "so its values would give the same runs several times",
-            hint=f"remove the axis or those levels of `{STEPS_BY_LEVEL}`",
-        )
-    if STEPS in draft.overridden and decided:
-        draft.notes.append(f"{draft.place(STEPS)} does not act where {said}")
-    if idle := sorted(set(steps_by_level) - played):
-        draft.notes.append(f"`{STEPS_BY_LEVEL}` names level {', '.join(idle)}, which no run has")
-    return steps_by_level
-
-
 def _check_name(name: str, where: str) -> None:
     problem = None
     if not name:
@@ -284,18 +348,17 @@ def _name_folders_absolutely(
     def placed(name: Any) -> Any:
         return absolute(name) if isinstance(name, str) and is_local(name) else name
 
-    base["agent"]["model"]["name"] = placed(setting(base, MODEL))
-    if MODEL in fixed:
-        fixed[MODEL] = placed(fixed[MODEL])
-    if MODEL in axes:
-        axes[MODEL] = [placed(name) for name in axes[MODEL]]
+    if not has_model(base):
+        return
+    setting(base, MODEL)["name"] = placed(setting(base, MODEL_NAME))
+    if MODEL_NAME in fixed:
+        fixed[MODEL_NAME] = placed(fixed[MODEL_NAME])
+    if MODEL_NAME in axes:
+        axes[MODEL_NAME] = [placed(name) for name in axes[MODEL_NAME]]
 
 
 def _text(
-    base: Mapping[str, Any],
-    fixed: Mapping[str, Any],
-    steps_by_level: Mapping[str, int],
-    axes: Mapping[str, list[Scalar]],
+    base: Mapping[str, Any], fixed: Mapping[str, Any], axes: Mapping[str, list[Scalar]]
 ) -> str:
-    parts = {FIXED: dict(fixed), STEPS_BY_LEVEL: dict(steps_by_level), GRID: dict(axes)}
+    parts = {FIXED: dict(fixed), GRID: dict(axes)}
     return dump_yaml({**base, **{name: part for name, part in parts.items() if part}})

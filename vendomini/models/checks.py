@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Literal, TypeAlias
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
 from vendomini.models.facts import ModelFacts
 from vendomini.phase import EngineSettings
@@ -55,7 +56,7 @@ def check_window(
     if allowed is None:
         return
     asked = {
-        "agent.model.context_length": context_length,
+        f"{MODEL}.context_length": context_length,
         "engine.max_model_len": max_model_len,
     }
     for key, tokens in asked.items():
@@ -76,15 +77,15 @@ def check_lengths(engine: EngineSettings, context_length: int | None) -> None:
     ):
         raise ConfigError(
             f"`engine.max_model_len` is `{engine.max_model_len}`, less than "
-            f"`agent.model.context_length`, `{context_length}`",
+            f"`{MODEL}.context_length`, `{context_length}`",
             hint="the conversation's window is part of the experiment: leave `max_model_len` away, "
-            f"or play shorter windows with `agent.model.context_length={engine.max_model_len}`",
+            f"or play shorter windows with `{MODEL}.context_length={engine.max_model_len}`",
         )
 
 
 def check_conversation(facts: ModelFacts, name: str, *, thinking: Iterable[str]) -> None:
     """Refuse to chat with a model that has no tokenizer or template, or to switch thinking where
-    its template has no switch. `thinking` are all values of `agent.model.thinking`."""
+    its template has no switch. `thinking` are all values of that setting."""
     if not facts.has_tokenizer:
         raise ConfigError(
             f"model `{name}` has no tokenizer in `{facts.folder}`",
@@ -98,9 +99,9 @@ def check_conversation(facts: ModelFacts, name: str, *, thinking: Iterable[str])
     for value in thinking:
         if value != "default" and not _can_switch_thinking(facts.chat_template):
             raise ConfigError(
-                f"`agent.model.thinking` is `{value}`, but the chat template of model `{name}` has "
+                f"`{MODEL}.thinking` is `{value}`, but the chat template of model `{name}` has "
                 "no switch for it (`enable_thinking` or `thinking`)",
-                hint="use `agent.model.thinking=default`",
+                hint=f"use `{MODEL}.thinking=default`",
             )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
 from vendomini.models.folder import ModelIncomplete, read_json, weight_bytes
 
@@ -75,7 +76,7 @@ def read_model(folder: Path) -> ModelFacts:
     """
     if not folder.is_dir():
         raise ConfigError(
-            f"`agent.model.name` is `{folder}`, and there is no such folder",
+            f"`{MODEL}.name` is `{folder}`, and there is no such folder",
             hint="give a hub id such as `org/name`, or a folder that holds a config.json",
         )
     if not (folder / "config.json").is_file():

@@ -1,6 +1,6 @@
 """The guide's table of Flash Attention and vLLM, by horizon and size: pure.
 
-The predecessor's guide decides by the length of the runs and the size of the model. Its table is
+The guide decides by the length of the runs and the size of the model. Its table is
 kept as it was (`advice`, and `policy: guide`), and what it only assumed, whether a model fits, is
 computed (`policy: auto`).
 """
@@ -12,10 +12,6 @@ from vendomini.planner.deployment import Backend
 LARGE_PARAMS = 40_000_000_000
 """Above it a model counts as large."""
 
-SHORT_STEPS = 1000
-"""Runs of an experiment that is no phase of the study are short up to so many steps."""
-
-SHORT_PHASES = frozenset({1, 2, 3})
 MANY_GPUS = 8
 FEW_RUNS = 10
 MANY_RUNS = 100
@@ -23,24 +19,12 @@ MANY_RUNS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """How long the runs of a group are: the phase decides, else the steps of the longest run."""
+    """How many runs a group has, and how long they are by their workload's word: `words` say it,
+    such as ``long runs (5000 requests)``."""
 
-    phase: int | None
-    max_steps: int | None  # None: the workload has no steps
+    is_short: bool
+    words: str
     runs: int
-
-    @property
-    def is_short(self) -> bool:
-        if self.phase is not None:
-            return self.phase in SHORT_PHASES
-        return self.max_steps is None or self.max_steps <= SHORT_STEPS
-
-    @property
-    def words(self) -> str:
-        length = "short" if self.is_short else "long"
-        if self.phase is not None:
-            return f"{length} runs (phase {self.phase})"
-        return f"{length} runs" + ("" if self.max_steps is None else f" ({self.max_steps} steps)")
 
 
 def is_large(params: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError, PlanError
 from vendomini.hardware import GIB, ambiguous, gpu_of_site
 from vendomini.models.quantization import requantized
@@ -167,7 +168,7 @@ def _nearest(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str:
         default=0,
     )
     if SHORTEST_CONTEXT <= longest < wanted.max_model_len:
-        offers.append(f"agent.model.context_length={longest // 256 * 256}")
+        offers.append(f"{MODEL}.context_length={longest // 256 * 256}")
     for method in SMALLER if model.quantization is None else ():
         smaller = requantized(model, method)
         if smaller.weight_bytes >= model.weight_bytes:

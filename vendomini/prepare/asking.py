@@ -40,6 +40,8 @@ from vendomini.prepare.unplanned import (
     unplanned,
     workers_of,
 )
+from vendomini.workloads.registry import asked_by
+from vendomini.workloads.workload import Length
 
 DEFAULT_CONCURRENCY = 256
 """Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
@@ -59,22 +61,28 @@ UNKNOWN_CONTEXT = 32_768
 
 
 def plan_asking(
-    key: str, members: Sequence[Run], place: Place, demands: Mapping[RunWork, int]
+    key: str,
+    members: Sequence[Run],
+    place: Place,
+    demands: Mapping[RunWork, int],
+    length: Length,
 ) -> GroupPlan:
-    """Decide for the runs of one group, which all ask. `demands` counts them by what they ask.
+    """Decide for the runs of one group, which all ask. `demands` counts them by what they ask,
+    `length` is that of the longest.
 
     Raises `ConfigError` or `PlanError`, as `prepare.make_plan`.
     """
     engine = engine_of(members[0])
     backend, reasons = choose_backend(
         engine,
-        kind=str(members[0].settings["agent"]["kind"]),
+        asks=asked_by(members[0]),
         pinned=place.facts.pins.get(pin_key(key)),
         profile=place.profile,
         facts=place.facts,
     )
     check_model(members, engine, backend, place.facts)
     tokens = max((run.conversation_tokens for run in demands), default=None)
+    at_once = max((run.at_once for run in demands), default=1)
     group = GroupPlan(
         key=key,
         models=models_of(members),
@@ -92,7 +100,8 @@ def plan_asking(
         spec=None,
         context_length=window_of(members),
         conversation_tokens=tokens,
-        reasons=tuple(reasons),
+        at_once=at_once,
+        reasons=(*reasons, *_batches(at_once)),
     )
     if backend == "scripted":
         return _scripted(group, members, engine, place)
@@ -117,6 +126,7 @@ def plan_asking(
             demands=demands,
             pools=pools,
             ruled=None if rule is None else rule.resources,
+            horizon=Horizon(is_short=length.is_short, words=length.words, runs=len(members)),
         )
     if rule is None and place.profile is not None and isinstance(size, ConfigError):
         raise size
@@ -125,6 +135,16 @@ def plan_asking(
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _batches(at_once: int) -> list[str]:
+    """What a reader should know of runs that ask several requests at the same time."""
+    if at_once == 1:
+        return []
+    return [
+        f"each run asks up to {at_once} requests at once: no more of them are in the engine at a "
+        "time than its KV cache holds, the others wait in the worker"
+    ]
 
 
 def _scripted(
@@ -180,6 +200,7 @@ def _planned(
     demands: Mapping[RunWork, int],
     pools: Sequence[Pool],
     ruled: Resources | None,
+    horizon: Horizon,
 ) -> GroupPlan:
     """What the planner chooses among the pools; a profile's rule narrows them and wins."""
     model, cannot = as_loaded(model, engine.quantization)
@@ -188,9 +209,7 @@ def _planned(
         model,
         work,
         without_shorter(pools),
-        horizon=Horizon(
-            phase=place.phase, max_steps=max(run.requests for run in demands), runs=len(members)
-        ),
+        horizon=horizon,
         wanted=_wanted(
             group,
             members,
@@ -233,12 +252,13 @@ def _planned(
         tensor_parallel_size=shape.tensor_parallel_size,
         pipeline_parallel_size=shape.pipeline_parallel_size,
         max_model_len=spec.max_model_len or deployment.max_model_len,
-        concurrency=engine.concurrency or candidate.estimate.live,
+        concurrency=engine.concurrency or candidate.estimate.live * group.at_once,
         workers=candidate.estimate.workers if resources is None else resources.workers,
         spec=spec,
         model_spec=model,
         choice=choice,
         reasons=(
+            *_batches(group.at_once),
             *(ruled_resources(group.models[0], place)[1] if ruled is not None else ()),
             *([f"cannot be played as it is: {missing}"] if missing else ()),
             *choice.reasons,

@@ -18,7 +18,7 @@ from vendomini.models.checks import (
     check_window,
 )
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import EngineSettings, Run
+from vendomini.phase import Asked, EngineSettings, Run
 from vendomini.planner.deployment import Backend
 from vendomini.planner.pool import Pool
 from vendomini.store.measurements import Measured
@@ -46,8 +46,9 @@ ModelName = tuple[str, str | None]
 class EngineFacts:
     """What is known here and now of engines and models; what is missing is not known.
 
-    `python` is the interpreter of the workers. `packages` are by interpreter those of `PACKAGES`
-    that it has; one that is not listed cannot be asked from here. `models` are those whose files
+    `python` is the interpreter of the workers, and `workload` the module that it must have.
+    `packages` are by interpreter those of `PACKAGES`, and that module, that it has; one that is not
+    listed cannot be asked from here. `models` are those whose files
     are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are the
     backends that gave groups their first replies, by pin key. `gpus` is how many GPUs local
     workers may use, `pools` the nodes that engines may run on, `memory_gb` this machine's memory.
@@ -55,6 +56,7 @@ class EngineFacts:
     """
 
     python: str = "python"
+    workload: str | None = None  # None: not asked
     packages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     models: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
     sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
@@ -112,7 +114,7 @@ def environment_of(
 def choose_backend(
     engine: EngineSettings,
     *,
-    kind: str,
+    asks: Asked,
     pinned: str | None,
     profile: Profile | None,
     facts: EngineFacts,
@@ -127,7 +129,7 @@ def choose_backend(
         return engine.backend, [f"cannot be played as it is: no {_listed(lacks)} in {where}"]
     if pinned is not None:
         return pinned, [f"backend `{pinned}`: {PINNED}"]
-    if kind == "scripted":
+    if asks == "script":
         return "scripted", []
     if facts.wants_vllm:
         return "vllm", [f"backend `vllm`: {USE_VLLM}"]
@@ -192,13 +194,13 @@ def check_model(
     members: Sequence[Run], engine: EngineSettings, backend: str | None, facts: EngineFacts
 ) -> None:
     """Refuse what a group's runs ask of their model and engine and neither can do."""
-    model = members[0].settings["agent"]["model"]
-    name = model["name"]
+    model = members[0].model
+    name = model.name
     window = window_of(members)
     check_lengths(engine, window)
     check_base_url(engine, backend or "auto")
-    known = facts.models.get((name, model["revision"]))
-    size = facts.size_of((name, model["revision"]))
+    known = facts.models.get((name, model.revision))
+    size = facts.size_of((name, model.revision))
     if backend in ("openai", "scripted"):
         return
     check_dtype(engine.dtype)
@@ -271,12 +273,12 @@ def real_spec(
     facts: EngineFacts,
 ) -> EngineSpec:
     """How to open the engine of a group that has a model. Without a shape it is elsewhere."""
-    model = members[0].settings["agent"]["model"]
+    model = members[0].model
     environment = environment_of(engine, backend, profile)
     return EngineSpec(
         backend=backend,
-        model=_opened_as(model["name"], facts.models.get((model["name"], model["revision"]))),
-        revision=model["revision"],
+        model=_opened_as(model.name, facts.models.get((model.name, model.revision))),
+        revision=model.revision,
         dtype=engine.dtype or (shape.dtype if shape else None),
         quantization=engine.quantization,
         device=engine.device,
@@ -305,7 +307,7 @@ def real_spec(
 
 def window_of(members: Sequence[Run]) -> int | None:
     """The longest conversation window of some runs, in tokens; None if it is still `auto`."""
-    lengths = {run.settings["agent"]["model"].get("context_length", "auto") for run in members}
+    lengths = {run.model.context_length for run in _one_an_arm(members)}
     numbers = [length for length in lengths if isinstance(length, int)]
     return max(numbers) if len(numbers) == len(lengths) else None
 
@@ -314,7 +316,12 @@ def window_of(members: Sequence[Run]) -> int | None:
 
 
 def _thinking(members: Sequence[Run]) -> set[str]:
-    return {str(run.settings["agent"]["model"].get("thinking", "default")) for run in members}
+    return {run.model.thinking for run in _one_an_arm(members)}
+
+
+def _one_an_arm(members: Sequence[Run]) -> list[Run]:
+    """The runs of an arm share their settings."""
+    return list({id(run.settings): run for run in members}.values())
 
 
 def _opened_as(name: str, model: ModelFacts | None) -> str:

@@ -18,7 +18,8 @@ class GroupPlan:
     `resources` are those of one worker. `spec` opens the group's engine; None if it never asks or
     cannot be played yet. `choice` is what the planner found from `model_spec`, the model's sizes;
     None where there was nothing to choose or to compute from. `conversation_tokens` is the longest
-    conversation of a run, `context_length` the longest window that a run allows it.
+    conversation of a run, `context_length` the longest window that a run allows it. `concurrency`
+    counts requests in flight, of which a run has up to `at_once`.
     """
 
     key: str
@@ -39,6 +40,7 @@ class GroupPlan:
     choice: Choice | None = None
     context_length: int | None = None
     conversation_tokens: int | None = None
+    at_once: int = 1
     reasons: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
 
@@ -46,6 +48,13 @@ class GroupPlan:
     def model(self) -> str:
         """The model's id, or how many models share the group."""
         return self.models[0] if len(self.models) == 1 else f"any of {len(self.models)} models"
+
+    @property
+    def live(self) -> int | None:
+        """Most runs that share an engine; None: not known before it has started."""
+        if self.concurrency is None:
+            return None
+        return max(1, self.concurrency // self.at_once)
 
     @property
     def books_no_gpu(self) -> bool:
@@ -130,6 +139,7 @@ def _group_as_json(group: GroupPlan) -> dict[str, object]:
         "context_length": group.context_length,
         "conversation_tokens": group.conversation_tokens,
         "concurrency": group.concurrency,
+        "at_once": group.at_once,
         "workers": group.workers,
         "resources": None if resources is None else asdict(resources),
         "gpu_hours": group.gpu_hours,

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-import msgspec
-
+from vendomini.chat import MODEL
 from vendomini.cluster import Profile
 from vendomini.errors import ConfigError, PlanError
 from vendomini.identity import is_local
 from vendomini.models.checks import check_all_act
-from vendomini.phase import ENGINELESS, Run, group_key, settings_of
+from vendomini.phase import ENGINELESS, Run, group_key, has_model, settings_of
 from vendomini.planner.choice import Candidate
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork
@@ -18,12 +17,16 @@ from vendomini.prepare.asking import plan_asking
 from vendomini.prepare.engine import PACKAGES, EngineFacts, refuse_unready, window_of
 from vendomini.prepare.group import GroupPlan, Plan
 from vendomini.prepare.unplanned import Place, engine_of, models_of, workers_of
-from vendomini.workloads.workload import Demand, Workload
+from vendomini.workloads.registry import asked_by
+from vendomini.workloads.workload import Demand, Length, Workload
 
 ENGINELESS_CONCURRENCY = 4
 """Live runs of a worker that never asks: they take turns on one core, and their writes overlap."""
 
 NOTHING_KNOWN = EngineFacts()
+
+UNKNOWN_LENGTH = Length(is_short=True, words="short runs")
+"""Of runs of which nobody says what they ask."""
 
 
 def make_plan(
@@ -44,6 +47,8 @@ def make_plan(
     """
     by_key: dict[str, list[Run]] = {}
     typed: dict[str, Any] = {}
+    arms: list[Any] = []
+    lengths: dict[str, tuple[int, Length]] = {}
     works: dict[str, dict[RunWork, int]] = {}
     known: dict[int, tuple[str, RunWork | None]] = {}  # the runs of an arm share their settings
     for run in runs:
@@ -51,9 +56,12 @@ def make_plan(
         if found is None:
             settings: Any = settings_of(run.settings, workload.settings_type)
             workload.check(settings)
-            key = group_key(run, asks=workload.asks(settings))
+            key = group_key(run, asked_by(run))
             typed.setdefault(key, settings)
+            arms.append(settings)
             demand = None if key == ENGINELESS else workload.demand(settings)
+            if demand is not None and demand.requests > lengths.get(key, (-1,))[0]:
+                lengths[key] = demand.requests, workload.length(settings, phase=phase)
             found = key, None if demand is None else _work(demand, run)
             known[id(run.settings)] = found
         key, work = found
@@ -61,9 +69,11 @@ def make_plan(
         if work is not None:
             counts = works.setdefault(key, {})
             counts[work] = counts.get(work, 0) + 1
-    place = Place(profile=profile, local_workers=local_workers, facts=facts, phase=phase)
+    place = Place(profile=profile, local_workers=local_workers, facts=facts)
     groups = tuple(
-        plan_asking(key, members, place, works.get(key, {}))
+        plan_asking(key, members, place, works.get(key, {}), lengths[key][1])
+        if key in lengths
+        else plan_asking(key, members, place, {}, UNKNOWN_LENGTH)
         if key != ENGINELESS
         else _plan_engineless(key, members, place)
         for key, members in by_key.items()
@@ -75,7 +85,7 @@ def make_plan(
     )
     heard = [
         *_inert_notes(by_key, typed, workload),
-        *dict.fromkeys(note for settings in typed.values() for note in workload.notes(settings)),
+        *dict.fromkeys(workload.notes(arms)),
         *_download_notes(groups, facts, is_here=profile is None),
         *([] if profile is None else _crowd_notes(groups)),
         *_node_notes(groups),
@@ -107,25 +117,18 @@ def refuse_costly(plan: Plan, most: float, *, done: AbstractSet[str] = frozenset
         )
 
 
-def refuse_unplayable(
-    plan: Plan, runs: Sequence[Run], workload: Workload, *, playable: frozenset[str]
-) -> None:
+def refuse_unplayable(plan: Plan, runs: Sequence[Run], *, playable: frozenset[str]) -> None:
     """Raise `ConfigError` if the plan has a run that can be planned but not played."""
-    seen: set[tuple[bytes, str]] = set()
+    seen: set[int] = set()  # the runs of an arm share their settings
     for run in runs:
-        # Agent and engine decide; thousands of runs share a few combinations of them.
-        agent = run.settings["agent"]
-        what = (msgspec.json.encode(agent), str(run.settings["engine"]["backend"]))
-        if what in seen:
+        if id(run.settings) in seen:
             continue
-        seen.add(what)
-        kind, window = str(agent["kind"]), str(agent["model"].get("context_length"))
-        workload.refuse_unplayable(settings_of(run.settings, workload.settings_type))
-        if kind == "llm" and window == "auto":
+        seen.add(id(run.settings))
+        if asked_by(run) == "model" and run.model.context_length == "auto":
             raise ConfigError(
-                "`agent.model.context_length` is `auto`, but how long the windows of all models "
-                "of this phase may be is not known here: not all of them are on this machine",
-                hint="give a number, such as agent.model.context_length=8192",
+                f"`{MODEL}.context_length` is `auto`, but how long the windows of all models of "
+                "this phase may be is not known here: not all of them are on this machine",
+                hint=f"give a number, such as {MODEL}.context_length=8192",
             )
     for group in plan.groups:
         if group.asks and group.backend is not None and group.backend not in playable:
@@ -144,9 +147,24 @@ def refuse_unplayable(
 
 
 def refuse_missing(
-    plan: Plan, runs: Sequence[Run], profile: Profile | None, facts: EngineFacts
+    plan: Plan,
+    runs: Sequence[Run],
+    workload: Workload,
+    *,
+    profile: Profile | None,
+    facts: EngineFacts,
 ) -> None:
-    """Raise `ConfigError` for an engine that cannot start where it would: it is not installed."""
+    """Raise `ConfigError` for a workload or an engine that cannot be loaded where it would be: it
+    is not installed."""
+    if facts.workload is not None and facts.workload not in facts.packages.get(
+        facts.python, frozenset({facts.workload})
+    ):
+        raise ConfigError(
+            f"workload `{workload.name}` is in module `{facts.workload}`, which `{facts.python}`, "
+            "the interpreter of the workers, does not have",
+            hint="install its package there, or name another interpreter as `python` in the "
+            "profile",
+        )
     by_id = {run.id: run for run in runs}
     for group in plan.groups:
         if group.asks:
@@ -157,11 +175,10 @@ def refuse_missing(
 
 
 def _plan_engineless(key: str, members: Sequence[Run], place: Place) -> GroupPlan:
-    kind = members[0].settings["agent"]["kind"]
     resources = None if place.profile is None else place.profile.engineless
     return GroupPlan(
         key=key,
-        models=models_of(members),
+        models=models_of([run for run in members if has_model(run.settings)]),
         run_ids=tuple(run.id for run in members),
         backend=None,
         dtype=None,
@@ -174,7 +191,7 @@ def _plan_engineless(key: str, members: Sequence[Run], place: Place) -> GroupPla
         workers=workers_of(resources, place, most=len(members)),
         asks=False,
         spec=None,
-        reasons=(f"`agent.kind` `{kind}` never asks: no engine and no GPU, whatever the model",),
+        reasons=("these runs never ask: no engine and no GPU, whatever the model",),
     )
 
 
@@ -188,6 +205,7 @@ def _work(demand: Demand, run: Run) -> RunWork:
         output_tokens=demand.output_tokens,
         window_tokens=window_of([run]),
         kept_share=demand.kept_share,
+        at_once=demand.at_once,
     )
 
 

@@ -19,18 +19,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
-from vendomini.phase import Run, Scalar, settings_of
+from vendomini.phase import Run, Scalar, settings_of, without_model
 from vendomini.schema import find_setting, shown
+from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Trial, Workload
 
 Component: TypeAlias = Literal["world", "prompt", "checks"]
 Arm: TypeAlias = Mapping[str, Scalar]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
-KIND = "agent.kind"
-NOT_TRIED = ("agent.model.", "engine.", KIND)
-"""Axes, or beginnings of axes, that are compared and not tried: who plays, and how it is served."""
+NOT_TRIED = (f"{MODEL}.", "engine.")
+"""Beginnings of axes that are compared and not tried: which model plays, and how it is served."""
 
 MOST_CONTEXTS = 200
 """Contexts tried for one axis; an axis that has more and was not seen to act is let pass."""
@@ -75,8 +76,12 @@ class SelfTest:
     refuses: bool
 
 
-def tried_axes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The axes of the runs that have several values and are tried, by name."""
+def tried_axes(runs: Sequence[Run], workload: Workload) -> tuple[str, ...]:
+    """The axes of the runs that have several values and are tried, by name; none of a workload
+    that can try nothing."""
+    if type(workload).trial is Workload.trial:
+        return ()
+    not_tried = (*NOT_TRIED, *workload.not_tried)
     values: dict[str, set[Scalar]] = {}
     for run in runs:
         for axis, value in run.arm.items():
@@ -85,23 +90,23 @@ def tried_axes(runs: Sequence[Run]) -> tuple[str, ...]:
         sorted(
             axis
             for axis, several in values.items()
-            if len(several) > 1 and not axis.startswith(NOT_TRIED)
+            if len(several) > 1 and axis not in workload.unit and not axis.startswith(not_tried)
         )
     )
 
 
 def what_is_tried(runs: Sequence[Run], workload: Workload) -> str:
     """All that a self-test of these runs depends on, as text, but for the program itself."""
-    cells = {name: _own(settings) for name, (_, settings) in _cells(runs).items()}
-    kinds = sorted({run.settings["agent"]["kind"] for run in runs})
-    return _name([workload.name, workload.version, runs[0].seed, kinds, cells])
+    cells = {name: _own(cell.settings) for name, cell in _cells(runs, workload).items()}
+    asked = sorted({asked_by(run) for run in _one_an_arm(runs)})
+    return _name([workload.name, workload.version, runs[0].seed, asked, cells])
 
 
 def self_test(
     runs: Sequence[Run], workload: Workload, *, tick: Callable[[], None] = lambda: None
 ) -> SelfTest:
     """Try every axis of the runs of one phase; `tick` is called before each trial."""
-    cells = _cells(runs)
+    cells = _cells(runs, workload)
     made: dict[str, Trial | None] = {}
 
     def trial_of(settings: Mapping[str, Any]) -> Trial | None:
@@ -113,20 +118,24 @@ def self_test(
 
     def tried(arm: Arm) -> Trial | None:
         cell = cells.get(_name(arm))
-        return None if cell is None else trial_of(cell[1])
+        return None if cell is None else trial_of(cell.settings)
 
     def probed(arm: Arm, axis: str, value: Scalar) -> Trial | None:
-        return trial_of(_with(cells[_name(arm)][1], axis, value))
+        return trial_of(_with(cells[_name(arm)].settings, axis, value))
 
-    arms = [arm for arm, _ in cells.values()]
+    def asks(arm: Arm) -> bool:
+        return cells[_name(arm)].asks
+
+    arms = [cell.arm for cell in cells.values()]
     axes = []
-    for axis in tried_axes(runs):
-        verdict = judge(axis, arms, tried, ends=_ends(workload, axis), probed=probed)
-        axes.append(_explained(verdict, [settings for _, settings in cells.values()], workload))
+    for axis in tried_axes(runs, workload):
+        ends = _ends(workload, axis)
+        verdict = judge(axis, arms, tried, ends=ends, probed=probed, asks=asks)
+        axes.append(_explained(verdict, [cell.settings for cell in cells.values()], workload))
     return SelfTest(
         axes=tuple(axes),
         trials=len(made),
-        refuses=any(run.settings["agent"]["kind"] == "llm" for run in runs),
+        refuses=any(asked_by(run) == "model" for run in _one_an_arm(runs)),
     )
 
 
@@ -137,11 +146,13 @@ def judge(
     *,
     ends: Sequence[Scalar] = (),
     probed: Callable[[Arm, str, Scalar], Trial | None] = lambda arm, axis, value: None,
+    asks: Callable[[Arm], bool] = lambda arm: True,
 ) -> TriedAxis:
     """Which values of an axis no context tells apart. `ends` are those of the setting's range,
-    which `probed` tries in the place of an arm's own value."""
+    which `probed` tries in the place of an arm's own value; `asks` says whether an arm asks a
+    model."""
     values = sorted({arm[axis] for arm in arms if axis in arm}, key=_rank)
-    contexts = _contexts(axis, arms)
+    contexts = _contexts(axis, arms, asks)
     classes = [values]
     changes: set[Component] = set()
     count = 0
@@ -200,56 +211,72 @@ def idle_notes(test: SelfTest) -> tuple[str, ...]:
 # -- private -------------------------------------------------------------------------------
 
 
-def _cells(runs: Sequence[Run]) -> dict[str, tuple[Arm, Mapping[str, Any]]]:
-    """By name, each arm without its models and engines, and the settings of a run of it."""
-    cells: dict[str, tuple[Arm, Mapping[str, Any]]] = {}
-    known: set[int] = set()  # the runs of an arm share their settings
-    for run in runs:
-        if id(run.settings) not in known:
-            known.add(id(run.settings))
-            arm = {axis: v for axis, v in run.arm.items() if axis == KIND or _is_tried(axis)}
-            cells.setdefault(_name(arm), (arm, run.settings))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """An arm without its models, engines and what it is played on, and the settings of a run."""
+
+    arm: Arm
+    settings: Mapping[str, Any]
+    asks: bool  # a model
+
+
+def _cells(runs: Sequence[Run], workload: Workload) -> dict[str, _Cell]:
+    """Each different one, by name."""
+    cells: dict[str, _Cell] = {}
+    for run in _one_an_arm(runs):
+        arm = {
+            axis: value
+            for axis, value in run.arm.items()
+            if axis not in workload.unit and not axis.startswith(NOT_TRIED)
+        }
+        cell = _Cell(arm=arm, settings=run.settings, asks=asked_by(run) == "model")
+        cells.setdefault(_name(arm), cell)
     return cells
+
+
+def _one_an_arm(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each arm: its runs share their settings."""
+    first: dict[int, Run] = {}
+    for run in runs:
+        first.setdefault(id(run.settings), run)
+    return list(first.values())
 
 
 def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without model and engine, which are left out of a trial."""
-    return {**settings, "engine": None, "agent": {**settings["agent"], "model": None}}
-
-
-def _is_tried(axis: str) -> bool:
-    return not axis.startswith(NOT_TRIED)
+    return {**without_model(settings), "engine": None}
 
 
 def _trial(workload: Workload, settings: Mapping[str, Any], *, seed: int) -> Trial | None:
     typed: Any = settings_of(settings, workload.settings_type)
     try:
         workload.check(typed)
-        workload.refuse_unplayable(typed)
     except ConfigError:
         return None
     return workload.trial(typed, seed=seed)
 
 
-def _contexts(axis: str, arms: Sequence[Arm]) -> list[Arm]:
+def _contexts(axis: str, arms: Sequence[Arm], asks: Callable[[Arm], bool]) -> list[Arm]:
     """The other axes' values, in the order they are tried in.
 
     First every axis at its first value by `_rank`, the largest dose, which shows most; then
     mixed by name, so that each value of each axis comes early. Runs that ask a model come first.
     """
     found: dict[str, Arm] = {}
+    silent: dict[str, bool] = {}
     for arm in arms:
         context = {other: value for other, value in arm.items() if other != axis}
-        found.setdefault(_name(context), context)
+        name = _name(context)
+        found.setdefault(name, context)
+        silent[name] = silent.get(name, True) and not asks(arm)
     ranked = sorted(found, key=lambda name: hashlib.sha256(name.encode()).digest())
-    ranked.sort(key=lambda name: found[name].get(KIND, "llm") != "llm")
-    first = min(found, key=lambda name: _place(found[name]))
+    ranked.sort(key=silent.__getitem__)
+    first = min(found, key=lambda name: (silent[name], _place(found[name])))
     return [found[first], *(found[name] for name in ranked if name != first)]
 
 
 def _place(context: Arm) -> tuple[object, ...]:
-    asks = context.get(KIND, "llm") == "llm"
-    return (not asks, *(_rank(value) for _, value in sorted(context.items())))
+    return tuple(_rank(value) for _, value in sorted(context.items()))
 
 
 def _rank(value: Scalar) -> tuple[int, float, str]:

@@ -18,7 +18,6 @@ class Place:
     profile: Profile | None  # None: here
     local_workers: int
     facts: EngineFacts
-    phase: int | None
 
 
 def engine_of(run: Run) -> EngineSettings:
@@ -26,12 +25,13 @@ def engine_of(run: Run) -> EngineSettings:
 
 
 def model_name(run: Run) -> ModelName:
-    model = run.settings["agent"]["model"]
-    return model["name"], model["revision"]
+    return run.model.name, run.model.revision
 
 
 def models_of(members: Sequence[Run]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(model_name(run)[0] for run in members))
+    # The runs of an arm share their settings.
+    once = {id(run.settings): run for run in members}.values()
+    return tuple(dict.fromkeys(run.model.name for run in once))
 
 
 def workers_of(resources: Resources | None, place: Place, *, most: int) -> int:

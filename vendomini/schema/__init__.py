@@ -9,7 +9,7 @@ from vendomini.schema.check import (
     find_setting,
     unknown_key,
 )
-from vendomini.schema.fields import defaults, setting_keys
+from vendomini.schema.fields import defaults, setting_keys, settings_out_of_id
 from vendomini.schema.words import choices_of, nearest, shown
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find_setting",
     "nearest",
     "setting_keys",
+    "settings_out_of_id",
     "shown",
     "unknown_key",
 ]

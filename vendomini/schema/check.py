@@ -122,10 +122,14 @@ def find_setting(schema: type, key: str, where: str, *, also: Iterable[str] = ()
         section = dataclass_in(hint)
         if section is None and index == len(parts) - 1:
             return Setting(hint=hint, metadata=field.metadata)
-    inside = [name for name in setting_keys(schema) if name.startswith(f"{key}.")]
+        inside = _mapping_in(hint)
+        if inside is not None and index == len(parts) - 2:
+            _check_name(parts[-1], inside, key.rpartition(".")[0], where)
+            return Setting(hint=get_args(inside)[1], metadata=field.metadata)
+    below = [name for name in setting_keys(schema) if name.startswith(f"{key}.")]
     raise ConfigError(
         f"{where}: `{key}` is a section, not a setting",
-        hint=f"name one of its settings: {', '.join(inside)}",
+        hint=f"name one of its settings: {', '.join(below)}",
     )
 
 
@@ -205,6 +209,8 @@ def _value(
         if origin in (tuple, list) and isinstance(value, list | tuple):
             return _items(value, origin, args, key, check, metadata)
         if origin is dict and isinstance(value, Mapping):
+            for name in value:
+                _check_name(name, alternative, key, check.source.place(f"{key}.{name}"))
             return {
                 name: _value(item, args[1], f"{key}.{name}", check, metadata, MISSING)
                 for name, item in value.items()
@@ -214,6 +220,21 @@ def _value(
         if origin is None and _is_scalar_of(value, alternative):
             return _in_range(value, alternative, hint, key, check, metadata)
     return _refuse_type(value, hint, key, check, metadata)
+
+
+def _mapping_in(hint: Any) -> Any:
+    """The mapping that a field may hold; None: it holds none."""
+    return next((each for each in alternatives(hint) if get_origin(each) is dict), None)
+
+
+def _check_name(name: str, mapping: Any, key: str, where: str) -> None:
+    """Refuse a name that a mapping by some names only does not take."""
+    names = [str(each) for each in choices_of(get_args(mapping)[0], {})]
+    if names and name not in names:
+        raise ConfigError(
+            f"{where}: `{key}` names `{shown(name)}`, which is none of what it is by",
+            hint=f"did you mean `{nearest(name, names)}`? It is by {', '.join(names)}",
+        )
 
 
 def _items(

@@ -23,6 +23,21 @@ def setting_keys(schema: type) -> tuple[str, ...]:
 
 
 @functools.cache
+def settings_out_of_id(schema: type) -> tuple[str, ...]:
+    """Dotted keys of the settings whose field has the metadata ``not_in_id``: a word on why they
+    define no run."""
+    return tuple(_out_of_id(schema, ""))
+
+
+def _out_of_id(schema: type, prefix: str) -> Iterator[str]:
+    for name, (field, hint) in fields_of(schema).items():
+        if (section := dataclass_in(hint)) is not None:
+            yield from _out_of_id(section, f"{prefix}{name}.")
+        elif "not_in_id" in field.metadata:
+            yield prefix + name
+
+
+@functools.cache
 def fields_of(schema: type) -> dict[str, tuple["Field[Any]", Any]]:
     """Each field of a dataclass with its resolved type."""
     hints = get_type_hints(schema)

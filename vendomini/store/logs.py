@@ -113,7 +113,11 @@ class Logs:
 
 
 class StepWriter:
-    """Writes the steps of one run: each line begins with the run's id and is byte-stable."""
+    """Writes the steps of one run: each line begins with the run's id and is byte-stable.
+
+    A step that does not say its number, counted from 0, gets it. Raises `TypeError` for one that is
+    no JSON object, and `ValueError` for another number.
+    """
 
     def __init__(self, log: Appender, run: str) -> None:
         self._add = log.add
@@ -122,8 +126,21 @@ class StepWriter:
         self.count = 0
 
     def __call__(self, step: Any) -> None:
-        self._add(self._head + self._encode(step)[1:])
+        encoded = self._encode(step)
+        number = b'{"step":%d' % self.count
+        if not encoded.startswith((number + b",", number + b"}")):
+            encoded = self._numbered(encoded)
+        self._add(self._head + encoded[1:])
         self.count += 1
+
+    def _numbered(self, encoded: bytes) -> bytes:
+        """A step that does not begin with its number."""
+        known: Any = msgspec.json.decode(encoded)
+        if not isinstance(known, dict):
+            raise TypeError(f"a step is no JSON object: {encoded[:80].decode()}")
+        if known.setdefault("step", self.count) != self.count:
+            raise ValueError(f"step {self.count} says that it is step {known['step']}")
+        return self._encode({"step": self.count, **known})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

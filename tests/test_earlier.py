@@ -1,0 +1,158 @@
+"""What an older version left goes on: the ids of its runs, and a whole experiment folder of it."""
+
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars
+import pytest
+
+from tests.product import ROOT, vendomini
+from vendomini.cli.play import PlayRequest, play
+from vendomini.collect import collect
+from vendomini.config import expand, load_phase
+from vendomini.errors import ConfigError
+from vendomini.store.experiment import Experiment
+from vendomini.store.process import this_process
+from vendomini.store.records import encode
+from vendomini.workloads.registry import workload_named
+from vendomini.workloads.warehouse.crash import THRESHOLDS
+
+DATA = Path(__file__).parent / "data"
+IDS: Mapping[str, Mapping[str, Any]] = json.loads((DATA / "ids.json").read_text())
+"""Made by the version before signs left the records: runs of each kind, with their ids."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where an experiment of that version lies: five runs finished, two of them crashed by the
+    strict threshold, three in the middle when their worker was killed."""
+    with tarfile.open(DATA / "earlier.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    experiment = Experiment(tmp_path / "earlier")
+    # Its killed worker was of a process on this machine that is gone: nobody has to wait for it.
+    me = this_process()
+    for record in experiment.workers().values():
+        gone = replace(me, started=me.started - 1)
+        moved = msgspec.structs.replace(record, process=gone)
+        experiment.disk.write_atomic(experiment.worker_path(record.incarnation), encode(moved))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", sorted(IDS))
+def test_a_run_has_the_id_it_has_had(kind: str, tmp_path: Path) -> None:
+    case = IDS[kind]
+    (tmp_path / "config.json").write_text('{"model_type": "tiny"}')
+    overrides = [each.replace("{folder}", str(tmp_path)) for each in case["overrides"]]
+    phase = load_phase(ROOT / case["file"], overrides, workload_named=workload_named)
+    runs = expand(phase, window=case["window"], known=lambda: {case["id"]})
+    assert runs[case["run"]].id == case["id"]
+
+
+def test_what_left_the_id_makes_no_other_run_where_none_was_played() -> None:
+    usual, strict = (
+        expand(load_phase(ROOT / "configs" / "base.yaml", overrides, workload_named=workload_named))
+        for overrides in (["agent.kind=heuristic"], ["agent.kind=heuristic", STRICT])
+    )
+    assert [run.id for run in strict] == [run.id for run in usual]
+
+
+STRICT = "crash_detector.threshold=strict"
+
+
+def test_a_threshold_is_no_axis_any_more(tmp_path: Path) -> None:
+    overrides = ["grid.crash_detector.threshold=[strict, lenient]"]
+    with pytest.raises(ConfigError, match="all three thresholds are in the table"):
+        load_phase(ROOT / "configs" / "base.yaml", overrides, workload_named=workload_named)
+
+
+def test_an_older_experiment_is_told_played_on_and_collected(root: Path) -> None:
+    experiment = Experiment(root / "earlier")
+    finished = experiment.finished()
+    before = {run: experiment.result_path(run).read_bytes() for run in finished}
+    logs = {log: log.read_bytes() for log in experiment.path("logs").iterdir()}
+    status = json.loads(vendomini("status", experiment.folder, "--json").stdout)["runs"]
+    assert (status["total"], status["done"], status["waiting"]) == (8, 5, 3)
+    for run in finished:
+        played = vendomini("play", experiment.folder, "--run", run)
+        assert played.returncode == 0, played.stdout
+    config = experiment.folder / "phase.yaml"
+    done = vendomini("run", "--config", config, "--root", root)
+    assert done.returncode == 0, done.stderr
+    assert "5 done and kept, 3 unfinished, 0 new" in done.stderr
+    assert experiment.finished() == {run.id for run in experiment.runs()}
+    assert {run: experiment.result_path(run).read_bytes() for run in finished} == before
+    assert all(log.read_bytes() == content for log, content in logs.items())
+    replayed = [experiment.result(run.id) for run in experiment.runs() if run.id not in finished]
+    assert all(result is not None and result.served.replayed > 0 for result in replayed)
+    for run in experiment.finished() - finished:
+        assert vendomini("play", experiment.folder, "--run", run).returncode == 0
+    assert vendomini("collect", experiment.folder).returncode == 0
+    table = polars.read_parquet(experiment.path("collected", "runs.parquet"))
+    assert table["outcome.stop_rule"].to_list().count("strict") == 5
+    assert table["outcome.stop_rule"].to_list().count("lenient") == 3
+    crashed = table.filter(polars.col("run_id").is_in(list(finished)) & _ended_by("crash"))
+    assert sorted(crashed["outcome.crash_strict.onset"].to_list()) == [8, 23]
+    # They ended before it could be seen whether the weaker thresholds would have been reached.
+    assert "not observable" in crashed["outcome.crash.type"].to_list()
+    assert set(crashed["outcome.crash_lenient.type"]) == {"not observable"}
+    assert set(crashed["outcome.censored"]) == {False}
+
+
+def _ended_by(end: str) -> polars.Expr:
+    return polars.col("outcome.end") == end
+
+
+def test_another_threshold_changes_the_table_and_nothing_that_was_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "random.yaml"
+    phase = {
+        "inherit": "warehouse",
+        "experiment": {"name": "random", "replications": 8},
+        "agent": {"kind": "random"},
+        "simulation": {"max_steps": 60},
+    }
+    file.write_text(json.dumps(phase))
+    assert vendomini("run", "--config", file, cwd=tmp_path).returncode == 0
+    experiment = Experiment(tmp_path / "experiments" / "random")
+    kept = {path: path.read_bytes() for path in experiment.folder.rglob("*.json*")}
+    before = _table(experiment)
+    moderate = THRESHOLDS["moderate"]
+    assert isinstance(THRESHOLDS, dict)
+    monkeypatch.setitem(THRESHOLDS, "moderate", replace(moderate, failed_share=0.2))
+    after = _table(experiment)
+    differing = {name for name in before.columns if before[name].to_list() != after[name].to_list()}
+    assert {"outcome.crash.onset", "outcome.signs.invalid_burst"} <= differing
+    assert all(name.startswith(("outcome.cr", "outcome.si", "outcome.ce")) for name in differing)
+    again = expand(load_phase(file, workload_named=workload_named))
+    assert [run.id for run in again] == [run.id for run in experiment.runs()]
+    for run in experiment.runs():
+        assert play(_request(experiment, run.id)) == 0
+    now = {path: path.read_bytes() for path in kept}
+    assert now == kept
+
+
+def _request(experiment: Experiment, run: str) -> PlayRequest:
+    return PlayRequest(
+        config=experiment.folder,
+        overrides=(),
+        root=experiment.folder.parent,
+        run=run,
+        steps=None,
+        live=False,
+        only_list=False,
+        full=False,
+        pause=False,
+        debug=False,
+        as_json=False,
+    )
+
+
+def _table(experiment: Experiment) -> polars.DataFrame:
+    collected = collect(experiment, out=experiment.path("tables"), progress=lambda done, of: None)
+    return polars.read_parquet(collected.runs_parquet)
