@@ -3,6 +3,7 @@
 import pytest
 
 from tests.planner.cases import horizon_of
+from vendomini.errors import ConfigError
 from vendomini.planner.guide import Horizon, advice, backends_by_guide, is_large
 from vendomini.workloads import Demand, Length, Workload
 
@@ -26,6 +27,11 @@ def test_the_phase_says_how_long_runs_are_and_without_one_their_steps(
 ) -> None:
     assert horizon(phase, steps).is_short is is_short
     assert horizon(phase, steps).words.startswith("short" if is_short else "long")
+
+
+def test_the_study_has_five_phases() -> None:
+    with pytest.raises(ConfigError, match="`experiment.phase` is `6`"):
+        horizon(6)
 
 
 class Scores(Workload):

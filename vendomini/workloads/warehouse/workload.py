@@ -52,6 +52,7 @@ OF_CARDS = ("agent.interface.prediction_format", "measurement.pe_windows")
 OF_TOOLS = ("agent.interface.memory_tools", "agent.interface.recovery_tools")
 PREDICTED = ("temporal", "quantity", "cost", "storage", "budget", "causal")  # `cards.ERROR_TYPES`
 SHORT_STEPS = 1000  # most of a short run
+PHASES = 5  # of the study
 SHORT_PHASES = (1, 2, 3)
 STOP_RULE = "stop_rule"
 DERIVED_NOW = ("crash", "competing", "censored", "signs")  # what older outcomes have beside
@@ -238,7 +239,15 @@ class Warehouse(Workload):
         return trial(settings, seed=seed, replication=replication)
 
     def length(self, settings: WarehouseSettings, *, phase: int | None) -> Length:
-        """As the predecessor's guide has it: by the phase of the study, else by the steps."""
+        """As the predecessor's guide has it: by the phase of the study, else by the steps.
+
+        Raises `ConfigError` for a phase that the study does not have.
+        """
+        if phase is not None and phase > PHASES:
+            raise ConfigError(
+                f"`experiment.phase` is `{phase}`, and the study has phases 1 to {PHASES}",
+                hint="leave it out for a phase of your own",
+            )
         steps = settings.simulation.max_steps
         is_short = steps <= SHORT_STEPS if phase is None else phase in SHORT_PHASES
         of = f"{steps} steps" if phase is None else f"phase {phase}"
