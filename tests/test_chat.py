@@ -27,6 +27,7 @@ from vendomini.chat import (
     format_of,
     kind_of,
     missing_feature,
+    not_built,
     request_seed,
     sample_seed,
     seeded,
@@ -184,20 +185,30 @@ def test_what_an_engine_lacks_is_named() -> None:
             replace(able, logprobs=False),
             "log-probabilities",
         ),
-        (replace(HELLO, role="judge"), able, "role `judge`"),
-        (replace(score, role="judge"), able, "role `judge`"),
-        (replace(HELLO, tools=(TOOL,)), able, "tools"),
-        (ChatRequest(messages=(HELLO.messages[0], CALLS)), able, "tool calls in messages"),
-        (ChatRequest(messages=(RESULT,)), able, "tool calls in messages"),
         (CommandRequest(argv=("ls",)), able, "requests of kind `command`"),
     ]
     for request, features, missing in cases:
         assert missing_feature(request, features) == missing
-    everything = replace(able, kinds=frozenset({"chat", "command"}), tools=True)
-    for request in (cases[-4][0], cases[-3][0], cases[-1][0]):
-        assert missing_feature(request, everything) is None
-    judging = replace(able, roles=frozenset({"agent", "judge"}))
-    assert missing_feature(replace(score, role="judge"), judging) is None
+    running = replace(able, kinds=frozenset({"command"}))
+    assert missing_feature(cases[-1][0], running) is None
+
+
+def test_what_no_engine_does_yet_is_named_and_a_matter_of_the_one_request() -> None:
+    able = ScriptedEngine(echo).features
+    score = ScoreRequest(prompt="x", continuations=("a",))
+    cases: list[tuple[Request, str]] = [
+        (replace(HELLO, tools=(TOOL,)), "tools"),
+        (ChatRequest(messages=(HELLO.messages[0], CALLS)), "tool calls in messages"),
+        (ChatRequest(messages=(RESULT,)), "tool calls in messages"),
+        (replace(HELLO, role="judge"), "role `judge`"),
+        (replace(score, role="judge"), "role `judge`"),
+    ]
+    for request, missing in cases:
+        assert not_built(request, able) == missing
+        assert missing_feature(request, able) is None
+    later = replace(able, tools=True, roles=frozenset({"agent", "judge"}))
+    assert not any(not_built(request, later) for request, _ in cases)
+    assert not_built(HELLO, able) is None
 
 
 def test_a_score_counts_as_text_and_has_a_choice_for_each_continuation() -> None:

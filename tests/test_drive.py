@@ -29,7 +29,7 @@ from vendomini.chat import (
     seeded,
 )
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.errors import EngineError, EngineLacks, ReplayError
+from vendomini.errors import EngineError, ReplayError, WorkloadError
 from vendomini.store.disk import Disk
 from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender, Logged
@@ -298,7 +298,7 @@ def test_a_kind_that_nobody_answers_is_refused_by_name(tmp_path: Path) -> None:
         yield from ask(CommandRequest(argv=("ls",)))
 
     answers, _ = answers_for(tmp_path / "log", ScriptedEngine(echo))
-    with pytest.raises(EngineLacks, match="requests of kind `command`"):
+    with pytest.raises(WorkloadError, match="requests of kind `command`, which this version"):
         asyncio.run(drive(runs(), answers))
 
 
@@ -308,7 +308,7 @@ def test_a_kind_that_nobody_answers_is_refused_by_name(tmp_path: Path) -> None:
         (replace(chat("x"), role="judge"), "role `judge`"),
         (
             replace(chat("x"), tools=(Tool(name="t", description="", parameters="{}"),)),
-            "the engine cannot do tools",
+            "asks for tools, which this version cannot do yet",
         ),
         (
             ChatRequest(messages=(Message(role="tool", content="3", tool_call_id="1"),)),
@@ -324,7 +324,7 @@ def test_what_no_engine_can_do_yet_is_refused_by_name_and_not_asked(
 
     engine = ScriptedEngine(echo)
     answers, _ = answers_for(tmp_path / "log", engine)
-    with pytest.raises(EngineLacks, match=missing):
+    with pytest.raises(WorkloadError, match=missing):
         asyncio.run(drive(asks(), answers))
     assert engine.answered == 0
 

@@ -16,6 +16,7 @@ from vendomini.cli.play import PlayRequest, play
 from vendomini.collect import collect
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
+from vendomini.phase import Run, setting
 from vendomini.store.experiment import Experiment
 from vendomini.store.process import this_process
 from vendomini.store.records import encode
@@ -49,7 +50,8 @@ def test_a_run_has_the_id_it_has_had(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "tiny"}')
     overrides = [each.replace("{folder}", str(tmp_path)) for each in case["overrides"]]
     phase = load_phase(ROOT / case["file"], overrides, workload_named=workload_named)
-    runs = expand(phase, window=case["window"], known=lambda: {case["id"]})
+    then = replace(expand(phase, window=case["window"])[case["run"]], id=case["id"])
+    runs = expand(phase, window=case["window"], known=lambda: {then.id: then})
     assert runs[case["run"]].id == case["id"]
 
 
@@ -62,6 +64,42 @@ def test_what_left_the_id_makes_no_other_run_where_none_was_played() -> None:
 
 
 STRICT = "crash_detector.threshold=strict"
+
+
+def test_two_runs_that_a_threshold_told_apart_stay_two_where_both_were_played() -> None:
+    """The id of a run by default is what the other one's would be today."""
+    strict = load_phase(
+        ROOT / "configs" / "base.yaml",
+        ["agent.kind=heuristic", STRICT],
+        workload_named=workload_named,
+    )
+    (now,) = expand(strict)
+    by_default = replace(now, settings=_with_threshold(now, "moderate"))
+    played = replace(now, id=IDS["a strict threshold"]["id"])
+    (kept,) = expand(strict, known=lambda: {by_default.id: by_default, played.id: played})
+    assert kept == played
+
+
+def test_a_run_keeps_the_threshold_that_its_result_may_mean(root: Path) -> None:
+    """An older result does not name the rule that ended it: its settings do."""
+    experiment = Experiment(root / "earlier")
+    finished = experiment.finished()
+    config = experiment.folder / "phase.yaml"
+    config.write_text(config.read_text().replace("threshold: strict", "threshold: lenient"))
+    assert vendomini("run", "--config", config, "--root", root, "--limit", "2").returncode == 0
+    runs = {run.id: run for run in experiment.runs() if run.id in finished}
+    assert len(runs) == 5
+    assert {setting(run.settings, "crash_detector.threshold") for run in runs.values()} == {
+        "strict"
+    }
+    assert all(
+        vendomini("play", experiment.folder, "--run", run).returncode == 0 for run in finished
+    )
+
+
+def _with_threshold(run: Run, name: str) -> dict[str, Any]:
+    detector = {**run.settings["crash_detector"], "threshold": name}
+    return {**run.settings, "crash_detector": detector}
 
 
 def test_a_threshold_is_no_axis_any_more(tmp_path: Path) -> None:

@@ -94,7 +94,14 @@ def test_a_step_has_its_number_whether_or_not_it_says_it(
 
 
 @pytest.mark.parametrize(
-    ("step", "said"), [(7, "no JSON object: 7"), ({"step": 3}, "step 0 says that it is step 3")]
+    ("step", "said"),
+    [
+        (7, "no JSON object: 7"),
+        ({"step": 3}, "step 0 says that it is step 3"),
+        ({"step": False}, "step 0 says that it is step False"),
+        ({"run": 3}, "a field `run`"),
+        ({"step": 0, "a": 1, "run": 3}, "a field `run`"),
+    ],
 )
 def test_what_is_no_step_is_refused_before_it_is_in_the_log(step: object, said: str) -> None:
     log = _Lines()

@@ -27,6 +27,24 @@ def quiet(preemptions: int = 0) -> Load:
     return Load(running=4, waiting=0, preemptions=preemptions)
 
 
+def test_a_preemption_takes_a_fifth_of_what_was_really_in_flight() -> None:
+    """Also where runs asked more at once than their workload had said."""
+
+    async def live() -> None:
+        pace = Pace(256)
+        for run in "ab":
+            pace.begin(run)
+        held = [await pace.turn(run) for run in "ab" for _ in range(100)]
+        pace.observe(quiet(preemptions=1))
+        assert pace.limit == 160
+        for each in held:
+            pace.give_back(each)
+        pace.observe(quiet(preemptions=2))
+        assert pace.limit == 128  # of the 200 that were there at the last look
+
+    asyncio.run(live())
+
+
 def test_after_a_preemption_only_the_oldest_ask_and_a_run_that_ends_lets_the_next_in() -> None:
     async def live() -> list[str]:
         pace = Pace(4)

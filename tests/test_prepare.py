@@ -50,6 +50,16 @@ def test_a_phase_has_a_group_for_each_model() -> None:
     )
 
 
+def test_a_model_and_a_script_are_not_answered_by_the_same_unless_somebody_says_what_it_is() -> (
+    None
+):
+    mixed = ("grid.agent.kind=[scripted, llm]", "agent.model.context_length=8192")
+    with pytest.raises(ConfigError, match=r"some runs of group .* ask a model, and others"):
+        plan_of(*mixed)
+    groups = plan_of(*mixed, "engine.backend=scripted").groups
+    assert {group.backend for group in groups} == {"scripted"}
+
+
 def test_runs_that_never_ask_are_one_group_without_engine_or_gpu_whatever_their_model() -> None:
     plan = plan_of("agent.kind=heuristic", profile=profile_for())
     (group,) = plan.groups

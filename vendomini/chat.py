@@ -378,20 +378,28 @@ class Engine(Answerer, Protocol):
         ...
 
 
-def missing_feature(request: Request, features: EngineFeatures) -> str | None:
-    """The first thing `request` needs and the engine lacks, by name; None if there is none."""
-    if kind_of(request) not in features.kinds:
-        return f"requests of kind `{kind_of(request)}`"
+def not_built(request: Request, features: EngineFeatures) -> str | None:
+    """What `request` needs and no engine of this version does, by name; None if there is nothing.
+
+    It is a matter of the one request: others of the same engine are answered.
+    """
     if request.role not in features.roles:
         return f"role `{request.role}`"
-    if format_of(request) not in features.formats:
-        return f"reply_format `{format_of(request)}`"
     if isinstance(request, ChatRequest) and not features.tools:
         if request.tools:
             return "tools"
         for message in request.messages:
             if message.tool_calls or message.role == "tool" or message.tool_call_id is not None:
                 return "tool calls in messages"
+    return None
+
+
+def missing_feature(request: Request, features: EngineFeatures) -> str | None:
+    """The first thing `request` needs and the engine lacks, by name; None if there is none."""
+    if kind_of(request) not in features.kinds:
+        return f"requests of kind `{kind_of(request)}`"
+    if format_of(request) not in features.formats:
+        return f"reply_format `{format_of(request)}`"
     if not isinstance(request, DRAWS_NOTHING):
         if request.sampling.n > 1 and not features.several_choices:
             return "several choices (n > 1)"

@@ -3,7 +3,7 @@
 VendoMiniError
 ├── ConfigError       a phase file or a command line says something impossible
 │   └── UnknownWorkload  no package that is installed brings the workload it names
-├── WorkloadError     a workload's own code failed where it may not
+├── WorkloadError     a workload asks for what cannot be had, or its own code fails
 ├── PlanError         no hardware in the cluster fits the request
 ├── SubmitError       Slurm refused the job
 ├── EngineError       the model could not be loaded or stopped answering
@@ -35,7 +35,7 @@ class UnknownWorkload(ConfigError):
 
 
 class WorkloadError(VendoMiniError):
-    """A workload's own code failed after its runs were played."""
+    """A workload asks for what cannot be had, or its code failed after its runs were played."""
 
 
 class PlanError(VendoMiniError):

@@ -5,7 +5,7 @@ Field metadata that the reader of phase files checks: ``ge``, ``gt``, ``le``, ``
 a number), ``choices`` (the only texts a union such as ``int | str`` takes).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -133,6 +133,14 @@ def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
 def model_settings(settings: Mapping[str, Any]) -> ModelSettings:
     """The model of a run's settings, typed; raises `KeyError` if they have none."""
     return msgspec.convert(setting(settings, MODEL), ModelSettings)
+
+
+def one_an_arm(runs: Iterable[Run]) -> list[Run]:
+    """The first run of each arm: the runs of an arm share their settings."""
+    first: dict[int, Run] = {}
+    for run in runs:
+        first.setdefault(id(run.settings), run)
+    return list(first.values())
 
 
 def has_model(settings: Mapping[str, Any]) -> bool:

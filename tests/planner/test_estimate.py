@@ -196,3 +196,16 @@ def test_what_is_asked_beyond_the_limit_waits() -> None:
     assert step_s == pytest.approx(batched(1, most_live=16).speed(16).step_s, rel=0.01)
     assert at.round_s(1) == pytest.approx(64 / 16 * tokens * step_s)
     assert at.playing_s(1) == pytest.approx(2560 / 64 * at.round_s(1))
+
+
+def test_one_batched_arm_beside_many_others_costs_what_it_is_worth() -> None:
+    one = RunWork(requests=100, prefix_tokens=400, growth_tokens=0, output_tokens=8)
+    batch = replace(one, requests=6400, at_once=64)
+    at = pace()
+    alone, mixed = (
+        Pace(known(SMALL), at.deployment, work_of(kinds))
+        for kinds in ({one: 100}, {one: 100, batch: 1})
+    )
+    assert alone.most_live == 100
+    assert mixed.most_live == 101
+    assert alone.playing_s(100) < mixed.playing_s(101) < 3 * alone.playing_s(100)

@@ -30,7 +30,7 @@ def test_the_phase_says_how_long_runs_are_and_without_one_their_steps(
 
 
 def test_the_study_has_five_phases() -> None:
-    with pytest.raises(ConfigError, match="`experiment.phase` is `6`"):
+    with pytest.raises(ConfigError, match=r"`experiment\.phase` is `6`"):
         horizon(6)
 
 

@@ -101,6 +101,26 @@ def test_a_batch_that_adds_nothing_takes_its_prefix_and_one_reply_each() -> None
     assert (total.requests, total.longest_run_requests, total.at_once) == (3 * 5120, 20, 256)
 
 
+def test_a_mixture_is_its_kinds_added_up_and_not_the_largest_of_them() -> None:
+    one = RunWork(requests=100, prefix_tokens=500, growth_tokens=0, output_tokens=8)
+    batch = replace(one, requests=6400, at_once=64)
+    mixed = work_of({one: 100, batch: 1})
+    assert (mixed.rounds, mixed.longest_run_requests) == (100 * 100 + 100, 100)
+    assert 1 < mixed.at_once < 2
+    assert work_of({one: 100}).at_once == 1
+    assert work_of({batch: 3}).at_once == 64
+
+
+def test_what_is_in_no_other_prompt_is_read_each_time_and_not_kept() -> None:
+    shared = RunWork(
+        requests=2560, prefix_tokens=400, growth_tokens=0, output_tokens=1, at_once=256
+    )
+    items = replace(shared, own_tokens=300)
+    assert items.new_tokens == shared.new_tokens + 300
+    assert items.conversation_tokens == shared.conversation_tokens + 300
+    assert items.mean_context_tokens == shared.mean_context_tokens + 300
+
+
 def test_a_conversation_grows_once_for_all_that_is_asked_at_once() -> None:
     one = run(100, window=None)
     four = replace(one, requests=400, at_once=4)

@@ -14,7 +14,7 @@ from vendomini.cli.engines import (
     window_note,
 )
 from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
-from vendomini.cli.runs import ids_of, of_file
+from vendomini.cli.runs import of_file, runs_in
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
@@ -94,7 +94,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     if profile is not None and needs:
         names = [name for name, _ in models_of(phase)]
         pools = pools_there(profile, names, ask_slurm=request.cluster)
-    every = expand(phase, window=models.window, known=ids_of(experiment))
+    every = expand(phase, window=models.window, known=runs_in(experiment))
     runs = every if request.limit is None else every[: request.limit]
     notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
     if phase.seed_is_default:

@@ -100,9 +100,9 @@ def place_of(run: Run) -> str:
     return ", ".join(parts) + ("" if run.in_grid else " (no longer in the grid)")
 
 
-def ids_of(experiment: Experiment) -> Callable[[], set[str]]:
+def runs_in(experiment: Experiment) -> Callable[[], dict[str, Run]]:
     """Asks, when it is called, which runs an experiment has, if it is there."""
-    return lambda: {run.id for run in experiment.runs()} if experiment.exists() else set()
+    return lambda: {run.id: run for run in experiment.runs()} if experiment.exists() else {}
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _in_phase(
     experiment = experiment_of(phase.experiment.name)
     with of_file(file):
         window = look_at_models(phase, is_here=True).window
-        runs = expand(phase, window=window, known=ids_of(experiment))
+        runs = expand(phase, window=window, known=runs_in(experiment))
     return Found(runs=runs, experiment=experiment, phase=lambda: phase)
 
 

@@ -1,8 +1,8 @@
 """The one expander: for the count, a local run, an array and a resume alike."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vendomini.chat import MODEL
@@ -24,27 +24,28 @@ def expand(
     phase: Phase,
     *,
     window: int | None = None,
-    known: Callable[[], AbstractSet[str]] = frozenset,
+    known: Callable[[], Mapping[str, Run]] = dict,
 ) -> list[Run]:
     """Every run: the product of the axes, last axis fastest, replications innermost.
 
     A run's settings are the sections but `experiment`; runs of one arm share them. `window`, in
     tokens, is what a context length of ``auto`` means for runs with a language model: the number
     is part of what they are, the word is not. None: it is not known, and the word stays. `known`
-    are ids that are in use: a run that an older version has there keeps its id of then. Raises
-    `ConfigError` if a model's folder is missing, or two arms are the same run (two folders with
-    the same model).
+    are runs that are there already, by id: one that an older version wrote keeps its id of then,
+    and what was in the ids of that version as it was. Raises `ConfigError` if a model's folder is
+    missing, or two arms are the same run (two folders with the same model).
     """
     runs = _expanded(phase, window, out_of_id=settings_out_of_id(phase.settings_type))
-    once = [key for key in phase.once_in_id if _is_unusual(phase, key)]
-    if not once or not (ids := known()):
+    if not phase.once_in_id or not (there := known()):
         return runs
-    out_of_id = [key for key in settings_out_of_id(phase.settings_type) if key not in once]
-    older = _expanded(phase, window, out_of_id=out_of_id)
-    return [
-        then if now.id not in ids and then.id in ids else now
-        for now, then in zip(runs, older, strict=True)
-    ]
+    if any(_is_unusual(phase, key) for key in phase.once_in_id):
+        left_out = settings_out_of_id(phase.settings_type)
+        then_out = [key for key in left_out if key not in phase.once_in_id]
+        older = _expanded(phase, window, out_of_id=then_out)
+        pairs = zip(runs, older, strict=True)
+        runs = [then if then.id in there else now for now, then in pairs]
+    kept = _Kept(phase.once_in_id)
+    return [kept.as_it_was(run, there[run.id]) if run.id in there else run for run in runs]
 
 
 def windowless(arm: Arm) -> bool:
@@ -118,6 +119,36 @@ def _differs(key: str, value: object, usual: Mapping[str, Any], left_out: tuple[
     if key in NAMED_APART or any(key == name or key.startswith(f"{name}.") for name in left_out):
         return False
     return key not in usual or value != usual[key]
+
+
+class _Kept:
+    """Gives runs the values that settings had when they were written: a result may mean them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        # The runs of an arm go on sharing their settings.
+        self._made: dict[tuple[int, str], Mapping[str, Any]] = {}
+
+    def as_it_was(self, run: Run, then: Run) -> Run:
+        values = {key: _setting(then.settings, key) for key in self._keys}
+        if all(value in (None, _setting(run.settings, key)) for key, value in values.items()):
+            return run
+        name = id(run.settings), repr(values)
+        if name not in self._made:
+            settings = run.settings
+            for key, value in values.items():
+                if value is not None:
+                    settings = with_setting(settings, key, value)
+            self._made[name] = settings
+        return replace(run, settings=self._made[name])
+
+
+def _setting(settings: Mapping[str, Any], key: str) -> Any:
+    """None: the settings are of before there was such a one, or of another workload."""
+    try:
+        return setting(settings, key)
+    except (KeyError, TypeError):
+        return None
 
 
 def _is_unusual(phase: Phase, key: str) -> bool:

@@ -40,12 +40,14 @@ class Estimate:
     `gpu_hours` are booked, of all workers; `wall_hours` go from the first worker's start to the
     last one's end, with `at_once` of the workers at a time. Both may be wrong by the factor
     `spread` either way. `startup_share` is the part of the time in which engines load, `worker_s`
-    the seconds that one worker needs, its start included. `live` runs share an engine.
+    the seconds that one worker needs, its start included. `live` runs share an engine, which holds
+    `in_flight` requests at a time.
     """
 
     workers: int
     at_once: int
     live: int
+    in_flight: int
     gpu_hours: float
     wall_hours: float
     startup_share: float
@@ -82,7 +84,7 @@ class Pace:
         tokens = min(work.conversation_tokens, deployment.max_model_len)
         fit = sequences_that_fit(model, deployment, tokens)
         self.most_in_flight = max(1, min(most_live or MOST_LIVE, fit))
-        self.most_live = max(1, min(self.most_in_flight // work.at_once, work.runs))
+        self.most_live = max(1, min(int(self.most_in_flight / work.at_once), work.runs))
 
     def speed(self, live: int) -> Speed:
         """The engine's speed with so many live runs, in the middle of their conversations."""
@@ -112,7 +114,7 @@ class Pace:
 
     def _in_flight(self, live: int) -> int:
         """How many requests of so many live runs the engine answers at a time."""
-        return max(live, min(live * self._work.at_once, self.most_in_flight))
+        return max(live, min(round(live * self._work.at_once), self.most_in_flight))
 
     def playing_s(self, runs: int) -> float:
         """Seconds in which one worker plays so many runs: full waves and a rest, but no less than
@@ -120,7 +122,7 @@ class Pace:
         waves, rest = divmod(runs, self.most_live)
         rounds = waves * self.round_s(self.most_live) + self.round_s(rest)
         longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_live))
-        return max(self._work.mean_run_requests / self._work.at_once * rounds, longest)
+        return max(self._work.mean_run_rounds * rounds, longest)
 
     def worker_s(self, workers: int) -> float:
         """Seconds that each of so many workers needs, its engine's start included."""
@@ -165,8 +167,7 @@ class Pace:
 
     def one_run_a_job(self, *, at_once: int) -> Estimate:
         """What it costs to start an engine for each run, as one job each."""
-        rounds = self._work.mean_run_requests / self._work.at_once
-        worker_s = self.startup_s + rounds * self.round_s(1)
+        worker_s = self.startup_s + self._work.mean_run_rounds * self.round_s(1)
         return self._estimate(self._work.runs, at_once, worker_s, 1)
 
     def _estimate(self, workers: int, at_once: int, worker_s: float, live: int) -> Estimate:
@@ -176,6 +177,7 @@ class Pace:
             workers=workers,
             at_once=min(workers, at_once),
             live=live,
+            in_flight=self.most_in_flight,
             gpu_hours=workers * self.deployment.gpus * worker_s / 3600,
             wall_hours=waves * worker_s / 3600,
             startup_share=self.startup_s / worker_s,

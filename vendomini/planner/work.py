@@ -12,7 +12,8 @@ class RunWork:
     `requests` follow one another, or `at_once` of them are asked at the same time. The conversation
     grows by `growth_tokens` with each that follows, after the `prefix_tokens` that all runs share;
     `side_requests` add nothing to it. It may take up `window_tokens` (None: without limit); at that
-    length the oldest part leaves, and `kept_share` of it stays and is read anew.
+    length the oldest part leaves, and `kept_share` of it stays and is read anew. `own_tokens` of a
+    request's prompt are its alone, such as the item that a score is about.
     """
 
     requests: int
@@ -23,6 +24,7 @@ class RunWork:
     window_tokens: int | None = None
     kept_share: float = 0.0
     at_once: int = 1
+    own_tokens: int = 0
 
     @property
     def all_requests(self) -> int:
@@ -36,10 +38,10 @@ class RunWork:
     @property
     def conversation_tokens(self) -> int:
         """The longest that the conversation gets."""
-        grown = self.prefix_tokens + self._asks * self.growth_tokens
+        grown = self.prefix_tokens + self._asks * self.growth_tokens + self.own_tokens
         if self.at_once > 1:
             # The replies to a batch need not stay in the conversation, but room to be written in.
-            grown = max(grown, self.prefix_tokens + self.output_tokens)
+            grown = max(grown, self.prefix_tokens + self.own_tokens + self.output_tokens)
         return grown if self.window_tokens is None else min(grown, self.window_tokens)
 
     @property
@@ -49,7 +51,7 @@ class RunWork:
         It climbs evenly to the window, then swings between what a truncation keeps and the window.
         """
         top = self.conversation_tokens
-        climb = (self.prefix_tokens + top) / 2
+        climb = (self.prefix_tokens + self.own_tokens + top) / 2
         if not self._truncated_asks:
             return climb
         swing = top * (1 + self.kept_share) / 2
@@ -63,7 +65,7 @@ class RunWork:
         What was added since the last request, without the reply, which the engine wrote itself;
         after the window is full, also what each truncation makes it read again.
         """
-        added = max(self.growth_tokens - self.output_tokens, 0)
+        added = max(self.growth_tokens - self.output_tokens, 0) + self.own_tokens
         if not self._truncated_asks:
             return added
         top = self.conversation_tokens
@@ -89,9 +91,9 @@ class RunWork:
 class Work:
     """What a group asks in all. Means are over its requests.
 
-    `requests` is the sum over all runs, `longest_run_requests` what its longest run asks, one
-    after another; `conversation_tokens` is the longest conversation of any run, and `at_once` the
-    most requests that one has in flight.
+    `requests` is the sum over all runs, and `rounds` counts those that are asked at once as one;
+    `longest_run_requests` is what its longest run asks, one after another. `conversation_tokens` is
+    the longest conversation of any run.
     """
 
     runs: int
@@ -101,11 +103,20 @@ class Work:
     new_tokens: float
     mean_context_tokens: float
     conversation_tokens: int
-    at_once: int = 1
+    rounds: int
 
     @property
     def mean_run_requests(self) -> float:
         return self.requests / self.runs
+
+    @property
+    def mean_run_rounds(self) -> float:
+        return self.rounds / self.runs
+
+    @property
+    def at_once(self) -> float:
+        """Requests that a run has in flight, on average over the rounds of all runs."""
+        return self.requests / self.rounds if self.rounds else 1.0
 
 
 def work_of(runs: Mapping[RunWork, int]) -> Work:
@@ -125,5 +136,5 @@ def work_of(runs: Mapping[RunWork, int]) -> Work:
         new_tokens=mean("new_tokens"),
         mean_context_tokens=mean("mean_context_tokens"),
         conversation_tokens=max(run.conversation_tokens for run in runs),
-        at_once=max(run.at_once for run in runs),
+        rounds=sum(run.requests_in_a_row * count for run, count in runs.items()),
     )

@@ -1,22 +1,22 @@
 """What a group that asks a model gets: by a profile's rule, by the planner, or on this machine."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from vendomini.chat import EngineSpec
 from vendomini.cluster import Profile, Resources, rule_for
-from vendomini.errors import ConfigError, PlanError
+from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import EngineSettings, Run
-from vendomini.planner.choice import Candidate, Limits, Wanted
+from vendomini.phase import Asked, EngineSettings, Run, one_an_arm
+from vendomini.planner.choice import Limits, Wanted
 from vendomini.planner.decision import choose
 from vendomini.planner.deployment import Backend
 from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
-from vendomini.planner.host import CPUS_OF_SERVER, host_resources
 from vendomini.planner.loading import as_loaded
-from vendomini.planner.partition import shortest_that_holds, without_shorter
+from vendomini.planner.partition import without_shorter
 from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.work import RunWork, work_of
 from vendomini.prepare.engine import (
@@ -31,6 +31,7 @@ from vendomini.prepare.engine import (
     window_of,
 )
 from vendomini.prepare.group import GroupPlan, pin_key
+from vendomini.prepare.resources import job_resources
 from vendomini.prepare.unplanned import (
     Place,
     engine_of,
@@ -46,12 +47,6 @@ from vendomini.workloads.workload import Length
 DEFAULT_CONCURRENCY = 256
 """Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
 cache holds fewer whole conversations gets fewer; that is known when it has started."""
-
-LEAST_PLAYING_S = 300.0
-"""A worker that played for less would mostly have loaded its model."""
-
-LEAST_MEMORY_GB = 16.0
-"""A node's memory for one job at least: the engine's own, with its weights read as they come."""
 
 EAGER = "eager"
 """The plain attention, which the engine is told to use where it has no other for a model."""
@@ -75,14 +70,14 @@ def plan_asking(
     engine = engine_of(members[0])
     backend, reasons = choose_backend(
         engine,
-        asks=asked_by(members[0]),
+        asks=_asked(key, members, engine),
         pinned=place.facts.pins.get(pin_key(key)),
         profile=place.profile,
         facts=place.facts,
     )
     check_model(members, engine, backend, place.facts)
     tokens = max((run.conversation_tokens for run in demands), default=None)
-    at_once = max((run.at_once for run in demands), default=1)
+    most_at_once = max((run.at_once for run in demands), default=1)
     group = GroupPlan(
         key=key,
         models=models_of(members),
@@ -100,8 +95,8 @@ def plan_asking(
         spec=None,
         context_length=window_of(members),
         conversation_tokens=tokens,
-        at_once=at_once,
-        reasons=(*reasons, *_batches(at_once)),
+        at_once=math.ceil(work_of(demands).at_once) if demands else 1,
+        reasons=(*reasons, *_batches(most_at_once)),
     )
     if backend == "scripted":
         return _scripted(group, members, engine, place)
@@ -135,6 +130,19 @@ def plan_asking(
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _asked(key: str, members: Sequence[Run], engine: EngineSettings) -> Asked:
+    """Whom the runs of a group ask. Raises `ConfigError` if that differs, and nobody says who is to
+    answer: what answers a script would be taken for a model."""
+    asked = {asked_by(run) for run in one_an_arm(members)}
+    if len(asked) > 1 and engine.backend == "auto":
+        raise ConfigError(
+            f"some runs of group `{key}` ask a model, and others are content with a script, but "
+            "`engine.backend` is `auto`",
+            hint="say what answers them all, such as engine.backend=vllm, or make two phases of it",
+        )
+    return "model" if "model" in asked else "script"
 
 
 def _batches(at_once: int) -> list[str]:
@@ -226,7 +234,7 @@ def _planned(
     candidate = choice.candidate
     resources = ruled
     if resources is None and place.profile is not None:
-        resources = _resources(model, candidate, place.profile, pools)
+        resources = job_resources(model, candidate, place.profile, pools)
     deployment = candidate.deployment
     dtype = runtime_dtype(model, candidate.pool.gpu)
     kernels = attention(model, candidate.pool.gpu, choice.backend)
@@ -253,12 +261,13 @@ def _planned(
         pipeline_parallel_size=shape.pipeline_parallel_size,
         max_model_len=spec.max_model_len or deployment.max_model_len,
         concurrency=engine.concurrency or candidate.estimate.live * group.at_once,
+        in_flight=candidate.estimate.in_flight,
         workers=candidate.estimate.workers if resources is None else resources.workers,
         spec=spec,
         model_spec=model,
         choice=choice,
         reasons=(
-            *_batches(group.at_once),
+            *_batches(max(run.at_once for run in demands)),
             *(ruled_resources(group.models[0], place)[1] if ruled is not None else ()),
             *([f"cannot be played as it is: {missing}"] if missing else ()),
             *choice.reasons,
@@ -351,54 +360,3 @@ def _limits(profile: Profile | None, ruled: Resources | None) -> Limits:
         max_minutes=profile.max_minutes if ruled is None else ruled.minutes,
         worker_minutes=profile.worker_minutes,
     )
-
-
-def _resources(
-    model: ModelSpec, candidate: Candidate, profile: Profile, pools: Sequence[Pool]
-) -> Resources:
-    """What each worker asks Slurm for: the GPUs as the site names them, and what feeds them.
-
-    Raises `PlanError` if no job may be long enough to start the engine.
-    """
-    deployment = candidate.deployment
-    host = host_resources(model, deployment).within(candidate.pool)
-    least = _least_minutes(candidate, profile)
-    minutes = max(candidate.minutes, least)
-    pool = shortest_that_holds(pools, candidate.pool, minutes=minutes)
-    _refuse_short(model, pool, profile, least=least)
-    gpus = deployment.gpus // deployment.nodes
-    # More than their share would leave other GPUs of the node without processors or memory, idle.
-    share = max(pool.cpus * gpus // pool.gpus_per_node, CPUS_OF_SERVER + gpus)
-    share_gb = max(pool.memory_gb * gpus // pool.gpus_per_node, LEAST_MEMORY_GB)
-    return Resources(
-        gpus=gpus,
-        gpu_type=pool.gpu_type,
-        cpus=max(1, min(host.cpus, share)),
-        memory_gb=min(host.memory_gb, share_gb),
-        minutes=minutes,
-        workers=candidate.tasks,
-        partition=pool.partition,
-        constraint=pool.constraint,
-        nodes=deployment.nodes,
-    )
-
-
-def _least_minutes(candidate: Candidate, profile: Profile) -> int:
-    """The shortest time limit in which a worker starts its engine, plays, and leaves in order."""
-    seconds = candidate.startup_s + LEAST_PLAYING_S + profile.signal_delay_s
-    return -(-int(seconds) // 60)
-
-
-def _refuse_short(model: ModelSpec, pool: Pool, profile: Profile, *, least: int) -> None:
-    limits = {
-        f"partition `{pool.partition}`": pool.max_minutes,
-        f"`max_minutes` of profile `{profile.name}`": profile.max_minutes,
-    }
-    for whose, limit in limits.items():
-        if limit is not None and limit < least:
-            raise PlanError(
-                f"a worker for `{model.id}` needs at least {least} minutes to load it, play, and "
-                f"leave in order; {whose} allows {limit}",
-                hint="name another `partition` in the profile, raise its `max_minutes`, or lower "
-                "its `signal_delay_s`",
-            )

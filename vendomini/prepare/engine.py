@@ -18,7 +18,7 @@ from vendomini.models.checks import (
     check_window,
 )
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Asked, EngineSettings, Run
+from vendomini.phase import Asked, EngineSettings, Run, one_an_arm
 from vendomini.planner.deployment import Backend
 from vendomini.planner.pool import Pool
 from vendomini.store.measurements import Measured
@@ -307,7 +307,7 @@ def real_spec(
 
 def window_of(members: Sequence[Run]) -> int | None:
     """The longest conversation window of some runs, in tokens; None if it is still `auto`."""
-    lengths = {run.model.context_length for run in _one_an_arm(members)}
+    lengths = {run.model.context_length for run in one_an_arm(members)}
     numbers = [length for length in lengths if isinstance(length, int)]
     return max(numbers) if len(numbers) == len(lengths) else None
 
@@ -316,12 +316,7 @@ def window_of(members: Sequence[Run]) -> int | None:
 
 
 def _thinking(members: Sequence[Run]) -> set[str]:
-    return {run.model.thinking for run in _one_an_arm(members)}
-
-
-def _one_an_arm(members: Sequence[Run]) -> list[Run]:
-    """The runs of an arm share their settings."""
-    return list({id(run.settings): run for run in members}.values())
+    return {run.model.thinking for run in one_an_arm(members)}
 
 
 def _opened_as(name: str, model: ModelFacts | None) -> str:

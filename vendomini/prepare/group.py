@@ -41,6 +41,7 @@ class GroupPlan:
     context_length: int | None = None
     conversation_tokens: int | None = None
     at_once: int = 1
+    in_flight: int | None = None
     reasons: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
 

@@ -206,6 +206,7 @@ def _work(demand: Demand, run: Run) -> RunWork:
         window_tokens=window_of([run]),
         kept_share=demand.kept_share,
         at_once=demand.at_once,
+        own_tokens=demand.own_tokens,
     )
 
 

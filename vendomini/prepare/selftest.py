@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
-from vendomini.phase import Run, Scalar, settings_of, without_model
+from vendomini.phase import Run, Scalar, one_an_arm, settings_of, without_model
 from vendomini.schema import find_setting, shown
 from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Trial, Workload
@@ -98,7 +98,7 @@ def tried_axes(runs: Sequence[Run], workload: Workload) -> tuple[str, ...]:
 def what_is_tried(runs: Sequence[Run], workload: Workload) -> str:
     """All that a self-test of these runs depends on, as text, but for the program itself."""
     cells = {name: _own(cell.settings) for name, cell in _cells(runs, workload).items()}
-    asked = sorted({asked_by(run) for run in _one_an_arm(runs)})
+    asked = sorted({asked_by(run) for run in one_an_arm(runs)})
     return _name([workload.name, workload.version, runs[0].seed, asked, cells])
 
 
@@ -135,7 +135,7 @@ def self_test(
     return SelfTest(
         axes=tuple(axes),
         trials=len(made),
-        refuses=any(asked_by(run) == "model" for run in _one_an_arm(runs)),
+        refuses=any(asked_by(run) == "model" for run in one_an_arm(runs)),
     )
 
 
@@ -223,7 +223,7 @@ class _Cell:
 def _cells(runs: Sequence[Run], workload: Workload) -> dict[str, _Cell]:
     """Each different one, by name."""
     cells: dict[str, _Cell] = {}
-    for run in _one_an_arm(runs):
+    for run in one_an_arm(runs):
         arm = {
             axis: value
             for axis, value in run.arm.items()
@@ -232,14 +232,6 @@ def _cells(runs: Sequence[Run], workload: Workload) -> dict[str, _Cell]:
         cell = _Cell(arm=arm, settings=run.settings, asks=asked_by(run) == "model")
         cells.setdefault(_name(arm), cell)
     return cells
-
-
-def _one_an_arm(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each arm: its runs share their settings."""
-    first: dict[int, Run] = {}
-    for run in runs:
-        first.setdefault(id(run.settings), run)
-    return list(first.values())
 
 
 def _own(settings: Mapping[str, Any]) -> dict[str, Any]:

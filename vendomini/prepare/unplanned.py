@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.errors import PlanError
 from vendomini.hardware import GIB
-from vendomini.phase import EngineSettings, Run
+from vendomini.phase import EngineSettings, Run, one_an_arm
 from vendomini.prepare.engine import EngineFacts, ModelName, Shape, real_spec, shape_of
 from vendomini.prepare.group import GroupPlan
 
@@ -29,9 +29,7 @@ def model_name(run: Run) -> ModelName:
 
 
 def models_of(members: Sequence[Run]) -> tuple[str, ...]:
-    # The runs of an arm share their settings.
-    once = {id(run.settings): run for run in members}.values()
-    return tuple(dict.fromkeys(run.model.name for run in once))
+    return tuple(dict.fromkeys(run.model.name for run in one_an_arm(members)))
 
 
 def workers_of(resources: Resources | None, place: Place, *, most: int) -> int:

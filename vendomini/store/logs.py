@@ -128,7 +128,8 @@ class StepWriter:
     def __call__(self, step: Any) -> None:
         encoded = self._encode(step)
         number = b'{"step":%d' % self.count
-        if not encoded.startswith((number + b",", number + b"}")):
+        # A field `run` would hide the run's id.
+        if not encoded.startswith((number + b",", number + b"}")) or b'"run":' in encoded:
             encoded = self._numbered(encoded)
         self._add(self._head + encoded[1:])
         self.count += 1
@@ -138,8 +139,11 @@ class StepWriter:
         known: Any = msgspec.json.decode(encoded)
         if not isinstance(known, dict):
             raise TypeError(f"a step is no JSON object: {encoded[:80].decode()}")
-        if known.setdefault("step", self.count) != self.count:
-            raise ValueError(f"step {self.count} says that it is step {known['step']}")
+        number = known.get("step", self.count)
+        if number != self.count or type(number) is not int:
+            raise ValueError(f"step {self.count} says that it is step {number!r}")
+        if "run" in known:
+            raise ValueError("a step has a field `run`, which is the name of the run's own id")
         return self._encode({"step": self.count, **known})
 
 

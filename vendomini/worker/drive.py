@@ -15,11 +15,12 @@ from vendomini.chat import (
     Request,
     kind_of,
     missing_feature,
+    not_built,
     request_seed,
     seeded,
 )
 from vendomini.engines.together import all_or_none
-from vendomini.errors import EngineError, EngineLacks, ReplayError
+from vendomini.errors import EngineError, EngineLacks, ReplayError, WorkloadError
 from vendomini.phase import Run
 from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender, Logged
@@ -127,10 +128,13 @@ class Answers:
             )
         kind = kind_of(request)
         engine = self._engines.get(kind)
-        if engine is None:
-            raise EngineLacks(
-                f"nothing here answers requests of kind `{kind}`",
-                hint="this version asks models only: the workload needs a newer one",
+        unbuilt: str | None = f"requests of kind `{kind}`"
+        if engine is not None:
+            unbuilt = not_built(request, engine.features)
+        if engine is None or unbuilt is not None:
+            raise WorkloadError(
+                f"run {self._run.id} asks for {unbuilt}, which this version cannot do yet",
+                hint="leave it out of the workload, or wait for a version that can",
             )
         missing = missing_feature(request, engine.features)
         if missing is not None:

@@ -47,6 +47,7 @@ class Pace:
         self._waiting: list[tuple[int, int, str, int, asyncio.Future[int]]] = []
         self._preemptions = 0
         self._quiet_looks = 0
+        self._peak = 0  # sequences in flight, at most since the last look
 
     @property
     def most_live(self) -> int:
@@ -70,7 +71,7 @@ class Pace:
         """Wait until this run is among the oldest that may ask, and there is room for so many
         sequences, or for all that there may be. Returns how many it holds, to be given back."""
         if not self._waiting and self.in_flight + sequences <= self.limit and self._may_ask(run):
-            self.in_flight += sequences  # at once, as nearly always
+            self._take(sequences)  # at once, as nearly always
             return sequences
         self._arrived += 1
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -99,13 +100,19 @@ class Pace:
         self.is_crowded = load.waiting > max(load.running, 1)
         if preempted:
             self._quiet_looks = 0
-            fewer = min(self.limit, len(self._live) * self._at_once or self.limit)
+            # What was really in flight: a request may make more sequences than was planned.
+            fewer = min(self.limit, max(self._peak, len(self._live) * self._at_once) or self.limit)
             self.limit = max(1, fewer - max(1, fewer // SHRINK))
         elif self.limit < self._most:
             self._quiet_looks += 1
             if self._quiet_looks % QUIET_LOOKS == 0:
                 self.limit += 1
                 self._admit()
+        self._peak = self.in_flight
+
+    def _take(self, sequences: int) -> None:
+        self.in_flight += sequences
+        self._peak = max(self._peak, self.in_flight)
 
     def _admit(self) -> None:
         """Let in who waits, the oldest first. Nobody passes one that needs more room: it would
@@ -116,7 +123,7 @@ class Pace:
                 held = min(sequences, self.limit)
                 if self.in_flight + held > self.limit or not self._may_ask(run):
                     return
-                self.in_flight += held
+                self._take(held)
                 told.set_result(held)
             heappop(self._waiting)
 

@@ -31,7 +31,8 @@ class Demand:
 
     `side_requests` are asked beside `requests` and add nothing to the conversation. Where it
     fills its window, the oldest part leaves and `kept_share` of it stays, to be read anew.
-    `at_once` of the requests are asked at the same time, such as all scores of one batch.
+    `at_once` of the requests are asked at the same time, such as all scores of one batch, and
+    `own_tokens` of each one's prompt are in no other, such as the item that is scored.
     """
 
     requests: int
@@ -41,6 +42,7 @@ class Demand:
     output_tokens: int  # drawn by each request
     kept_share: float = 0.0
     at_once: int = 1
+    own_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
