@@ -254,13 +254,13 @@ def test_an_edit_of_the_workload_tries_anew(
     source.parent.mkdir()
     text = "from tests.toy import Toy\n\n\nclass Edited(Toy):\n    pass\n"
 
-    def workload(text: str) -> Workload:
+    def workload(text: str, name: str = "edited.workload") -> Workload:
         source.write_text(text)
-        spec = importlib.util.spec_from_file_location("edited_workload", source)
+        spec = importlib.util.spec_from_file_location(name, source)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "edited_workload", module)
+        monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         edited: Workload = module.Edited()
         return edited
@@ -270,6 +270,11 @@ def test_an_edit_of_the_workload_tries_anew(
     assert not check_axes(toys([1, 2]), workload(text + "# edited\n")).cached
     (source.parent / "beside.py").write_text("")
     assert not check_axes(toys([1, 2]), workload(text + "# edited\n")).cached
+    # What lies beside a module without a package is not its own: a whole environment may.
+    alone = text + "# alone\n"
+    assert not check_axes(toys([1, 2]), workload(alone, "edited_alone")).cached
+    (source.parent / "stranger.py").write_text("")
+    assert check_axes(toys([1, 2]), workload(alone, "edited_alone")).cached
 
 
 # -- the phases that are shipped --------------------------------------------------------------

@@ -235,8 +235,8 @@ def test_an_interpolation_that_hides_something_is_refused(
         ("fixed:\n  p_shock: 7", "line 2: `p_shock` is `7`, which is outside its range"),
         ("fixed: {p_shock: 0}\ngrid: {p_shock: [0, 1]}", "in `grid` and in `fixed`"),
         ("grid: {agent.mode: [required], agent: {mode: [optional]}}", "`agent.mode` twice"),
-        ("max_steps_by_level: {9: 5}", "line 1: `max_steps_by_level` names `9`"),
-        ("max_steps_by_level: {low: 5}", "It is by 0, 1, 2, 3, 4"),
+        ("max_steps_by_level: {9: 5}", "line 1: `max_steps_by_level` has no entry `9`"),
+        ("max_steps_by_level: {low: 5}", "Its entries are 0, 1, 2, 3, 4"),
         ("max_steps_by_level: {1: 0}", "`max_steps_by_level.1` is `0`"),
         ("grid: {threshold: [strict, lenient]}", "cannot be an axis: both are in the table"),
         ("grid: {max_steps_by_level: [{}]}", "cannot be an axis: it sets simulation.max_steps"),
@@ -345,6 +345,41 @@ def test_a_part_can_be_emptied_or_given_as_a_mapping(load: Load) -> None:
     assert phase.run_count == 1
     assert phase.base["max_steps_by_level"] is None
     assert setting(phase.base, "agent.mode") == "optional"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("inherit: below.yaml\nmax_steps_by_level: null", ()),
+        ("inherit: below.yaml", ("max_steps_by_level=null",)),
+        ("inherit: below.yaml", ("max_steps_by_level={}",)),
+        ("inherit: below.yaml\nmax_steps_by_level: null", ("p_shock=0.1",)),
+    ],
+)
+def test_a_mapping_that_may_be_null_is_emptied_by_null_unlike_a_section(
+    load: Load, text: str, overrides: tuple[str, ...]
+) -> None:
+    below = "max_steps_by_level: {1: 5}\nsimulation: {max_steps: 9}\nagent: {mode: optional}"
+    (run,) = expand(load(f"{text}\nagent:", *overrides, below=below))
+    assert setting(run.settings, "simulation.max_steps") == 9
+    assert setting(run.settings, "agent.mode") == "optional"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["experiment.workload='toy'", 'experiment.workload="toy"', "experiment={workload: toy}"],
+)
+def test_the_workload_is_read_from_an_override_like_any_other_value(
+    tmp_path: Path, override: str
+) -> None:
+    path = tmp_path / "phase.yaml"
+    path.write_text("experiment: {workload: other}\n")
+    assert load_phase(path, [override], workload_named=toy_named).workload == "toy"
+
+
+def test_an_axis_inside_a_mapping_that_is_null_makes_it(load: Load) -> None:
+    with pytest.raises(ConfigError, match="cannot be an axis"):
+        load("grid: {max_steps_by_level.1: [5, 6]}")
 
 
 def test_the_text_of_an_override_is_not_cut_at_a_hash_or_colon(load: Load) -> None:

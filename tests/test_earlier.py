@@ -97,6 +97,19 @@ def test_a_run_keeps_the_threshold_that_its_result_may_mean(root: Path) -> None:
     )
 
 
+def test_whatever_the_threshold_says_now_the_runs_that_are_there_are_kept(root: Path) -> None:
+    experiment = Experiment(root / "earlier")
+    config = experiment.folder / "phase.yaml"
+    for name in ("lenient", "moderate"):
+        override = f"crash_detector.threshold={name}"
+        words = ("run", "--config", config, "--root", root, override, "--limit", "1")
+        done = vendomini(*words)
+        assert "5 done and kept, 3 unfinished, 0 new" in done.stderr or (
+            "kept" in done.stderr and ", 0 new" in done.stderr
+        ), done.stderr
+    assert len(experiment.runs()) == 8
+
+
 def _with_threshold(run: Run, name: str) -> dict[str, Any]:
     detector = {**run.settings["crash_detector"], "threshold": name}
     return {**run.settings, "crash_detector": detector}

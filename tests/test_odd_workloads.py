@@ -13,13 +13,13 @@ import pytest
 from tests.harness import play
 from tests.toy import TOY, Toy, ToySettings, toy_experiment
 from vendomini.chat import Episode
-from vendomini.collect import collect
+from vendomini.collect import collect, measured
 from vendomini.config import load_phase
 from vendomini.errors import ConfigError
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, StepWriter
 from vendomini.worker.drive import Answers, drive
-from vendomini.workloads import RecordStep, Workload
+from vendomini.workloads import Measure, RecordStep, Workload
 from vendomini.workloads.registry import workload_named
 
 
@@ -100,6 +100,7 @@ def test_a_step_has_its_number_whether_or_not_it_says_it(
         ({"step": 3}, "step 0 says that it is step 3"),
         ({"step": False}, "step 0 says that it is step False"),
         ({"run": 3}, "a field `run`"),
+        ({"run_id": 3}, "a field `run_id`"),
         ({"step": 0, "a": 1, "run": 3}, "a field `run`"),
     ],
 )
@@ -131,6 +132,102 @@ def test_an_episode_that_is_none_is_told_so(episode: Callable[[], Any], said: st
         asyncio.run(drive(episode(), answers))
 
 
+class Forgets(Toy):
+    """Its `play` returns nothing."""
+
+    name = "tests.test_odd_workloads:Forgets"
+
+    def play(
+        self, settings: ToySettings, *, seed: int, replication: int, record: RecordStep
+    ) -> Episode[Any]:
+        yield ()
+
+
+def test_a_run_without_an_outcome_is_failed_and_not_done(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 2)
+    _rename(experiment, Forgets.name)
+    assert play(experiment).exit_status == 1
+    assert experiment.finished() == set()
+    (error, *_) = next(iter(experiment.errors().values()))
+    assert "the outcome is no JSON object: null; does `play` return one?" in error.message
+
+
+def test_what_cannot_be_derived_takes_no_other_measure_away(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 8)
+    play(experiment)
+    _rename(experiment, Measuring.name)
+    total, half, text = measured(experiment, progress=lambda done, of: None)
+    assert total.runs == 8
+    assert 0 < half.runs < 8
+    assert (text.runs, text.events, text.mean) == (8, 0, None)
+
+
+class Measuring(Underivable):
+    """Also says in words what could not be seen."""
+
+    name = "tests.test_odd_workloads:Measuring"
+    measures = (
+        Measure(column="outcome.total", kind="number", meaning="all"),
+        Measure(column="outcome.half", kind="number", meaning="half of it"),
+        Measure(column="outcome.onset", kind="time to event", meaning="never seen"),
+    )
+
+    def derive(
+        self, settings: ToySettings, steps: Sequence[Any], outcome: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        return {**super().derive(settings, steps, outcome), "onset": "not observable"}
+
+
+def test_runs_of_another_workload_that_left_the_grid_are_collected_as_they_were(
+    tmp_path: Path,
+) -> None:
+    experiment = toy_experiment(tmp_path, 4)
+    play(experiment)
+    lines = experiment.path("runs.jsonl").read_text().splitlines()
+    lines[2:] = [line.replace(TOY, Forgets.name) for line in lines[2:]]
+    lines[:2] = [line.replace(TOY, OnTasks.name) for line in lines[:2]]
+    experiment.path("runs.jsonl").write_text("\n".join(lines) + "\n")
+    said = collect(experiment, out=tmp_path / "tables", progress=lambda done, of: None)
+    table = polars.read_parquet(said.runs_parquet)
+    assert table["outcome.total"].null_count() == 0
+    assert table["world"].to_list() == [None] * 4  # older than the settings it is made of
+
+
+class OnTasks(Toy):
+    name = "tests.test_odd_workloads:OnTasks"
+    unit = ("game.breaks",)
+
+
+class Wordless(Toy):
+    name = "tests.test_odd_workloads:Wordless"
+
+    def asks(self, settings: ToySettings) -> Any:
+        return True
+
+
+class Lost(Toy):
+    name = "tests.test_odd_workloads:Lost"
+
+    def derive_settings(self, settings: ToySettings) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        (Wordless, "`asks` of the workload gives `True`"),
+        (Lost, "`derive_settings` of the workload gives a `NoneType`"),
+    ],
+)
+def test_hooks_that_give_the_wrong_thing_are_told_so_before_anything_is_written(
+    tmp_path: Path, workload: type[Toy], said: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text("inherit: base\n")
+    with pytest.raises(ConfigError, match=said):
+        load_phase(file, workload_named=lambda name: workload())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Game:
     steps: int = 1
@@ -157,5 +254,5 @@ class Mute(Workload):
 def test_a_workload_that_asks_and_has_no_model_is_refused_when_it_is_read(tmp_path: Path) -> None:
     file = tmp_path / "mute.yaml"
     file.write_text("inherit: base\nexperiment: {workload: tests.test_odd_workloads:Mute}\n")
-    with pytest.raises(ConfigError, match="asks a model, and its settings have no section"):
+    with pytest.raises(ConfigError, match="asks, and its settings have no section"):
         load_phase(file, workload_named=workload_named)

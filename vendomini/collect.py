@@ -7,6 +7,7 @@ time anew: it is in the tables, and in no record.
 import functools
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -70,7 +71,7 @@ def collect(
     experiment.disk.make_folder(out)
     runs = experiment.runs()
     workload, note = _workload_of(runs)
-    notes = {note: ""} if note else {}  # each with the first run that it is about
+    notes = {"": (note, "")} if note else {}  # each with the first run that it is about
     rows = {row["run_id"]: row for row in run_rows(experiment, runs, workload)}
     by_id = {run.id: run for run in runs}
     played_by = _played_by(rows)
@@ -84,7 +85,8 @@ def collect(
             try:
                 rows[id] |= _derived_columns(experiment, by_id[id], workload, lines)
             except WorkloadError as error:
-                notes.setdefault(str(error), id)
+                # One note for all runs in which it is the same: messages may name what was there.
+                notes.setdefault(type(error.__cause__).__name__, (str(error), id))
             waiting += map(_decode_step, lines)
             count += len(lines)
             if len(waiting) >= STEP_ROWS_AT_ONCE:
@@ -114,7 +116,7 @@ def collect(
     schema = encode(_schema(table, workload))
     replace_whole(collected.schema_json, lambda path: path.write_bytes(schema))
     lost = tuple(id for id in played_by if id not in found)
-    said = tuple(f"{note} (first in run {id})" if id else note for note, id in notes.items())
+    said = tuple(f"{note} (first in run {id})" if id else note for note, id in notes.values())
     return replace(collected, steps=count, without_steps=lost, notes=said)
 
 
@@ -135,7 +137,7 @@ class Measured:
 def measured(experiment: Experiment, *, progress: Callable[[int, int], None]) -> list[Measured]:
     """How the workload's measures stand now; reads the step logs if something follows from them."""
     experiment.check()
-    runs = experiment.runs()
+    runs = [run for run in experiment.runs() if run.in_grid]
     workload, _ = _workload_of(runs)
     if workload is None or not workload.measures:
         return []
@@ -145,7 +147,8 @@ def measured(experiment: Experiment, *, progress: Callable[[int, int], None]) ->
     if type(workload).derive is not Workload.derive:
         progress(0, len(played_by))
         for read, (id, lines) in enumerate(steps_by_run(experiment, played_by), start=1):
-            rows[id] |= _derived_columns(experiment, by_id[id], workload, lines)
+            with suppress(WorkloadError):  # `collect` says so; what was logged stands all the same
+                rows[id] |= _derived_columns(experiment, by_id[id], workload, lines)
             progress(read, len(played_by))
     done = [rows[id] for id in played_by]
     return [_standing(measure, done) for measure in workload.measures]
@@ -165,6 +168,7 @@ def run_rows(
     """
     state = states(experiment, runs)
     unit = () if workload is None else workload.unit
+    mine = None if workload is None else workload.name
     varying = [key for key in varying_settings(runs) if key not in unit]
     nothing: Row = {}
     if workload is not None:
@@ -187,7 +191,8 @@ def run_rows(
         row.update((f"arm.{key}", settings.get(key)) for key in varying)
         row.update(nothing)
         if result is not None:
-            outcome = todays_outcome(msgspec.json.decode(result.outcome), run, workload)
+            own = workload if run.workload == mine else None  # else it left the grid long ago
+            outcome = todays_outcome(msgspec.json.decode(result.outcome), run, own)
             for key, value in flat(outcome).items():
                 row[key if key.startswith("pe.") else f"outcome.{key}"] = value
             row.update((f"served.{k}", v) for k, v in msgspec.structs.asdict(result.served).items())
@@ -197,11 +202,15 @@ def run_rows(
         yield row
 
 
-def world_of(run: Run, unit: Sequence[str]) -> str:
-    """What a run is played on: its values of the workload's `unit`, else its replication."""
+def world_of(run: Run, unit: Sequence[str]) -> str | None:
+    """What a run is played on: its values of the workload's `unit`, else its replication. None: it
+    is of before there were such settings, or of another workload."""
     if not unit:
         return str(run.replication)
-    values = [str(setting(run.settings, key)) for key in unit]
+    try:
+        values = [str(setting(run.settings, key)) for key in unit]
+    except (KeyError, TypeError):
+        return None
     return values[0] if len(values) == 1 else " ".join(map("{}={}".format, unit, values))
 
 
@@ -333,7 +342,7 @@ def _derived_columns(
     experiment: Experiment, run: Run, workload: Workload | None, lines: Sequence[bytes]
 ) -> Row:
     result = experiment.result(run.id)
-    if workload is None or result is None:
+    if workload is None or result is None or run.workload != workload.name:
         return {}
     outcome = todays_outcome(msgspec.json.decode(result.outcome), run, workload)
     found = derived(workload, known_settings(run, workload), lines, outcome)
@@ -341,7 +350,8 @@ def _derived_columns(
 
 
 def _standing(measure: Measure, rows: Sequence[Row]) -> Measured:
-    there = [row[measure.column] for row in rows if row.get(measure.column) is not None]
+    values = (row.get(measure.column) for row in rows)
+    there = [value for value in values if isinstance(value, int | float)]  # a text is none
     is_event = measure.kind == "time to event"
     return Measured(
         measure=measure,

@@ -130,7 +130,7 @@ def step_columns(steps: Sequence[Step]) -> "list[polars.Series]":
 def _by_key(steps: Sequence[Step | None]) -> Iterator[tuple[str, list[str]]]:
     """For each key the JSON of its values, `null` where a step is null or has no such key."""
     given = [step for step in steps if step is not None]
-    shapes = set(map(tuple, given))
+    shapes = list(dict.fromkeys(map(tuple, given)))  # in order: tables are the same each time
     if len(shapes) == 1 and len(given) == len(steps):
         # All have the same keys, as is usual: turned round without a look at each.
         for name, values in zip(*shapes, zip(*map(dict.values, given), strict=True), strict=True):

@@ -231,7 +231,7 @@ def collect(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Write the tables: runs.parquet, runs.csv and steps.parquet, one row a run and a step."""
+    """Write the tables: runs.parquet, runs.csv, steps.parquet, and what their columns are."""
     from vendomini.cli import results
 
     raise typer.Exit(results.collect_tables(experiment, root=root, out=out, as_json=as_json))

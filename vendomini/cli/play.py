@@ -27,7 +27,7 @@ from vendomini.cli.view import View
 from vendomini.collect import derived, known_settings, todays_outcome
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.launch import PLAYABLE, engine_for
-from vendomini.errors import ConfigError, StoreError, VendoMiniError
+from vendomini.errors import ConfigError, StoreError, VendoMiniError, WorkloadError
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
 from vendomini.store.experiment import Experiment
@@ -109,7 +109,7 @@ def _play(request: PlayRequest) -> int:
         show.say(f"stopped after step {wanted.stop - 1}, as asked: there is no outcome")
     else:
         outcome = msgspec.json.decode(played[0])
-        view.outcome(outcome, derived(workload, settings, played[1], outcome))
+        view.outcome(outcome, _derived(workload, settings, played[1], outcome, view))
     return 0
 
 
@@ -304,8 +304,19 @@ def _play_log(
         for line in steps[len(lines) :]:
             if not view.step(workload.todays_step(msgspec.json.decode(line)), None):
                 break
-    view.outcome(left, derived(workload, settings, steps or lines, left))
+    view.outcome(left, _derived(workload, settings, steps or lines, left, view))
     return 1 if why else 0
+
+
+def _derived(
+    workload: Workload, settings: Any, lines: list[bytes], outcome: Any, view: View
+) -> dict[str, Any]:
+    """What follows from the steps; a workload that cannot tell takes nothing else away."""
+    try:
+        return derived(workload, settings, lines, outcome)
+    except WorkloadError as error:
+        view.note(str(error))
+        return {}
 
 
 def _same_step(logged: bytes, line: bytes, workload: Workload) -> bool:

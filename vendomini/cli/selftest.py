@@ -26,6 +26,7 @@ from vendomini.prepare.selftest import (
     tried_axes,
     what_is_tried,
 )
+from vendomini.workloads.registry import module_of
 from vendomini.workloads.workload import Workload
 
 SILENT_S = 1.0
@@ -123,8 +124,14 @@ def _file(runs: Sequence[Run], workload: Workload) -> Path | None:
 
 
 def _sources(workload: Workload) -> list[Path]:
-    package = Path(inspect.getfile(type(workload))).parent
-    return [Path(inspect.getfile(selftest)), *sorted(package.rglob("*.py"))]
+    """The test's own, and the workload's: its module, or the whole of somebody's package."""
+    file = Path(inspect.getfile(type(workload)))
+    package = module_of(workload).split(".")[:-1]
+    sources = [file]
+    if package:
+        ours = package[0] == "vendomini"  # of ours the workload's own folder is enough
+        sources = sorted(file.parents[0 if ours else len(package) - 1].rglob("*.py"))
+    return [Path(inspect.getfile(selftest)), *sources]
 
 
 def _kept(file: Path) -> SelfTest | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ class Draft:
 
     path: Path
     translator: Translator | None
+    mappings: AbstractSet[str]
     sections: Tree = field(default_factory=dict)
     grid: Tree = field(default_factory=dict)
     fixed: Tree = field(default_factory=dict)
@@ -69,15 +71,21 @@ class Draft:
 
 
 def compose(
-    documents: Sequence[Document], overrides: Sequence[str], *, translator: Translator | None
+    documents: Sequence[Document],
+    overrides: Sequence[str],
+    *,
+    translator: Translator | None,
+    mappings: AbstractSet[str] = frozenset(),
 ) -> Draft:
     """The parts of a phase file, the last of the documents, of all it inherits, and of the
     overrides, in this order.
 
-    What older files say is translated, each file for itself, with a note. Raises `ConfigError`
+    `mappings` are the dotted keys of settings that are mappings or nothing: unlike a section, one
+    is emptied by `null` or `{}`. What older files say is translated, each file for itself, with a
+    note. Raises `ConfigError`
     for a part that is no mapping, and an override that is not ``KEY=VALUE``.
     """
-    draft = Draft(path=documents[-1].path, translator=translator)
+    draft = Draft(path=documents[-1].path, translator=translator, mappings=mappings)
     for document in documents:
         if translator is not None:
             translation = translator.translate(document, parts=(FIXED, GRID))
@@ -92,12 +100,12 @@ def compose(
     return draft
 
 
-def inherited(path: Path, *, shipped: Callable[[str], Path | None]) -> list[Document]:
+def inherited(path: Path, *, shipped: Callable[[str], Path]) -> list[Document]:
     """The file and all it inherits, the farthest first.
 
-    `shipped` is the file that comes with a name such as ``base``; a file of that name beside the
-    one that inherits wins. Raises `ConfigError` for a file that cannot be read, and an `inherit`
-    that leads nowhere or round in a circle.
+    `shipped` is the file that comes with a name such as ``base``, or raises `ConfigError`; a file
+    of that name beside the one that inherits wins. Raises `ConfigError` for a file that cannot be
+    read, and an `inherit` that leads nowhere or round in a circle.
     """
     documents = [load_yaml(path)]
     seen = [os.path.realpath(path)]
@@ -110,9 +118,9 @@ def inherited(path: Path, *, shipped: Callable[[str], Path | None]) -> list[Docu
                 "or a workload",
             )
         target = child.path.parent / parent
-        if not target.suffix and not target.exists():
+        if not target.suffix and os.sep not in parent and not target.is_file():
             try:
-                target = shipped(parent) or target
+                target = shipped(parent)
             except ConfigError as error:
                 raise ConfigError(
                     f"{child.place(INHERIT)}: `inherit: {parent}`: {error}", hint=error.hint
@@ -147,8 +155,14 @@ def written_last(
             value, where = written[name], document.place(f"{section}.{name}")
     for override in overrides:
         key, _, text = override.partition("=")
-        if key.strip() == f"{section}.{name}":
-            value, where = text.strip() or None, f"override `{override}`"
+        if key.strip() not in (section, f"{section}.{name}"):
+            continue
+        said = parse_value(text, f"override `{override}`", key.strip())
+        if key.strip() == section:
+            if not isinstance(said, Mapping) or name not in said:
+                continue
+            said = said[name]
+        value, where = said, f"override `{override}`"
     return value, where
 
 
@@ -163,7 +177,7 @@ def _add_document(draft: Draft, document: Document) -> None:
                 )
             draft.part(name).update(_dotted(value or {}, name, document))
     own = {name: value for name, value in document.data.items() if name not in PARTS}
-    draft.sections = _merged(draft.sections, own)
+    draft.sections = _merged(draft.sections, own, draft.mappings)
 
 
 def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:
@@ -179,15 +193,24 @@ def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:
     return found
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+def _merged(
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+    mappings: AbstractSet[str],
+    prefix: str = "",
+) -> Tree:
     """Mappings merge, anything else is replaced by what is above."""
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         # `section:` with nothing below it takes nothing away from what it inherits.
-        empty = isinstance(old, Mapping) and value is None
-        merged[name] = _merged(old, value or {}) if old is not None and (both or empty) else value
+        key = f"{prefix}{name}"
+        empty = isinstance(old, Mapping) and value is None and key not in mappings
+        if old is not None and (both or empty):
+            merged[name] = _merged(old, value or {}, mappings, f"{key}.")
+        else:
+            merged[name] = value
     return merged
 
 
@@ -225,7 +248,7 @@ def _add_override(draft: Draft, override: str) -> None:
 
 def _override(draft: Draft, key: str, value: Any, where: str) -> None:
     """Set a setting or a section's settings, so that neither grid nor `fixed` hides it."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and (value or key not in draft.mappings):
         for name, item in leaves(value, f"{key}."):
             _override(draft, name, item, where)
         return

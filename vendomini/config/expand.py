@@ -1,7 +1,7 @@
 """The one expander: for the count, a local run, an array and a resume alike."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from vendomini.config.load import MODEL_NAME, Phase
 from vendomini.config.translation import leaves
 from vendomini.errors import ConfigError
 from vendomini.identity import model_identity, run_id
-from vendomini.phase import Run, Scalar, has_model, setting
+from vendomini.phase import Run, Scalar, has_model, one_an_arm, setting
 from vendomini.schema import defaults, settings_out_of_id, shown
 
 REVISION = f"{MODEL}.revision"
@@ -35,15 +35,22 @@ def expand(
     and what was in the ids of that version as it was. Raises `ConfigError` if a model's folder is
     missing, or two arms are the same run (two folders with the same model).
     """
-    runs = _expanded(phase, window, out_of_id=settings_out_of_id(phase.settings_type))
+    runs = _expanded(phase, window)
     if not phase.once_in_id or not (there := known()):
         return runs
-    if any(_is_unusual(phase, key) for key in phase.once_in_id):
-        left_out = settings_out_of_id(phase.settings_type)
-        then_out = [key for key in left_out if key not in phase.once_in_id]
-        older = _expanded(phase, window, out_of_id=then_out)
-        pairs = zip(runs, older, strict=True)
-        runs = [then if then.id in there else now for now, then in pairs]
+    written = {key: setting(phase.base, key) for key in phase.once_in_id}
+    # Whatever the file says now, a run that is there is the run.
+    others = [_then(run, phase.once_in_id) for run in one_an_arm(there.values())]
+    usual = defaults(phase.settings_type)
+    for values in dict.fromkeys((tuple(written.items()), *others)):
+        if all(value == setting(usual, key) for key, value in values):
+            continue  # those ids are today's
+        older = _expanded(phase, window, once=dict(values))
+        is_first = dict(values) == written
+        runs = [
+            then if then.id in there and (is_first or now.id not in there) else now
+            for now, then in zip(runs, older, strict=True)
+        ]
     kept = _Kept(phase.once_in_id)
     return [kept.as_it_was(run, there[run.id]) if run.id in there else run for run in runs]
 
@@ -61,11 +68,15 @@ def values_of(phase: Phase, key: str) -> tuple[Scalar, ...]:
 # -- private -------------------------------------------------------------------------------
 
 
-def _expanded(phase: Phase, window: int | None, *, out_of_id: Iterable[str]) -> list[Run]:
+def _expanded(
+    phase: Phase, window: int | None, *, once: Mapping[str, Any] | None = None
+) -> list[Run]:
+    """`once` are values of settings that were in the ids of older versions, to give those ids."""
     identity = functools.cache(model_identity)
     usual = dict(leaves(defaults(phase.settings_type)))
     sections = {n: s for n, s in phase.base.items() if n not in ("experiment", "engine")}
-    left_out = (*out_of_id,)
+    left_out = settings_out_of_id(phase.settings_type)
+    in_it = {key: value for key, value in (once or {}).items() if value != usual[key]}
     unusual = {
         key: value for key, value in leaves(sections) if _differs(key, value, usual, left_out)
     }
@@ -80,6 +91,7 @@ def _expanded(phase: Phase, window: int | None, *, out_of_id: Iterable[str]) -> 
         named = {key: value for key, value in unusual.items() if key not in chosen}
         # An engine's setting has no usual value: as an axis it is in the id, whatever it is.
         named |= {k: v for k, v in chosen.items() if _differs(k, v, usual, left_out)}
+        named |= in_it
         model = None
         if has_model(settings):
             model = identity(setting(settings, MODEL_NAME), setting(settings, REVISION))
@@ -143,16 +155,17 @@ class _Kept:
         return replace(run, settings=self._made[name])
 
 
+def _then(run: Run, keys: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    found = ((key, _setting(run.settings, key)) for key in keys)
+    return tuple((key, value) for key, value in found if value is not None)
+
+
 def _setting(settings: Mapping[str, Any], key: str) -> Any:
     """None: the settings are of before there was such a one, or of another workload."""
     try:
         return setting(settings, key)
     except (KeyError, TypeError):
         return None
-
-
-def _is_unusual(phase: Phase, key: str) -> bool:
-    return bool(setting(phase.base, key) != setting(defaults(phase.settings_type), key))
 
 
 def _worded(arm: Mapping[str, Scalar]) -> str:

@@ -30,6 +30,7 @@ from vendomini.schema import (
     complete,
     defaults,
     find_setting,
+    nullable_mappings,
     settings_out_of_id,
     shown,
 )
@@ -124,8 +125,13 @@ def load_phase(
     """
     documents = inherited(path, shipped=functools.partial(_shipped, workload_named=workload_named))
     workload = _workload(documents, overrides, workload_named)
-    draft = compose(documents, overrides, translator=workload.translator)
     schema = sections_type(workload.settings_type)
+    draft = compose(
+        documents,
+        overrides,
+        translator=workload.translator,
+        mappings=nullable_mappings(schema),
+    )
     axes = _axes(draft, schema)
     for key in draft.overridden:
         find_setting(schema, key, draft.place(key), also=PARTS)
@@ -191,14 +197,22 @@ def sections_type(settings_type: type) -> type:
     return dataclasses.make_dataclass("Sections", [*shared, *own], frozen=True, kw_only=True)
 
 
-def _shipped(name: str, *, workload_named: WorkloadNamed) -> Path | None:
-    """The file that a phase inherits by name; None where it must be a path."""
+def _shipped(name: str, *, workload_named: WorkloadNamed) -> Path:
+    """The file that a phase inherits by name. Raises `ConfigError` if there is none."""
     if name == BASE:
         return Path(str(files("vendomini.data") / "base.yaml"))
     try:
-        return workload_named(name).base_file
-    except UnknownWorkload:
-        return None
+        file = workload_named(name).base_file
+    except UnknownWorkload as error:
+        raise ConfigError(
+            "there is no such file beside it, and nothing of that name is shipped",
+            hint=f"name a file by its path, `{BASE}`, or a workload that ships one: {error.hint}",
+        ) from None
+    if file is None:
+        raise ConfigError(
+            f"workload `{name}` ships no file to inherit from", hint=f"write `inherit: {BASE}`"
+        )
+    return file
 
 
 def _workload(
@@ -226,8 +240,8 @@ def _arms(
     mute = [arm for arm in arms if arm.asks != "nobody" and not has_model(arm.settings)]
     if mute:
         raise ConfigError(
-            f"{draft.path}: workload `{workload.name}` asks a model, and its settings have no "
-            f"section `{MODEL}`",
+            f"{draft.path}: workload `{workload.name}` asks, and its settings have no section "
+            f"`{MODEL}`",
             hint="give its settings_type an `agent` with a `model: ModelSettings`, or let its "
             '`asks` return "nobody"',
         )

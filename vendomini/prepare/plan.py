@@ -25,9 +25,6 @@ ENGINELESS_CONCURRENCY = 4
 
 NOTHING_KNOWN = EngineFacts()
 
-UNKNOWN_LENGTH = Length(is_short=True, words="short runs")
-"""Of runs of which nobody says what they ask."""
-
 
 def make_plan(
     runs: Sequence[Run],
@@ -60,8 +57,9 @@ def make_plan(
             typed.setdefault(key, settings)
             arms.append(settings)
             demand = None if key == ENGINELESS else workload.demand(settings)
-            if demand is not None and demand.requests > lengths.get(key, (-1,))[0]:
-                lengths[key] = demand.requests, workload.length(settings, phase=phase)
+            requests = 0 if demand is None else demand.requests
+            if key != ENGINELESS and requests > lengths.get(key, (-1,))[0]:
+                lengths[key] = requests, workload.length(settings, phase=phase)
             found = key, None if demand is None else _work(demand, run)
             known[id(run.settings)] = found
         key, work = found
@@ -72,8 +70,6 @@ def make_plan(
     place = Place(profile=profile, local_workers=local_workers, facts=facts)
     groups = tuple(
         plan_asking(key, members, place, works.get(key, {}), lengths[key][1])
-        if key in lengths
-        else plan_asking(key, members, place, {}, UNKNOWN_LENGTH)
         if key != ENGINELESS
         else _plan_engineless(key, members, place)
         for key, members in by_key.items()

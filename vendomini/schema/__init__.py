@@ -9,7 +9,12 @@ from vendomini.schema.check import (
     find_setting,
     unknown_key,
 )
-from vendomini.schema.fields import defaults, setting_keys, settings_out_of_id
+from vendomini.schema.fields import (
+    defaults,
+    nullable_mappings,
+    setting_keys,
+    settings_out_of_id,
+)
 from vendomini.schema.words import choices_of, nearest, shown
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "defaults",
     "find_setting",
     "nearest",
+    "nullable_mappings",
     "setting_keys",
     "settings_out_of_id",
     "shown",

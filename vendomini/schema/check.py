@@ -232,8 +232,8 @@ def _check_name(name: str, mapping: Any, key: str, where: str) -> None:
     names = [str(each) for each in choices_of(get_args(mapping)[0], {})]
     if names and name not in names:
         raise ConfigError(
-            f"{where}: `{key}` names `{shown(name)}`, which is none of what it is by",
-            hint=f"did you mean `{nearest(name, names)}`? It is by {', '.join(names)}",
+            f"{where}: `{key}` has no entry `{shown(name)}`",
+            hint=f"did you mean `{nearest(name, names)}`? Its entries are {', '.join(names)}",
         )
 
 

@@ -23,6 +23,20 @@ def setting_keys(schema: type) -> tuple[str, ...]:
 
 
 @functools.cache
+def nullable_mappings(schema: type) -> frozenset[str]:
+    """Dotted keys of the settings that are a mapping or null."""
+    return frozenset(_nullable_mappings(schema, ""))
+
+
+def _nullable_mappings(schema: type, prefix: str) -> Iterator[str]:
+    for name, (_, hint) in fields_of(schema).items():
+        if (section := dataclass_in(hint)) is not None:
+            yield from _nullable_mappings(section, f"{prefix}{name}.")
+        elif takes_null(hint) and any(get_origin(each) is dict for each in alternatives(hint)):
+            yield prefix + name
+
+
+@functools.cache
 def settings_out_of_id(schema: type) -> tuple[str, ...]:
     """Dotted keys of the settings whose field has the metadata ``not_in_id``: a word on why they
     define no run."""

@@ -129,7 +129,7 @@ class StepWriter:
         encoded = self._encode(step)
         number = b'{"step":%d' % self.count
         # A field `run` would hide the run's id.
-        if not encoded.startswith((number + b",", number + b"}")) or b'"run":' in encoded:
+        if not encoded.startswith((number + b",", number + b"}")) or b'"run' in encoded:
             encoded = self._numbered(encoded)
         self._add(self._head + encoded[1:])
         self.count += 1
@@ -142,8 +142,8 @@ class StepWriter:
         number = known.get("step", self.count)
         if number != self.count or type(number) is not int:
             raise ValueError(f"step {self.count} says that it is step {number!r}")
-        if "run" in known:
-            raise ValueError("a step has a field `run`, which is the name of the run's own id")
+        if taken := {"run", "run_id"} & known.keys():
+            raise ValueError(f"a step has a field `{min(taken)}`, which is the run's own id")
         return self._encode({"step": self.count, **known})
 
 

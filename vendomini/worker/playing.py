@@ -123,6 +123,9 @@ class Player:
                 record=writer,
             )
             outcome = encode(await drive(episode, answers))
+            if not outcome.startswith(b"{"):
+                said = outcome[:40].decode()
+                raise TypeError(f"the outcome is no JSON object: {said}; does `play` return one?")
         except ReplayError as error:
             await self._fail(run, attempt, "replay", error)
         except (EngineDead, EngineLacks):

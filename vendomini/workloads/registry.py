@@ -42,10 +42,17 @@ def workload_named(name: str | None) -> Workload:
     name = USUAL if name is None else name
     known = _registered()
     if name in known:
-        return _made(known[name].value, name)
+        one, *others = known[name]
+        if others:
+            raise ConfigError(
+                f"two installed packages bring a workload `{name}`: `{one.value}` and "
+                f"`{others[0].value}`",
+                hint="uninstall one, or name the class itself as experiment.workload",
+            )
+        return _made(f"{one.module}:{one.attr}", name)
     if ":" in name:
-        # Where the class has a name of its own, runs are the same under both.
-        named = [each.name for each in known.values() if each.value == name]
+        # Where the class alone has a name of its own, runs are the same under both.
+        named = [n for n, points in known.items() if [each.value for each in points] == [name]]
         return _made(name, named[0] if named else name)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     there_are = f"there are: {', '.join(sorted(known))}; or name a class as package.module:Class"
@@ -72,9 +79,9 @@ def module_of(workload: Workload) -> str:
 
 def described(workload: Workload) -> str:
     """What provenance says of it: ``icm 2 of my-lab 0.3.1``, the version of its package last."""
-    point = _registered().get(workload.name)
-    if point is not None and point.dist is not None:
-        origin = f"{point.dist.name} {point.dist.version}"
+    points = _registered().get(workload.name, [])
+    if points and points[0].dist is not None:
+        origin = f"{points[0].dist.name} {points[0].dist.version}"
     else:
         package = module_of(workload).partition(".")[0]
         brought_by = packages_distributions().get(package, ())
@@ -85,17 +92,13 @@ def described(workload: Workload) -> str:
 # -- private -------------------------------------------------------------------------------
 
 
-def _registered() -> dict[str, EntryPoint]:
-    """Every entry point by name; raises `ConfigError` where two packages have the same one."""
-    found: dict[str, EntryPoint] = {}
+def _registered() -> dict[str, list[EntryPoint]]:
+    """Every entry point by name; several where packages have the same one."""
+    found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        other = found.setdefault(point.name, point)
-        if other.value != point.value:
-            raise ConfigError(
-                f"two installed packages bring a workload `{point.name}`: `{other.value}` and "
-                f"`{point.value}`",
-                hint="uninstall one, or name the class itself as experiment.workload",
-            )
+        known = found.setdefault(point.name, [])
+        if point.value not in [each.value for each in known]:
+            known.append(point)
     return found
 
 
@@ -121,12 +124,16 @@ def _made(value: str, name: str) -> Workload:
     if not (isinstance(found, type) and issubclass(found, Workload)):
         problem = "it is no subclass of `vendomini.workloads.Workload`"
         raise _refused(name, value, problem, "derive the class from it: docs/workloads.md")
-    if lacks := list(_lacks(found)):
+    try:
+        lacks = list(_lacks(found))
+    except NameError as error:  # of an annotation
+        lacks = [f"has settings of a type that is not there: {error}"]
+    if lacks:
         raise _refused(name, value, f"it {lacks[0]}", "see the example in docs/workloads.md")
     try:
         workload: Workload = found()
-    except TypeError as error:
-        problem = f"it cannot be made without arguments: {error}"
+    except Exception as error:
+        problem = f"it cannot be made without arguments: {type(error).__name__}: {error}"
         raise _refused(name, value, problem, "let its settings say what it is told") from None
     workload.name = name
     return workload

@@ -16,6 +16,7 @@ from vendomini.workloads.warehouse.old.words import OldWords
 from vendomini.workloads.warehouse.settings import (
     LEAVING_SHARE,
     SKUS,
+    DetectorSettings,
     WarehouseSettings,
     level_of,
     orders_a_day,
@@ -55,6 +56,7 @@ SHORT_STEPS = 1000  # most of a short run
 PHASES = 5  # of the study
 SHORT_PHASES = (1, 2, 3)
 STOP_RULE = "stop_rule"
+USUAL_THRESHOLD = DetectorSettings().threshold
 DERIVED_NOW = ("crash", "competing", "censored", "signs")  # what older outcomes have beside
 SHOCK_SHAPES = ("pe_induction.pe_mag", "pe_induction.pe_type_mix", "pe_induction.observability")
 
@@ -192,7 +194,7 @@ class Warehouse(Workload):
         return reasons
 
     def notes(self, arms: Sequence[WarehouseSettings]) -> Iterable[str]:
-        """That conversations hold only a few days; and levels that have steps and no run."""
+        """That conversations hold only a few days; what decides nothing; levels without a run."""
         first: dict[str, WarehouseSettings] = {}
         for settings in arms:
             if self.asks(settings) == "model":
@@ -204,6 +206,11 @@ class Warehouse(Workload):
         idle = [level for level in dict.fromkeys(named) if level not in levels]
         if idle:
             yield f"`max_steps_by_level` names level {', '.join(idle)}, which no run has"
+        if any(each.crash_detector.threshold != USUAL_THRESHOLD for each in arms):
+            yield (
+                "`crash_detector.threshold` decides nothing any more: runs end by the lenient one, "
+                "and all three are in the table"
+            )
 
     def demand(self, settings: WarehouseSettings) -> Demand | None:
         """Requests and tokens of one run that reaches `max_steps`; None if it never asks.
