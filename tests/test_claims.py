@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from tests.toy import toy_experiment
 from vendomini.store.claims import Claims, Watch
+from vendomini.store.disk import Disk
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import Heartbeat, new_incarnation
 from vendomini.store.process import Process, is_gone, this_process
@@ -249,4 +251,27 @@ def test_a_worker_that_cannot_renew_its_heartbeat_is_told_so(tmp_path: Path) -> 
         path.unlink()
     experiment.path("workers").rmdir()  # from here on no beat can be written
     assert lost.wait(30)
+    assert not heartbeat.is_fresh
+
+
+def test_a_worker_that_was_stopped_while_it_beat_is_not_fresh_when_it_wakes(
+    tmp_path: Path,
+) -> None:
+    """Others have taken it for dead meanwhile, and its beat comes all the same."""
+
+    class Stopped(Disk):
+        def write_atomic(self, path: Path, content: bytes) -> None:
+            super().write_atomic(path, content)
+            time.sleep(0.3)
+
+    experiment = Experiment(toy_experiment(tmp_path).folder, disk=Stopped())
+    heartbeat = Heartbeat(
+        experiment,
+        worker(experiment, new_incarnation(), process=this_process()),
+        every_s=60,
+        lost_after_s=0.2,
+        lost=lambda why: None,
+        look=lambda record: record,
+    )
+    heartbeat.change(state="working")
     assert not heartbeat.is_fresh

@@ -83,9 +83,12 @@ class Heartbeat:
 
     def _write(self) -> None:
         with self._writing:
+            # From its beginning: a process that was stopped in its middle is not fresh when it
+            # wakes, though it has written.
+            began = time.monotonic()
             record = self._look(msgspec.structs.replace(self._record, beat=self._record.beat + 1))
             self._experiment.disk.write_atomic(
                 self._experiment.worker_path(record.incarnation), encode(record)
             )
             self._record = record
-            self._renewed = time.monotonic()
+            self._renewed = began
