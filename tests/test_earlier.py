@@ -92,9 +92,7 @@ def test_a_run_keeps_the_threshold_that_its_result_may_mean(root: Path) -> None:
     assert {setting(run.settings, "crash_detector.threshold") for run in runs.values()} == {
         "strict"
     }
-    assert all(
-        vendomini("play", experiment.folder, "--run", run).returncode == 0 for run in finished
-    )
+    assert all(play(_request(experiment, run)) == 0 for run in finished)
 
 
 def test_whatever_the_threshold_says_now_the_runs_that_are_there_are_kept(root: Path) -> None:
@@ -129,8 +127,7 @@ def test_an_older_experiment_is_told_played_on_and_collected(root: Path) -> None
     status = json.loads(vendomini("status", experiment.folder, "--json").stdout)["runs"]
     assert (status["total"], status["done"], status["waiting"]) == (8, 5, 3)
     for run in finished:
-        played = vendomini("play", experiment.folder, "--run", run)
-        assert played.returncode == 0, played.stdout
+        assert play(_request(experiment, run)) == 0
     config = experiment.folder / "phase.yaml"
     done = vendomini("run", "--config", config, "--root", root)
     assert done.returncode == 0, done.stderr
@@ -141,9 +138,8 @@ def test_an_older_experiment_is_told_played_on_and_collected(root: Path) -> None
     replayed = [experiment.result(run.id) for run in experiment.runs() if run.id not in finished]
     assert all(result is not None and result.served.replayed > 0 for result in replayed)
     for run in experiment.finished() - finished:
-        assert vendomini("play", experiment.folder, "--run", run).returncode == 0
-    assert vendomini("collect", experiment.folder).returncode == 0
-    table = polars.read_parquet(experiment.path("collected", "runs.parquet"))
+        assert play(_request(experiment, run)) == 0
+    table = _table(experiment)
     assert table["outcome.stop_rule"].to_list().count("strict") == 5
     assert table["outcome.stop_rule"].to_list().count("lenient") == 3
     crashed = table.filter(polars.col("run_id").is_in(list(finished)) & _ended_by("crash"))

@@ -18,6 +18,7 @@ REPLY_TOKENS = 96
 
 
 @pytest.mark.vllm
+@pytest.mark.long
 def test_a_strangers_workload_is_killed_resumed_collected_and_told_on_vllm(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
