@@ -46,18 +46,16 @@ COMMANDS = {"errors", *(f"vendomini.cli.{name}" for name in ("main", "fit", "mod
 
 STORE = {"chat", "msgspec", "phase", "store"}
 MODELS = {"chat", "hardware", "identity", "models", "msgspec", "schema"}
-WORKLOADS = {
-    *("config", "identity", "interpolation", "schema", "transcript", "workloads", "yaml"),
-    "yamlfile",
-}
-"""What a workload says of its settings, and of older files."""
+WORKLOADS = {"schema", "transcript", "workloads"}
+"""What a workload says of itself."""
 STATUS = {*COMMANDS, *STORE, "status", "vendomini.cli.show", "vendomini.cli.standing"}
 PLAN = {
     *COMMANDS,
     *STORE,
     *MODELS,
     *WORKLOADS,
-    *("cluster", "data", "engines", "partitions", "planner", "prepare", "profile", "slurm"),
+    *("cluster", "config", "data", "engines", "interpolation", "partitions", "planner", "prepare"),
+    *("profile", "slurm", "yaml", "yamlfile"),
     *(
         f"vendomini.cli.{name}"
         for name in ("engines", "known", "memory", "places", "planned", "preparing", "runs", "show")

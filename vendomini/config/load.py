@@ -222,10 +222,18 @@ def _workload(
     key = "experiment.workload"
     name, where = written_last(documents, overrides, *key.split("."))
     try:
-        return workload_named(check_value(_Experiment, key, name, where))
+        workload = workload_named(check_value(_Experiment, key, name, where))
     except ConfigError as error:
         said = str(error) if str(error).startswith(where) else f"{where}: {error}"
         raise ConfigError(said, hint=error.hint) from None
+    own = {part.name for part in dataclasses.fields(workload.settings_type)}
+    for taken in sorted(own & {"experiment", "engine", *PARTS}):
+        raise ConfigError(
+            f"{where}: workload `{workload.name}` cannot be played: it has a section `{taken}`, "
+            "which every phase file has for itself",
+            hint="give the section another name: see the example in docs/workloads.md",
+        )
+    return workload
 
 
 def _arms(

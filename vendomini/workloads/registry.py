@@ -18,16 +18,12 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Any, TypeGuard
 
-from vendomini.config.draft import PARTS
 from vendomini.errors import ConfigError, UnknownWorkload
 from vendomini.phase import Asked, Run, settings_of
 from vendomini.schema import setting_keys
 from vendomini.workloads.workload import Workload
 
 GROUP = "vendomini.workloads"
-
-RESERVED = ("experiment", "engine", *PARTS)
-"""Top-level keys of every phase file, whatever it plays."""
 
 USUAL = "warehouse"
 """What is played by a phase file that does not say: those written before there was a choice."""
@@ -152,8 +148,6 @@ def _lacks(found: type[Workload]) -> Iterable[str]:
     if not _is_dataclass(settings := getattr(found, "settings_type", None)):
         return
     keys = setting_keys(settings)
-    for name in sorted({key.partition(".")[0] for key in keys} & set(RESERVED)):
-        yield f"has a section `{name}`, which every phase file has for itself"
     for key in found.unit:
         if key not in keys:
             yield f"has the `unit` `{key}`, which is no setting of it ({', '.join(keys)})"

@@ -8,13 +8,15 @@ entry point of the group ``vendomini.workloads`` names it (`registry.py`). `sett
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from vendomini.chat import Episode
-from vendomini.config import Translator
 from vendomini.errors import ConfigError
 from vendomini.phase import Asked
 from vendomini.transcript import PlainTeller, Teller
+
+if TYPE_CHECKING:  # reading phase files takes a while to load, and a worker reads none
+    from vendomini.config import Translator
 
 RecordStep: TypeAlias = Callable[[Any], None]
 """Takes one step of a run, anything msgspec can encode as a JSON object, in order, from step 0."""
@@ -135,9 +137,6 @@ class Workload:
 
     measures: ClassVar[tuple[Measure, ...]] = ()
 
-    translator: ClassVar[Translator | None] = None
-    """Today's words for what older phase files say; None: there are no older ones."""
-
     base_file: ClassVar[Path | None] = None
     """The phase file that ``inherit: NAME`` means, shipped beside the code; None: there is none."""
 
@@ -157,6 +156,11 @@ class Workload:
         raise NotImplementedError
 
     # -- before it is played ----------------------------------------------------------------
+
+    @property
+    def translator(self) -> "Translator | None":
+        """Today's words for what older phase files say; None: there are no older ones."""
+        return None
 
     def asks(self, settings: Any) -> Asked:
         """Whether such a run asks a model, anything that answers, or nobody."""

@@ -12,7 +12,6 @@ from vendomini.phase import Asked
 from vendomini.transcript import PlainTeller, Teller
 from vendomini.workloads.warehouse.card_fields import FieldKind, card_fields
 from vendomini.workloads.warehouse.logged import LoggedStep
-from vendomini.workloads.warehouse.old.words import OldWords
 from vendomini.workloads.warehouse.settings import (
     LEAVING_SHARE,
     SKUS,
@@ -32,6 +31,7 @@ from vendomini.workloads.workload import (
 )
 
 if TYPE_CHECKING:  # the world is loaded where it is played: a plan or a status has no use for it
+    from vendomini.workloads.warehouse.old.words import OldWords
     from vendomini.workloads.warehouse.records import Outcome
 
 # Estimates for the planner, in tokens. Of a model's agent, measured as characters over 3.5: the
@@ -71,7 +71,6 @@ class Warehouse(Workload):
     step_type = LoggedStep
     not_tried = ("agent.kind",)
     once_in_id = ("crash_detector.threshold",)
-    translator = OldWords()
     base_file = Path(__file__).with_name("warehouse.yaml")
     measures = (
         Measure(
@@ -106,6 +105,12 @@ class Warehouse(Workload):
         from vendomini.workloads.warehouse.records import Outcome
 
         return Outcome
+
+    @property
+    def translator(self) -> "OldWords":
+        from vendomini.workloads.warehouse.old.words import OldWords
+
+        return OldWords()
 
     # -- before it is played ----------------------------------------------------------------
 
