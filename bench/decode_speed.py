@@ -43,7 +43,7 @@ from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner import roofline
 from vendomini.planner.deployment import Deployment
-from vendomini.planner.memory import sequences_that_fit
+from vendomini.planner.gpu_memory import sequences_that_fit
 from vendomini.planner.speed import VLLM, VLLM_V0, Overheads, prefill_s, step_s
 
 RESULTS = Path(__file__).parent / "results"

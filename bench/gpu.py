@@ -401,7 +401,7 @@ def planned(cell: Cell, config: Mapping[str, Any], gpu: Any, sizes: Sizes) -> Fi
     """What the planner says of the cell's figures."""
     from vendomini.models.config_json import spec_of_config
     from vendomini.planner.deployment import Deployment
-    from vendomini.planner.memory import memory_use
+    from vendomini.planner.gpu_memory import memory_use
     from vendomini.planner.speed import prefill_s, step_s
     from vendomini.planner.startup import READ_GB_S, startup_s
 

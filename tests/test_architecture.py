@@ -19,7 +19,7 @@ LAYERS = [
     {"tables"},
     {"planner", "workloads", "engines"},
     {"prepare", "worker"},
-    {"submit", "status"},
+    {"submit", "standing"},
     {"collect"},
     {"report"},
     {"cli"},

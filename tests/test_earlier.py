@@ -12,7 +12,7 @@ import polars
 import pytest
 
 from tests.product import ROOT, vendomini
-from vendomini.cli.play import PlayRequest, play
+from vendomini.cli.play import Shown, play
 from vendomini.collect import collect
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
@@ -184,8 +184,8 @@ def test_another_threshold_changes_the_table_and_nothing_that_was_played(
     assert now == kept
 
 
-def _request(experiment: Experiment, run: str) -> PlayRequest:
-    return PlayRequest(
+def _request(experiment: Experiment, run: str) -> Shown:
+    return Shown(
         config=experiment.folder,
         overrides=(),
         root=experiment.folder.parent,

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from vendomini.store.claims import Claim, Verdict
 from vendomini.store.records import ErrorKind, ErrorRecord
+from vendomini.worker.claimable import ENGINE_TRIES, Found, sort_out
 from vendomini.worker.drain import Drain
-from vendomini.worker.search import ENGINE_TRIES, Found, sort_out
 
 
 class Clock:

@@ -48,7 +48,7 @@ STORE = {"chat", "msgspec", "phase", "store"}
 MODELS = {"chat", "hardware", "identity", "models", "msgspec", "schema"}
 WORKLOADS = {"schema", "transcript", "workloads"}
 """What a workload says of itself."""
-STATUS = {*COMMANDS, *STORE, "status", "vendomini.cli.show", "vendomini.cli.standing"}
+STATUS = {*COMMANDS, *STORE, "standing", "vendomini.cli.show", "vendomini.cli.status"}
 PLAN = {
     *COMMANDS,
     *STORE,
@@ -58,7 +58,16 @@ PLAN = {
     *("profile", "slurm", "yaml", "yamlfile"),
     *(
         f"vendomini.cli.{name}"
-        for name in ("engines", "known", "memory", "places", "planned", "preparing", "runs", "show")
+        for name in (
+            "engines",
+            "gpu_memory",
+            "known",
+            "places",
+            "planned",
+            "preparing",
+            "runs",
+            "show",
+        )
     ),
 }
 

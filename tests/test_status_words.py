@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vendomini.cli import show
-from vendomini.status import Counts, Status, WorkerStatus
+from vendomini.standing import Counts, Status, WorkerStatus
 from vendomini.store.process import this_process
 from vendomini.store.records import WorkerRecord
 

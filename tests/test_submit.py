@@ -19,7 +19,7 @@ from tests.product import attempts, vendomini, wait_until, write_phase, write_pr
 from vendomini import slurm
 from vendomini.cli.preparing import Request, prepare
 from vendomini.cli.running import run
-from vendomini.cli.standing import show_status
+from vendomini.cli.status import show_status
 from vendomini.cluster import Allocation, Resources
 from vendomini.errors import ConfigError, SubmitError
 from vendomini.prepare import GroupPlan, Plan

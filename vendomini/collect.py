@@ -17,7 +17,7 @@ import msgspec
 
 from vendomini.errors import ConfigError, WorkloadError
 from vendomini.phase import Run, setting, settings_of
-from vendomini.status import states
+from vendomini.standing import states
 from vendomini.store.disk import explained
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import line_starts_by_run

@@ -24,9 +24,9 @@ from vendomini.planner import (
     deployment,
     estimate,
     gates,
+    gpu_memory,
     guide,
     host,
-    memory,
     roofline,
     speed,
     startup,
@@ -39,7 +39,7 @@ from vendomini.workloads.warehouse.workload import SHORT_STEPS
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "planner.md").read_text("utf-8")
-MODULES = (memory, roofline, speed, startup, estimate, choice, decision)
+MODULES = (gpu_memory, roofline, speed, startup, estimate, choice, decision)
 UNITS = {
     "": 1.0,
     "GiB": 2.0**30,
@@ -179,7 +179,7 @@ def test_numbers_in_the_prose_are_the_program_s() -> None:
         f"heads of at most {gates.FLASH_HEAD_DIM} elements",
     ):
         assert said in TEXT
-    low, high = memory.SMALL_CARD_BYTES >> 30, memory.LARGE_CARD_BYTES >> 30
+    low, high = gpu_memory.SMALL_CARD_BYTES >> 30, gpu_memory.LARGE_CARD_BYTES >> 30
     assert f"Between {low} and {high} GiB" in TEXT
     for method, words in (("fp8", "FP8"), ("int8", "INT8"), ("mxfp4", "MXFP4"), ("nvfp4", "NVFP4")):
         assert f"{words} {METHODS[method].weight_bytes_each:.2g}" in TEXT

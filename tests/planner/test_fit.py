@@ -23,7 +23,7 @@ from vendomini.planner.fit import (
     smallest,
 )
 from vendomini.planner.gates import cannot_run
-from vendomini.planner.memory import memory_use, sequences_that_fit
+from vendomini.planner.gpu_memory import memory_use, sequences_that_fit
 from vendomini.planner.parallel import refusal
 from vendomini.planner.question import Answer, Question, answered, refuse_illegal
 from vendomini.planner.verdict import Fit

@@ -11,7 +11,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import CacheLayers, ModelSpec
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
-from vendomini.planner.memory import (
+from vendomini.planner.gpu_memory import (
     BLOCK_TOKENS,
     batch_of,
     longest_that_fits,

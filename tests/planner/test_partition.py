@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vendomini.hardware import gpu_named
-from vendomini.planner.partition import shortest_that_holds, without_shorter
 from vendomini.planner.pool import Pool
+from vendomini.planner.queues import shortest_that_holds, without_shorter
 
 GPUS = ("A100-40", "H100")
 

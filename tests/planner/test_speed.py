@@ -13,7 +13,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import CacheKind, CacheLayers, ModelSpec
 from vendomini.planner.deployment import Backend, Deployment
-from vendomini.planner.memory import sequences_that_fit
+from vendomini.planner.gpu_memory import sequences_that_fit
 from vendomini.planner.speed import HF_LAYER_S, VLLM_V0, prefill_s, speed, step_s
 
 

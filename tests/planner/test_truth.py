@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 
 from bench.planner import Bench, bench, misses, moved
-from vendomini.planner import memory
+from vendomini.planner import gpu_memory
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_the_goals_hang_on_no_constant(name: str) -> None:
 def test_a_lax_model_would_be_noticed() -> None:
     """The failures are no formality: without what an engine needs for itself some would pass."""
     with (
-        mock.patch.object(memory, "SAMPLER_BYTES_PER_LOGIT", 0),
-        mock.patch.object(memory, "GPU_MEMORY_UTILIZATION", 1.0),
+        mock.patch.object(gpu_memory, "SAMPLER_BYTES_PER_LOGIT", 0),
+        mock.patch.object(gpu_memory, "GPU_MEMORY_UTILIZATION", 1.0),
     ):
         score = bench().score
     assert score.refused < score.failures

@@ -11,7 +11,7 @@ from vendomini.workloads.warehouse.agent import AskingAgent, Decision, Seen, Sil
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.crash import THRESHOLDS
 from vendomini.workloads.warehouse.derived import MAIN, derived
-from vendomini.workloads.warehouse.episode import play
+from vendomini.workloads.warehouse.episode import days
 from vendomini.workloads.warehouse.logged import LoggedStep
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.secondary import SECONDARY_THRESHOLDS
@@ -121,7 +121,7 @@ def played(
     steps: list[Step] = []
     requests: list[Request] = []
     questions: list[Request] = []
-    episode: Episode[Outcome] = play(
+    episode: Episode[Outcome] = days(
         chosen, seed=seed, replication=replication, record=steps.append, agent=agent
     )
     try:

@@ -11,9 +11,9 @@ import pytest
 
 from tests.warehouse.playing import played, settings
 from vendomini.workloads.warehouse.cards import ERROR_TYPES
-from vendomini.workloads.warehouse.catalogue import Catalogue
 from vendomini.workloads.warehouse.crash import PRIMARY, THRESHOLDS
 from vendomini.workloads.warehouse.derived import COLUMNS, COMPETING
+from vendomini.workloads.warehouse.goods import Catalogue
 from vendomini.workloads.warehouse.records import Outcome, Step
 from vendomini.workloads.warehouse.secondary import SECONDARY, SECONDARY_THRESHOLDS
 from vendomini.workloads.warehouse.settings import SKUS, SUPPLIERS, PredictionMode

@@ -9,7 +9,7 @@ import pytest
 
 from tests.warehouse.offering import ARGUMENTS, game
 from tests.warehouse.test_recovery import SUPPLIES, next_day, slowest
-from vendomini.workloads.warehouse.catalogue import CustomerOrder
+from vendomini.workloads.warehouse.goods import CustomerOrder
 from vendomini.workloads.warehouse.recovery import (
     ADVICE,
     CALLS,

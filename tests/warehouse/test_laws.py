@@ -18,8 +18,8 @@ from vendomini.chat import ChatRequest
 from vendomini.config import expand, load_phase
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import workload_named
-from vendomini.workloads.warehouse.catalogue import Catalogue, CustomerOrder
 from vendomini.workloads.warehouse.draws import Stream
+from vendomini.workloads.warehouse.goods import Catalogue, CustomerOrder
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.world import World
 

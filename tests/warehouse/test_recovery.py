@@ -13,8 +13,8 @@ from vendomini.chat import ChatRequest
 from vendomini.workloads.warehouse.agent import Decision
 from vendomini.workloads.warehouse.card import Card
 from vendomini.workloads.warehouse.cards import ERROR_TYPES
-from vendomini.workloads.warehouse.catalogue import CustomerOrder
 from vendomini.workloads.warehouse.episode import Game
+from vendomini.workloads.warehouse.goods import CustomerOrder
 from vendomini.workloads.warehouse.recovery import LISTED
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.toolbox import AUDITED

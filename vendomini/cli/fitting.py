@@ -9,7 +9,7 @@ from rich.text import Text
 
 from vendomini.cli import show
 from vendomini.cli.fit_batch import Row, answers, read_rows
-from vendomini.cli.memory import show_memory
+from vendomini.cli.gpu_memory import show_memory
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB, gpu_named, known_gpus
 from vendomini.models.lookup import model_spec, spec_of_file

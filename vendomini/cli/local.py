@@ -20,7 +20,7 @@ from vendomini.cli import show
 from vendomini.errors import StoreError
 from vendomini.phase import Run
 from vendomini.prepare import Plan
-from vendomini.status import count, states, workers
+from vendomini.standing import count, states, workers
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord
 from vendomini.submit import submit_local

@@ -217,7 +217,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """How far an experiment is: from its files alone, from any shell, at any time."""
-    from vendomini.cli import standing
+    from vendomini.cli import status as standing
 
     raise typer.Exit(
         standing.show_status(experiment, root=root, measures=measures, as_json=as_json)
@@ -287,7 +287,7 @@ def play(
     """Show one run step by step: from its log if it is finished, else live. Writes nothing."""
     from vendomini.cli import play as playing
 
-    request = playing.PlayRequest(
+    request = playing.Shown(
         config=config,
         overrides=tuple(overrides or ()),
         root=root,

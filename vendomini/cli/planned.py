@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from vendomini.cli import show
+from vendomini.cli.gpu_memory import show_memory
 from vendomini.cli.known import billions, show_facts
-from vendomini.cli.memory import show_memory
 from vendomini.errors import ConfigError
 from vendomini.planner.estimate import Estimate
 from vendomini.prepare import GroupPlan, Plan

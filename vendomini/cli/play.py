@@ -40,7 +40,7 @@ from vendomini.workloads.workload import RecordStep, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlayRequest:
+class Shown:
     """The options of `play`."""
 
     config: Path
@@ -56,7 +56,7 @@ class PlayRequest:
     as_json: bool
 
 
-def play(request: PlayRequest) -> int:
+def play(request: Shown) -> int:
     """The exit status: 0, or 1 if a replay differed from its log."""
     if not request.debug:
         return _play(request)
@@ -70,7 +70,7 @@ def play(request: PlayRequest) -> int:
         raise
 
 
-def _play(request: PlayRequest) -> int:
+def _play(request: Shown) -> int:
     wanted = _range_of(request.steps)
     found = find_runs(request.config, request.overrides, root=request.root)
     if request.only_list:

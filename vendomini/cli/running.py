@@ -12,7 +12,7 @@ from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
-from vendomini.status import states, status_of
+from vendomini.standing import states, status_of
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, describe, encode
 from vendomini.submit import new_submission, one_model_at_a_time

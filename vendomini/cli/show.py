@@ -20,7 +20,7 @@ from vendomini.errors import VendoMiniError
 if TYPE_CHECKING:  # every command shows something: what it shows it has loaded itself
     from vendomini.collect import Collected, Measured
     from vendomini.slurm import Ending, QueuedJob
-    from vendomini.status import Status
+    from vendomini.standing import Status
     from vendomini.store.experiment import Experiment, Extension
     from vendomini.store.records import WorkerRecord
     from vendomini.submit import Submitted

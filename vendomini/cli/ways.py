@@ -15,7 +15,7 @@ from vendomini.prepare import GroupPlan, Plan
 from vendomini.slurm import allocation, cluster_facts
 from vendomini.store.experiment import Experiment
 from vendomini.submit import groups_that_fit, job_for, refuse_place, submit_slurm
-from vendomini.worker.entry import play
+from vendomini.worker.entry import be_worker
 
 Way: TypeAlias = Callable[[Plan, str, Sequence[str] | None], int]
 """Plays a plan's groups under a submission's name, only some ids or all; the exit status."""
@@ -92,7 +92,7 @@ def _in_place(
     together = int(os.environ.get(tasks[0], "1")) * int(os.environ.get(tasks[1], "1"))
     status = 0
     for group in fitting:
-        ended = play(
+        ended = be_worker(
             job_for(
                 experiment,
                 group,

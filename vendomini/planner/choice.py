@@ -11,7 +11,7 @@ from vendomini.planner.deployment import Backend, Deployment, MemoryUse
 from vendomini.planner.estimate import MOST_LIVE, Estimate, Pace
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import attention, cannot_run, refused_dtype
-from vendomini.planner.memory import memory_use
+from vendomini.planner.gpu_memory import memory_use
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import Work
 from vendomini.store.measurements import Measured

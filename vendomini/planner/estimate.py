@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Deployment, Speed
-from vendomini.planner.memory import sequences_that_fit
+from vendomini.planner.gpu_memory import sequences_that_fit
 from vendomini.planner.speed import speed
 from vendomini.planner.startup import startup_s
 from vendomini.planner.work import Work

@@ -15,7 +15,7 @@ from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
 from vendomini.planner.gates import cannot_run, loads_dequantized, usable_quantizations
-from vendomini.planner.memory import longest_that_fits, memory_use, sequences_that_fit
+from vendomini.planner.gpu_memory import longest_that_fits, memory_use, sequences_that_fit
 from vendomini.planner.parallel import refusal
 from vendomini.planner.verdict import Fit, Rejected
 

@@ -21,7 +21,7 @@ from vendomini.planner.fit import (
     smallest,
 )
 from vendomini.planner.gates import cannot_run
-from vendomini.planner.memory import batch_of, memory_use
+from vendomini.planner.gpu_memory import batch_of, memory_use
 from vendomini.planner.parallel import legal_sizes, refusal
 from vendomini.planner.verdict import Fit
 

@@ -15,7 +15,7 @@ from vendomini.planner.deployment import Backend, Deployment
 from vendomini.planner.estimate import MOST_LIVE
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import cannot_run, refused_dtype
-from vendomini.planner.memory import longest_that_fits, memory_use
+from vendomini.planner.gpu_memory import longest_that_fits, memory_use
 from vendomini.planner.parallel import ASKED_FOR, legal_sizes
 from vendomini.planner.pool import Pool
 from vendomini.schema import nearest

@@ -13,7 +13,7 @@ from vendomini.phase import ENGINELESS, Run, group_key, has_model, settings_of
 from vendomini.planner.choice import Candidate
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork
-from vendomini.prepare.asking import plan_asking
+from vendomini.prepare.deciding import decide_group
 from vendomini.prepare.engine import PACKAGES, EngineFacts, refuse_unready, window_of
 from vendomini.prepare.group import GroupPlan, Plan
 from vendomini.prepare.unplanned import Place, engine_of, models_of, workers_of
@@ -69,7 +69,7 @@ def make_plan(
             counts[work] = counts.get(work, 0) + 1
     place = Place(profile=profile, local_workers=local_workers, facts=facts)
     groups = tuple(
-        plan_asking(key, members, place, works.get(key, {}), lengths[key][1])
+        decide_group(key, members, place, works.get(key, {}), lengths[key][1])
         if key != ENGINELESS
         else _plan_engineless(key, members, place)
         for key, members in by_key.items()

@@ -7,8 +7,8 @@ from vendomini.errors import PlanError
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.choice import Candidate
 from vendomini.planner.host import CPUS_OF_SERVER, host_resources
-from vendomini.planner.partition import shortest_that_holds
 from vendomini.planner.pool import Pool
+from vendomini.planner.queues import shortest_that_holds
 
 LEAST_PLAYING_S = 300.0
 """A worker that played for less would mostly have loaded its model."""

@@ -48,7 +48,7 @@ PACKAGES = ("vendomini", "msgspec", "submitit", "omegaconf")
 def work(job_file: str) -> None:
     """Be a worker, as submitit starts one; the exit status is that of `Ended`."""
     try:
-        status = play(read_job(Path(job_file))).exit_status
+        status = be_worker(read_job(Path(job_file))).exit_status
     except VendoMiniError as error:
         say(f"cannot work: {error}")
         status = error.exit_code
@@ -57,7 +57,7 @@ def work(job_file: str) -> None:
         raise SystemExit(status)
 
 
-def play(job: Job) -> Ended:
+def be_worker(job: Job) -> Ended:
     """Play a job's group in this process until nothing is left or it has to leave.
 
     Raises `VendoMiniError` if it cannot even begin.

@@ -5,8 +5,8 @@ import time
 from vendomini.phase import Run, group_key
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
+from vendomini.worker.claimable import Found, is_given_up, sort_out
 from vendomini.worker.job import Job
-from vendomini.worker.search import Found, is_given_up, sort_out
 from vendomini.workloads.registry import asked_by
 
 CLAIM_BATCH = 8

@@ -97,7 +97,7 @@ class Player:
         """Steps of all runs so far, those under way included."""
         return self.tally.ended_steps + sum(each.count for each in list(self._writers.values()))
 
-    async def play(self, run: Run, attempt: int) -> None:
+    async def try_run(self, run: Run, attempt: int) -> None:
         """Raises `StoreError` when the disk fails or another engine is pinned, `EngineLacks` when
         the engine cannot do what runs need and `EngineDead` when there is none any more: then no
         run can go on. Every other error is this run's."""

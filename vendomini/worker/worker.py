@@ -16,13 +16,13 @@ from vendomini.store.heartbeat import Heartbeat
 from vendomini.store.logs import Logs, ReplyIndex
 from vendomini.store.measurements import add_measurement
 from vendomini.store.records import WorkerRecord
+from vendomini.worker.claimable import Found
 from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
 from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_in_flight
 from vendomini.worker.playing import Player
-from vendomini.worker.search import Found
 from vendomini.workloads.workload import Workload
 
 POLL_S = 1.0
@@ -189,7 +189,7 @@ class Worker:
         if not self._engine_is_open and not await self._open_engine():
             return
         for run, attempt in await asyncio.to_thread(self._finder.claim_some, self._room):
-            task = asyncio.create_task(self._player.play(self._finder.runs[run], attempt))
+            task = asyncio.create_task(self._player.try_run(self._finder.runs[run], attempt))
             self._live[task] = (run, attempt)
 
     async def _open_engine(self) -> bool:

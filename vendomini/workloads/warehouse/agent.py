@@ -5,7 +5,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from vendomini.chat import Episode
 from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.catalogue import cents
+from vendomini.workloads.warehouse.goods import cents
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.tools import Result, Tool
 from vendomini.workloads.warehouse.world import World, bankrupt_below

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vendomini.workloads.warehouse.agent import Briefing
-from vendomini.workloads.warehouse.catalogue import cents, share
+from vendomini.workloads.warehouse.goods import cents, share
 from vendomini.workloads.warehouse.world import FEE_OF_RETURNS
 
 GUESSED_DAYS = 1  # what a notice without its amount is taken for

@@ -57,7 +57,7 @@ def agent_of(settings: WarehouseSettings, run: "Game", *, seed: int, replication
             return Llm(told, settings.agent)
 
 
-def play(
+def days(
     settings: WarehouseSettings,
     *,
     seed: int,

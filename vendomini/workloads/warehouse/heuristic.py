@@ -31,7 +31,7 @@ from typing import Any
 from vendomini.workloads.warehouse.agent import Briefing, Decision, Seen
 from vendomini.workloads.warehouse.books import Books, Expected, Wanted
 from vendomini.workloads.warehouse.card import Card
-from vendomini.workloads.warehouse.catalogue import cents
+from vendomini.workloads.warehouse.goods import cents
 from vendomini.workloads.warehouse.tools import MOST_SHIPPED
 
 LARGEST_BASE = 20  # units: the largest customer order

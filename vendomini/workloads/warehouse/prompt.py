@@ -18,7 +18,7 @@ from vendomini.workloads.warehouse.card_fields import (
     card_fields,
     card_is_demanded,
 )
-from vendomini.workloads.warehouse.catalogue import LARGEST_CUSTOMER_ORDER
+from vendomini.workloads.warehouse.goods import LARGEST_CUSTOMER_ORDER
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 from vendomini.workloads.warehouse.tools import Result
 from vendomini.workloads.warehouse.world import FEE_OF_RETURNS

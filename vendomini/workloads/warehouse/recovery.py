@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vendomini.workloads.warehouse.cards import Predictions
-from vendomini.workloads.warehouse.catalogue import CustomerOrder
+from vendomini.workloads.warehouse.goods import CustomerOrder
 from vendomini.workloads.warehouse.settings import InterfaceSettings
 from vendomini.workloads.warehouse.tools import Called, Failure, Result, Tool, arguments_of
 from vendomini.workloads.warehouse.world import Order, World

@@ -7,9 +7,9 @@ import msgspec
 
 from vendomini.transcript import Exchange, Line, Values, as_json
 from vendomini.workloads.warehouse.belief import Belief
-from vendomini.workloads.warehouse.catalogue import cents
 from vendomini.workloads.warehouse.crash import PRIMARY
 from vendomini.workloads.warehouse.derived import COLUMN, MAIN, SIGNS, LoggedCall, Watch
+from vendomini.workloads.warehouse.goods import cents
 from vendomini.workloads.warehouse.reading import FormatFailure, Reader
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import NOTICE_DELAY_DAYS, STRENGTHS

@@ -26,7 +26,7 @@ from vendomini.chat import ChatRequest, Choice, Message, Reply, Request
 from vendomini.phase import ModelSettings
 from vendomini.workloads.warehouse.agent import Decision, Seen
 from vendomini.workloads.warehouse.derived import derived
-from vendomini.workloads.warehouse.episode import AnyAgent, play
+from vendomini.workloads.warehouse.episode import AnyAgent, days
 from vendomini.workloads.warehouse.logged import LoggedStep
 from vendomini.workloads.warehouse.recorded import CONVERSATION_STEPS, said, stuck, worsening
 from vendomini.workloads.warehouse.records import Outcome, Step
@@ -143,7 +143,7 @@ class _Seen:
         all that happens in it is the work of the checks.
         """
         steps: list[Step] = []
-        episode = play(
+        episode = days(
             settings,
             seed=self._seed,
             replication=self._replication,
@@ -168,7 +168,7 @@ class _Seen:
 
     def asked_first(self, settings: WarehouseSettings) -> None:
         """The first request of a run, and no more of it."""
-        episode = play(
+        episode = days(
             settings,
             seed=self._seed,
             replication=self._replication,

@@ -271,9 +271,9 @@ class Warehouse(Workload):
         self, settings: WarehouseSettings, *, seed: int, replication: int, record: RecordStep
     ) -> Episode["Outcome"]:
         """The episode of one run; steps are `records.Step`."""
-        from vendomini.workloads.warehouse.episode import play
+        from vendomini.workloads.warehouse.episode import days
 
-        return play(settings, seed=seed, replication=replication, record=record)
+        return days(settings, seed=seed, replication=replication, record=record)
 
     def replay(
         self,
@@ -286,14 +286,14 @@ class Warehouse(Workload):
     ) -> Episode["Outcome"]:
         """By the rule for stopping that the outcome, as it was logged, names; an outcome of before
         there was one came to its end by the run's own threshold."""
-        from vendomini.workloads.warehouse.episode import play
+        from vendomini.workloads.warehouse.episode import days
         from vendomini.workloads.warehouse.stop import StopRule
 
         name = outcome.get(STOP_RULE)
         rule = StopRule(name=settings.crash_detector.threshold, must_start=False)
         if name is not None:
             rule = StopRule(name=name)
-        return play(settings, seed=seed, replication=replication, record=record, stop_rule=rule)
+        return days(settings, seed=seed, replication=replication, record=record, stop_rule=rule)
 
     # -- after it was played ----------------------------------------------------------------
 

@@ -11,7 +11,7 @@ orders, lead times and prices through the methods below.
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from vendomini.workloads.warehouse.catalogue import Catalogue, CustomerOrder, cents, share
+from vendomini.workloads.warehouse.goods import Catalogue, CustomerOrder, cents, share
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 
 FEE_OF_RETURNS = 0.1  # of the value of what does not fit

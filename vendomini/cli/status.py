@@ -9,7 +9,7 @@ import msgspec
 
 from vendomini.cli import show
 from vendomini.errors import StoreError, SubmitError
-from vendomini.status import Status, status_of
+from vendomini.standing import Status, status_of
 from vendomini.store.experiment import Experiment
 
 if TYPE_CHECKING:  # tables take a while to load, and most who ask how it stands want none

@@ -16,8 +16,8 @@ from vendomini.planner.deployment import Backend
 from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
 from vendomini.planner.loading import as_loaded
-from vendomini.planner.partition import without_shorter
 from vendomini.planner.pool import Pool, pools_of_rule
+from vendomini.planner.queues import without_shorter
 from vendomini.planner.work import RunWork, work_of
 from vendomini.prepare.engine import (
     PACKAGES,
@@ -55,7 +55,7 @@ UNKNOWN_CONTEXT = 32_768
 """The window to plan for, in tokens, where neither the phase nor the model names one."""
 
 
-def plan_asking(
+def decide_group(
     key: str,
     members: Sequence[Run],
     place: Place,
