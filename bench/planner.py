@@ -27,7 +27,7 @@ from vendomini import __version__
 from vendomini.cli.fit_batch import Row, answers, read_rows
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
-from vendomini.planner import fit, memory
+from vendomini.planner import fit, gpu_memory
 from vendomini.planner.question import Answer, Question
 
 HERE = Path(__file__).parent
@@ -186,11 +186,11 @@ def moved() -> dict[str, Callable[[], AbstractContextManager[Any]]]:
     changes: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
     for name in names:
         for share in (0.7, 1.3):
-            value = getattr(memory, name) * share
-            changes[f"{name} x {share}"] = _set(memory, name, value)
+            value = getattr(gpu_memory, name) * share
+            changes[f"{name} x {share}"] = _set(gpu_memory, name, value)
     for utilization in (0.90, 0.94):
         changes[f"GPU_MEMORY_UTILIZATION {utilization}"] = _set(
-            memory, "GPU_MEMORY_UTILIZATION", utilization
+            gpu_memory, "GPU_MEMORY_UTILIZATION", utilization
         )
     for tokens in (4096, 16384):
         changes[f"DEFAULT_MAX_MODEL_LEN {tokens}"] = _set(fit, "DEFAULT_MAX_MODEL_LEN", tokens)

@@ -115,7 +115,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 *COMMANDS,
                 *MODELS,
                 "planner",
-                *(f"vendomini.cli.{name}" for name in ("fit_batch", "fitting", "memory", "show")),
+                *(
+                    f"vendomini.cli.{name}"
+                    for name in ("fit_batch", "fitting", "gpu_memory", "show")
+                ),
             },
         ),
         (("plan", "--config", str(CONFIGS / "demo.yaml")), PLAN),
