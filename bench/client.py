@@ -24,14 +24,14 @@ import msgspec
 
 from vendomini.chat import (
     ChatRequest,
-    EngineSpec,
     Episode,
     Message,
     ask,
 )
 from vendomini.engines.protocol import chat_body, chat_reply
-from vendomini.engines.served import OpenAIEngine
+from vendomini.engines.remote import OpenAIEngine
 from vendomini.phase import Run
+from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.store.disk import Disk
 from vendomini.store.hashing import request_hash
 from vendomini.store.logs import Appender
@@ -111,7 +111,8 @@ def measure(asks: int) -> dict[str, object]:
 
 async def play(socket: Path, folder: Path, asks: int) -> tuple[float, float, int]:
     """CPU and wall seconds of all episodes, and the bytes they logged."""
-    spec = EngineSpec(backend="openai", model="m", base_url=f"unix:{socket}", request_timeout_s=60)
+    settings = EngineSettings(backend="openai", base_url=f"unix:{socket}", request_timeout_s=60)
+    spec = EngineSpec(settings=settings, model="m")
     engine = OpenAIEngine(spec, print)
     while not socket.exists():
         await asyncio.sleep(0.02)

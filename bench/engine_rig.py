@@ -16,7 +16,6 @@ from vendomini.chat import (
     Capacity,
     ChatRequest,
     EngineFeatures,
-    EngineSpec,
     Load,
     Reply,
     Request,
@@ -29,6 +28,7 @@ from vendomini.engines.protocol import chat_body
 from vendomini.engines.scripted import echo
 from vendomini.errors import EngineDead
 from vendomini.phase import Run, group_key, settings_of
+from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
@@ -113,7 +113,8 @@ def spec(backend: str, model: Path, **changes: Any) -> EngineSpec:
         "kv_cache_memory_bytes": KV_CACHE_BYTES,
         "python": str(VLLM_PYTHON) if backend == "vllm" else None,
     }
-    return EngineSpec(**{**values, **changes})
+    settings = {**values, **changes}
+    return EngineSpec(model=str(settings.pop("model")), settings=EngineSettings(**settings))
 
 
 @dataclass(slots=True)

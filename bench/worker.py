@@ -23,10 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vendomini.chat import EngineSpec, Request
+from vendomini.chat import Request
 from vendomini.config import expand, load_phase
 from vendomini.engines.scripted import ScriptedEngine, echo
 from vendomini.phase import Run, group_key, settings_of
+from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
@@ -205,7 +206,9 @@ def _job(experiment: Experiment, runs: list[Run]) -> Job:
         submission="bench",
         group=group_key(runs[0], "script"),
         pin_key="bench",
-        engine=EngineSpec(backend="scripted", model="m", latency_s=engine["latency_s"]),
+        engine=EngineSpec(
+            settings=EngineSettings(backend="scripted", latency_s=engine["latency_s"]), model="m"
+        ),
         concurrency=EPISODES,
         workers=1,
     )

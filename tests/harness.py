@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from tests.specs import engine_spec
 from tests.toy import toy_experiment
-from vendomini.chat import Engine, EngineSpec, Reply, Request
+from vendomini.chat import Engine, Reply, Request
 from vendomini.engines.scripted import ScriptedEngine, echo
 from vendomini.phase import group_key
 from vendomini.store.claims import Watch
@@ -24,7 +25,7 @@ from vendomini.worker.job import Job
 from vendomini.worker.worker import Ended, Worker
 from vendomini.workloads.registry import asked_by, workload_named
 
-SPEC = EngineSpec(backend="scripted", model="toy/model")
+SPEC = engine_spec(backend="scripted", model="toy/model")
 Said = Callable[[str], None]
 
 

@@ -13,7 +13,8 @@ import vendomini
 PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
-    {"chat", "hardware", "cluster"},
+    {"entrypoints"},
+    {"chat", "serving", "hardware", "cluster"},
     {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
     {"tables"},

@@ -155,8 +155,8 @@ def test_what_the_phase_says_of_its_engine_opens_it(
     (group,) = prepare(request, only_plan=True).plan.groups
     spec = group.spec
     assert spec is not None
-    assert (spec.gpus, spec.tensor_parallel_size, spec.dtype) == (2, 2, "float16")
-    assert (spec.quantization, spec.max_model_len) == ("fp8", 8192)
+    assert (spec.gpus, spec.settings.tensor_parallel_size, spec.settings.dtype) == (2, 2, "float16")
+    assert (spec.settings.quantization, spec.settings.max_model_len) == ("fp8", 8192)
 
 
 def test_whole_experts_are_told_to_vllm(plan: Plan) -> None:

@@ -5,14 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from vendomini.chat import EngineSpec
-from vendomini.engines.commands import KnownDevice, engine_command, reasoning_parser
+from tests.specs import engine_spec
+from vendomini.engines.commands import KnownDevice, engine_command
 from vendomini.engines.process import device_of, gpu_is_here
+from vendomini.engines.vllm import reasoning_parser
 from vendomini.errors import EngineError
+from vendomini.serving import EngineSpec
 
-VLLM = EngineSpec(backend="vllm", model="org/model")
-HF = EngineSpec(backend="hf", model="org/model")
+VLLM = engine_spec(backend="vllm", model="org/model")
+HF = engine_spec(backend="hf", model="org/model")
 SOCKET = Path("/tmp/folder/engine.sock")
+
+
+def changed(spec: EngineSpec, **changes: object) -> EngineSpec:
+    """The spec with other settings, or another model."""
+    own = {name: value for name, value in changes.items() if hasattr(spec, name) and name != "gpus"}
+    settings = {name: value for name, value in changes.items() if name not in own}
+    return replace(spec, settings=replace(spec.settings, **settings), **own)  # type: ignore[arg-type]
 
 
 def words(spec: EngineSpec, device: KnownDevice = "cuda") -> list[str]:
@@ -42,15 +51,15 @@ def value(argv: list[str], option: str) -> str | None:
 def test_a_setting_of_vllm_is_an_option_of_its_server(
     change: dict[str, object], option: str, written: str
 ) -> None:
-    assert value(words(replace(VLLM, **change)), option) == written  # type: ignore[arg-type]
+    assert value(words(changed(VLLM, **change)), option) == written
     assert value(words(VLLM), option) != written
 
 
 def test_switches_of_vllm_are_passed_on() -> None:
     assert "--enable-prefix-caching" in words(VLLM)
-    assert "--no-enable-prefix-caching" in words(replace(VLLM, enable_prefix_caching=False))
+    assert "--no-enable-prefix-caching" in words(changed(VLLM, enable_prefix_caching=False))
     assert "--enforce-eager" not in words(VLLM)
-    assert "--enforce-eager" in words(replace(VLLM, enforce_eager=True))
+    assert "--enforce-eager" in words(changed(VLLM, enforce_eager=True))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_switches_of_vllm_are_passed_on() -> None:
 def test_a_setting_of_hf_is_an_option_of_its_server(
     change: dict[str, object], option: str, written: str
 ) -> None:
-    assert value(words(replace(HF, **change)), option) == written  # type: ignore[arg-type]
+    assert value(words(changed(HF, **change)), option) == written
     assert value(words(HF), option) != written
 
 
@@ -81,11 +90,11 @@ def test_the_key_is_in_the_environment_and_not_on_the_command_line(spec: EngineS
 
 
 def test_vllm_on_a_cpu_leaves_memory_to_others_and_finds_short_prefixes() -> None:
-    argv = words(replace(VLLM, tensor_parallel_size=2), "cpu")
+    argv = words(changed(VLLM, tensor_parallel_size=2), "cpu")
     assert value(argv, "--kv-cache-memory-bytes") == str(1 << 30)
     assert value(argv, "--block-size") == "32"
     command = engine_command(
-        replace(VLLM, tensor_parallel_size=2), device="cpu", socket=SOCKET, key="k"
+        changed(VLLM, tensor_parallel_size=2), device="cpu", socket=SOCKET, key="k"
     )
     assert command.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
     assert value(words(VLLM, "cuda"), "--block-size") is None
@@ -109,7 +118,7 @@ def test_the_hub_is_left_alone_for_a_model_that_is_here(spec: EngineSpec) -> Non
 
 
 def test_an_engine_runs_in_its_own_interpreter(tmp_path: Path) -> None:
-    assert words(replace(VLLM, python="/opt/vllm/bin/python"))[0] == "/opt/vllm/bin/python"
+    assert words(changed(VLLM, python="/opt/vllm/bin/python"))[0] == "/opt/vllm/bin/python"
 
 
 def test_a_container_gets_the_socket_the_model_and_the_gpus(
@@ -119,7 +128,7 @@ def test_a_container_gets_the_socket_the_model_and_the_gpus(
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    spec = replace(VLLM, model=str(tmp_path), container="vllm.sif")
+    spec = changed(VLLM, model=str(tmp_path), container="vllm.sif")
     argv = words(spec)
     assert argv[:3] == [str(program), "exec", "--nv"]
     assert argv[3:7] == ["--bind", f"{SOCKET.parent},{tmp_path}", "vllm.sif", "python3"]
@@ -129,21 +138,21 @@ def test_a_container_gets_the_socket_the_model_and_the_gpus(
 def test_a_container_without_a_program_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EngineError, match="needs apptainer or singularity"):
-        words(replace(VLLM, container="vllm.sif"))
+        words(changed(VLLM, container="vllm.sif"))
 
 
 def test_thoughts_are_marked_as_the_models_family_marks_them() -> None:
-    assert reasoning_parser(replace(VLLM, model="Qwen/Qwen3-32B")) == "qwen3"
-    assert reasoning_parser(replace(VLLM, model="/models/other")) == "deepseek_r1"
-    assert reasoning_parser(replace(VLLM, reasoning_parser="granite")) == "granite"
+    assert reasoning_parser(changed(VLLM, model="Qwen/Qwen3-32B")) == "qwen3"
+    assert reasoning_parser(changed(VLLM, model="/models/other")) == "deepseek_r1"
+    assert reasoning_parser(changed(VLLM, reasoning_parser="granite")) == "granite"
 
 
 def test_the_device_is_what_was_asked_for_or_what_is_here() -> None:
     assert device_of(VLLM, has_gpu=True) == "cuda"
     assert device_of(VLLM, has_gpu=False) == "cpu"
-    assert device_of(replace(VLLM, device="cpu"), has_gpu=True) == "cpu"
+    assert device_of(changed(VLLM, device="cpu"), has_gpu=True) == "cpu"
     with pytest.raises(EngineError, match="but there is no GPU here"):
-        device_of(replace(VLLM, device="cuda"), has_gpu=False)
+        device_of(changed(VLLM, device="cuda"), has_gpu=False)
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])

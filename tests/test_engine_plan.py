@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
-from vendomini.chat import EngineSpec
 from vendomini.cli.preparing import Prepared, Request, prepare
-from vendomini.cluster import EngineEnvironment, Engines, Profile, ResourceRule, Resources
+from vendomini.cluster import EngineEnvironment, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
@@ -24,6 +23,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.phase import setting, settings_of
 from vendomini.planner.pool import Pool
 from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, pin_key, refuse_missing
+from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, encode
 from vendomini.submit import job_for, one_model_at_a_time
@@ -46,7 +46,7 @@ def facts(*packages: frozenset[str], **changes: Any) -> EngineFacts:
 def site(gpus: int, **engines: EngineEnvironment) -> Profile:
     given = Resources(gpus=gpus, cpus=8, memory_gb=48, minutes=240, workers=2)
     rule = ResourceRule(model="*", resources=given)
-    return Profile(name="site", engineless=CPU, resources=(rule,), engines=Engines(**engines))
+    return Profile(name="site", engineless=CPU, resources=(rule,), engines=engines)
 
 
 def plan_of(
@@ -108,7 +108,7 @@ def test_an_interpreter_that_cannot_be_asked_decides_nothing() -> None:
     known = EngineFacts(python="elsewhere/python")
     assert group_of(known=known, profile=site(1)).backend is None
     named = site(1, vllm=EngineEnvironment(python="/opt/vllm/bin/python"))
-    assert spec_of(known=known, profile=named).python == "/opt/vllm/bin/python"
+    assert spec_of(known=known, profile=named).settings.python == "/opt/vllm/bin/python"
 
 
 def test_what_is_not_installed_is_refused_when_it_is_to_be_played() -> None:
@@ -144,13 +144,15 @@ def test_the_phases_environment_wins_over_the_profiles() -> None:
         hf=EngineEnvironment(python="/site/python"),
     )
     spec = spec_of("engine.backend=vllm", known=facts(), profile=own)
-    assert (spec.container, spec.python) == ("/site.sif", "python3")
-    assert spec_of("engine.backend=hf", known=facts(), profile=own).python == "/site/python"
+    assert (spec.settings.container, spec.settings.python) == ("/site.sif", "python3")
+    assert (
+        spec_of("engine.backend=hf", known=facts(), profile=own).settings.python == "/site/python"
+    )
     spec = spec_of("engine.backend=vllm", "engine.python=/mine", known=facts(), profile=own)
-    assert (spec.container, spec.python) == (None, "/mine")
+    assert (spec.settings.container, spec.settings.python) == (None, "/mine")
     image = ("engine.backend=hf", "engine.container=docker://hf")
     spec = spec_of(*image, known=facts(), profile=own)
-    assert (spec.container, spec.python) == ("docker://hf", None)
+    assert (spec.settings.container, spec.settings.python) == ("docker://hf", None)
 
 
 def test_an_interpreter_is_found_from_every_folder(
@@ -158,7 +160,7 @@ def test_an_interpreter_is_found_from_every_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec = spec_of("engine.backend=vllm", "engine.python=env/bin/python", known=facts())
-    assert spec.python == str(tmp_path / "env/bin/python")
+    assert spec.settings.python == str(tmp_path / "env/bin/python")
 
 
 def test_every_setting_of_an_engine_reaches_its_spec() -> None:
@@ -178,19 +180,19 @@ def test_every_setting_of_an_engine_reaches_its_spec() -> None:
     }
     words = [f"engine.{name}={json.dumps(value)}" for name, value in settings.items()]
     spec = spec_of("engine.backend=vllm", *words, known=facts())
-    assert {name: getattr(spec, name) for name in settings} == settings
+    assert {name: getattr(spec.settings, name) for name in settings} == settings
     spec = spec_of("engine.backend=hf", "engine.attn_implementation=eager", known=facts())
-    assert spec.attn_implementation == "eager"
+    assert spec.settings.attn_implementation == "eager"
     spec = spec_of("engine.backend=openai", "engine.base_url=http://h/v1", known=facts())
-    assert spec.base_url == "http://h/v1"
+    assert spec.settings.base_url == "http://h/v1"
 
 
 def test_an_engine_holds_the_longest_window_of_its_runs_unless_it_is_told_more() -> None:
     axis = ("grid.agent.model.context_length=[4096, 6000]", "engine.backend=hf")
     group = group_of(*axis, known=facts())
     assert group.spec is not None
-    assert (group.spec.max_model_len, group.context_length) == (6000, 6000)
-    assert spec_of(*axis, "engine.max_model_len=7000", known=facts()).max_model_len == 7000
+    assert (group.spec.settings.max_model_len, group.context_length) == (6000, 6000)
+    assert spec_of(*axis, "engine.max_model_len=7000", known=facts()).settings.max_model_len == 7000
 
 
 def test_an_engine_is_told_of_thinking_if_a_run_asks_for_it() -> None:
@@ -216,7 +218,11 @@ def test_vllm_spreads_over_the_gpus_of_its_rule(
     overrides: Sequence[str], gpus: int, shape: tuple[int, int, int]
 ) -> None:
     spec = spec_of("engine.backend=vllm", *overrides, known=facts(), profile=site(gpus))
-    assert (spec.gpus, spec.tensor_parallel_size, spec.pipeline_parallel_size) == shape
+    assert (
+        spec.gpus,
+        spec.settings.tensor_parallel_size,
+        spec.settings.pipeline_parallel_size,
+    ) == shape
 
 
 def test_as_many_jobs_fit_a_small_node_as_it_has_gpus() -> None:
@@ -241,7 +247,7 @@ def test_the_rules_gpus_must_divide_the_models_heads(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", num_attention_heads=6)
     known = facts(models={(str(folder), None): read_model(folder)})
     asked = ("engine.backend=vllm", f"agent.model.name={folder}")
-    assert spec_of(*asked, known=known, profile=site(3)).tensor_parallel_size == 3
+    assert spec_of(*asked, known=known, profile=site(3)).settings.tensor_parallel_size == 3
     with pytest.raises(ConfigError, match="is `4`, which does not divide the `6`") as caught:
         plan_of(*asked, known=known, profile=site(4))
     assert "1, 2, 3, 6" in caught.value.hint
@@ -249,7 +255,7 @@ def test_the_rules_gpus_must_divide_the_models_heads(tmp_path: Path) -> None:
 
 def test_transformers_gets_the_rules_gpus_without_parallelism() -> None:
     spec = spec_of("engine.backend=hf", known=facts(), profile=site(2))
-    assert (spec.gpus, spec.tensor_parallel_size) == (2, 1)
+    assert (spec.gpus, spec.settings.tensor_parallel_size) == (2, 1)
 
 
 def test_local_workers_share_the_machines_gpus() -> None:
@@ -476,7 +482,7 @@ def test_each_interpreter_is_asked_what_it_has(cache: Path, tmp_path: Path) -> N
     python = program(tmp_path / "python", "echo vllm")
     name = "agent.model.name=org/name"
     (group,) = prepared(name, f"engine.python={python}").plan.groups
-    assert (group.backend, group.spec and group.spec.python) == ("vllm", str(python))
+    assert (group.backend, group.spec and group.spec.settings.python) == ("vllm", str(python))
     bare = program(tmp_path / "bare", "exit 0")
     (group,) = prepared(name, f"engine.python={bare}").plan.groups
     assert group.backend is None
@@ -526,7 +532,7 @@ def test_a_container_needs_a_program_that_runs_it(
     image.touch()
     (group,) = prepared(*asked).plan.groups
     assert group.spec is not None
-    assert group.spec.container == str(image)
+    assert group.spec.settings.container == str(image)
 
 
 def test_the_engine_that_served_a_group_is_known_from_its_pin(cache: Path) -> None:

@@ -10,18 +10,18 @@ import pytest
 
 from tests.model_folders import TEMPLATE, TENSOR_BYTES, hub_snapshot, model_folder, safetensors
 from tests.tiny_models import tiny_model
+from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
 from vendomini.models import ModelIncomplete, find_folder, read_model
 from vendomini.models.checks import (
-    check_all_act,
-    check_base_url,
     check_conversation,
     check_dtype,
     check_lengths,
     check_tensor_parallel,
     check_window,
 )
-from vendomini.phase import EngineSettings
+from vendomini.prepare.backends import check_all_act
+from vendomini.serving import EngineSettings
 
 SWITCH = "{% if enable_thinking is defined and not enable_thinking %}</think>{% endif %}"
 
@@ -275,9 +275,10 @@ def test_a_dtype_nobody_knows_names_the_nearest(word: str, meant: str) -> None:
 
 
 def test_a_server_elsewhere_needs_its_address() -> None:
-    check_base_url(EngineSettings(base_url="https://host/v1"), "openai")
+    openai = backend_named("openai")
+    openai.check(EngineSettings(base_url="https://host/v1"))
     for base_url in (None, "", "127.0.0.1:8000", "https:///v1"):
-        check = partial(check_base_url, EngineSettings(base_url=base_url), "openai")
+        check = partial(openai.check, EngineSettings(base_url=base_url))
         assert "base_url" in refusal(check)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from vendomini.config import Phase, expand, load_phase
-from vendomini.phase import EngineSettings, setting, settings_of
+from vendomini.phase import setting, settings_of
 from vendomini.schema import setting_keys
+from vendomini.serving import EngineSettings
 from vendomini.workloads.registry import workload_named
 from vendomini.yamlfile import load_yaml
 

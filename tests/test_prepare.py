@@ -7,7 +7,6 @@ import pytest
 
 from vendomini.cluster import Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
-from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError, PlanError
 from vendomini.phase import ENGINELESS
 from vendomini.prepare import Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
@@ -116,27 +115,18 @@ def test_values_that_are_impossible_together_are_refused() -> None:
         plan_of("simulation.initial_storage_per_sku=400")
 
 
-def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
-    asked = ("agent.kind=scripted", "engine.backend=vllm")
-    runs = expand(load_phase(SMALL, asked, workload_named=workload_named))
-    with pytest.raises(ConfigError, match=r"`engine.backend` `vllm`") as caught:
-        refuse_unplayable(plan_of(*asked), runs, playable=frozenset({"scripted"}))
-    assert "`scripted`" in caught.value.hint
-    assert caught.value.exit_code == 2
-
-
 def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
     phase = load_phase(SMALL, ("engine.backend=vllm",), workload_named=workload_named)
     with pytest.raises(ConfigError, match=r"`agent.model.context_length` is `auto`") as caught:
-        refuse_unplayable(plan_of(), expand(phase), playable=PLAYABLE)
+        refuse_unplayable(plan_of(), expand(phase))
     assert "agent.model.context_length=8192" in caught.value.hint
-    refuse_unplayable(plan_of(), expand(phase, window=8192), playable=PLAYABLE)
+    refuse_unplayable(plan_of(), expand(phase, window=8192))
 
 
 def test_the_scripted_agent_gets_the_scripted_engine() -> None:
     (group, *_) = plan_of("agent.kind=scripted", "engine.latency_s=0.5").groups
     assert group.spec is not None
-    assert (group.backend, group.spec.latency_s) == ("scripted", 0.5)
+    assert (group.backend, group.spec.settings.latency_s) == ("scripted", 0.5)
 
 
 def test_json_has_null_where_nothing_is_known_yet() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vendomini.cluster import ClusterFacts, Engines, Gpus, Node, Partition, Resources, rule_for
+from vendomini.cluster import ClusterFacts, Gpus, Node, Partition, Resources, rule_for
 from vendomini.errors import ConfigError
 from vendomini.partitions import check_against, partition_of
 from vendomini.profile import default_profile, load_profile
@@ -101,10 +101,10 @@ def test_a_site_names_the_environments_of_its_engines(
     monkeypatch.chdir(tmp_path)
     text = "engines:\n  vllm: {container: docker://vllm}\n  hf: {python: env/bin/python}\n"
     engines = load_profile(write(tmp_path, text)).engines
-    assert (engines.vllm.container, engines.vllm.python) == ("docker://vllm", None)
-    assert engines.hf.python == str(tmp_path / "env" / "bin" / "python")
-    assert load_profile(write(tmp_path, RULE)).engines == Engines()
-    assert "did you mean `engines.vllm`?" in mistake(tmp_path, "engines:\n  vlm: {}\n")
+    assert (engines["vllm"].container, engines["vllm"].python) == ("docker://vllm", None)
+    assert engines["hf"].python == str(tmp_path / "env" / "bin" / "python")
+    assert load_profile(write(tmp_path, RULE)).engines == {}
+    assert "there is no engine `vlm`" in mistake(tmp_path, "engines:\n  vlm: {}\n")
 
 
 def test_without_a_file_the_profile_names_nothing() -> None:

@@ -6,18 +6,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.specs import engine_spec
 from vendomini.chat import (
     ChatRequest,
     Choice,
     CompletionRequest,
     Engine,
-    EngineSpec,
     Message,
     Reply,
     Request,
     ScoreRequest,
 )
-from vendomini.engines.launch import engine_for
+from vendomini.engines.registry import engine_for
 from vendomini.engines.scripted import ScriptedEngine, echo, recorded
 from vendomini.errors import EngineError
 from vendomini.store.hashing import request_hash
@@ -98,6 +98,6 @@ def test_latency_delays_each_reply_and_replies_wait_side_by_side() -> None:
 
 
 def test_a_spec_opens_the_scripted_engine(tmp_path: Path) -> None:
-    spec = EngineSpec(backend="scripted", model="m")
+    spec = engine_spec(backend="scripted", model="m")
     engine = engine_for(spec, log=tmp_path / "engine.log", said=lambda text: None)
     assert answer(engine, HELLO) == echo(HELLO)

@@ -380,7 +380,8 @@ def test_each_local_worker_sees_gpus_of_its_own_and_others_none(
     experiment.extend(prepared.text, prepared.every_run)
     seen = []
     for gpus in (2, 0):
-        asked = replace(group, spec=replace(group.spec, gpus=gpus), workers=2)
+        engine = replace(group.spec, settings=replace(group.spec.settings, gpus=gpus))
+        asked = replace(group, engine=engine, workers=2)
         plan = replace(prepared.plan, groups=(asked,))
         ((_, handles),) = submit_local(experiment, plan, submission=f"{gpus}", only=None)
         for handle in handles:

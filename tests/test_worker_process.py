@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness import outcomes, play
+from tests.specs import engine_spec
 from tests.test_kills import warehouse
-from vendomini.chat import EngineSpec
 from vendomini.phase import group_key
 from vendomini.store.experiment import Experiment
 from vendomini.store.process import is_gone, this_process
@@ -34,7 +34,7 @@ def worker_process(
         submission="s",
         group=group_key(experiment.runs()[0], "script"),
         pin_key="p",
-        engine=EngineSpec(backend="scripted", model="m", latency_s=LATENCY_S, script=script),
+        engine=engine_spec(backend="scripted", model="m", latency_s=LATENCY_S, script=script),
         concurrency=RUNS,
         workers=1,
         heartbeat_s=0.1,

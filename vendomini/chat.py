@@ -24,7 +24,6 @@ SeedSupport: TypeAlias = Literal["exact", "best_effort", "none"]
 Kind: TypeAlias = Literal["chat", "completion", "score", "command"]
 Format: TypeAlias = Literal["text", "schema"]
 Thinking: TypeAlias = Literal["default", "off", "on"]
-Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 
 
 AGENT = "agent"
@@ -268,43 +267,6 @@ class EngineFeatures:
     seed_support: SeedSupport
     roles: frozenset[str] = frozenset({AGENT})
     tools: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """All that is needed to open one engine.
-
-    `model` is a hub id or a local folder. Lengths are in tokens. `None` leaves the choice to
-    the engine.
-    """
-
-    backend: Literal["hf", "vllm", "openai", "scripted"]
-    model: str
-    revision: str | None = None  # None: the model's default branch
-    dtype: str | None = None
-    quantization: str | None = None  # None: as the checkpoint is
-    device: Device = "auto"
-    gpus: int = 0
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    enable_expert_parallel: bool = False  # vllm only: experts stay whole, each on one GPU
-    max_model_len: int | None = None  # None: the model's own
-    concurrency: int | None = None  # most requests at a time; None: what the KV cache holds
-    gpu_memory_utilization: float | None = None
-    kv_cache_memory_bytes: int | None = None
-    block_size: int | None = None  # tokens a KV block
-    enable_prefix_caching: bool = True
-    enforce_eager: bool = False
-    attn_implementation: str | None = None  # hf only; None: flash_attention_2 where it can, or sdpa
-    thinking: bool = False  # whether requests will ask for thinking
-    reasoning_parser: str | None = None  # vllm only, for thinking; None: by the model's name
-    python: str | None = None  # of the child's own environment; None: this one
-    container: str | None = None  # image that the child runs in
-    base_url: str | None = None  # openai only: where the server is
-    start_timeout_s: float = 1800.0
-    request_timeout_s: float = 600.0
-    script: str | None = None  # scripted only: a recorded log; None: the built-in
-    latency_s: float = 0.0  # scripted only: seconds each reply takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,14 +120,6 @@ class EngineEnvironment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engines:
-    """A site's own environments, for engines that cannot share the workers' packages."""
-
-    vllm: EngineEnvironment = EngineEnvironment()
-    hf: EngineEnvironment = EngineEnvironment()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """How jobs are asked for at one site. See ``slurm/example.yaml`` for what each setting means.
 
@@ -153,7 +145,8 @@ class Profile:
     heartbeat_s: float = 30
     dead_after_s: float = 180
     python: str | None = None  # None: the one that runs us
-    engines: Engines = Engines()
+    # A site's own environments by backend, for engines that cannot share the workers' packages.
+    engines: Mapping[str, EngineEnvironment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,15 +11,13 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from vendomini.chat import MODEL, Device
+from vendomini.chat import MODEL
+from vendomini.serving import EngineSettings
 
 Scalar: TypeAlias = str | int | float | bool | None
 Asked: TypeAlias = Literal["model", "script", "nobody"]
 """Whom a run asks: a language model, whatever answers (a script, where nothing else is named), or
 nobody at all."""
-
-Backend: TypeAlias = Literal["auto", "hf", "vllm", "openai", "scripted"]
-Policy: TypeAlias = Literal["auto", "guide"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,40 +31,6 @@ class ExperimentSettings:
     phase: int | None = field(default=None, metadata={"ge": 1})  # which one of a study it is
     replications: int = field(default=1, metadata={"ge": 1})
     seed: int | None = None  # None means 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """How replies are computed: never part of a run's id, unless it is an axis of the grid.
-
-    Lengths are in tokens. `None` leaves the choice to the planner or the engine.
-    """
-
-    backend: Backend = "auto"
-    policy: Policy = "auto"  # guide: the guide's table alone decides between vllm and hf
-    dtype: str | None = None
-    quantization: str | None = None
-    gpu: str | None = None  # type of GPU, such as A100-80
-    gpus: int | None = field(default=None, metadata={"ge": 1})  # of one engine
-    tensor_parallel_size: int | None = field(default=None, metadata={"ge": 1})
-    pipeline_parallel_size: int | None = field(default=None, metadata={"ge": 1})
-    max_model_len: int | None = field(default=None, metadata={"ge": 1})
-    concurrency: int | None = field(default=None, metadata={"ge": 1})  # most requests at a time
-    device: Device = "auto"  # auto: cuda where a GPU is there, else cpu, and the worker says so
-    gpu_memory_utilization: float | None = field(default=None, metadata={"gt": 0, "le": 1})
-    kv_cache_memory_bytes: int | None = field(default=None, metadata={"ge": 1})
-    block_size: int | None = field(default=None, metadata={"ge": 1})  # tokens a KV block
-    enable_prefix_caching: bool = True
-    enforce_eager: bool = False  # vllm: no graphs and no compilation
-    attn_implementation: str | None = None  # hf: sdpa, flash_attention_2, eager
-    reasoning_parser: str | None = None  # vllm, for thinking; None: by the model's name
-    python: str | None = None  # interpreter of the engine's own environment
-    container: str | None = None  # image the engine runs in, by apptainer
-    base_url: str | None = None  # openai: such as http://127.0.0.1:8000/v1
-    start_timeout_s: float = field(default=1800.0, metadata={"gt": 0})
-    request_timeout_s: float = field(default=600.0, metadata={"gt": 0})
-    script: str | None = None  # scripted engine: path of a recorded reply log
-    latency_s: float = field(default=0.0, metadata={"ge": 0})  # scripted engine: seconds a reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +74,11 @@ class Run:
     def model(self) -> ModelSettings:
         """The model that plays; raises `KeyError` for a workload that has none."""
         return model_settings(self.settings)
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What the phase file says of its engine."""
+        return msgspec.convert(self.settings["engine"], EngineSettings)
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:

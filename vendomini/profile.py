@@ -8,13 +8,13 @@ from pathlib import Path
 from vendomini.cluster import (
     MB_PER_GB,
     EngineEnvironment,
-    Engines,
     GpuRequest,
     NodeKind,
     Profile,
     ResourceRule,
     Resources,
 )
+from vendomini.entrypoints import ENGINES
 from vendomini.errors import ConfigError
 from vendomini.hardware import ambiguous, gpu_named, gpu_of_site
 from vendomini.identity import absolute
@@ -85,7 +85,7 @@ class _File:
     heartbeat_s: float = field(default=30, metadata={"gt": 0})
     dead_after_s: float = field(default=180, metadata={"gt": 0})
     python: str | None = None
-    engines: Engines = field(default_factory=Engines)
+    engines: dict[str, EngineEnvironment] = field(default_factory=dict)
     resources: tuple[_Rule, ...] = ()
     engineless: _Demand = _Demand(workers=4)
 
@@ -108,6 +108,12 @@ def load_profile(path: Path) -> Profile:
             f"than two beats of `heartbeat_s`, `{written.heartbeat_s:g}`",
             hint="a worker whose one beat is late would be taken for dead; use at least twice",
         )
+    for name in written.engines:
+        if name not in ENGINES.own and ENGINES.value_of(name) is None:
+            raise ConfigError(
+                f"{document.place(f'engines.{name}')}: there is no engine `{name}`",
+                hint=ENGINES.hint_for(name),
+            )
     for key in ("max_minutes", "worker_minutes"):
         _check_minutes(getattr(written, key), key, written, document)
     gpus = {kind: _our_gpu(gpu, f"gpus.{kind}", document) for kind, gpu in written.gpus.items()}
@@ -141,7 +147,7 @@ def load_profile(path: Path) -> Profile:
         heartbeat_s=written.heartbeat_s,
         dead_after_s=written.dead_after_s,
         python=written.python,
-        engines=Engines(vllm=_placed(written.engines.vllm), hf=_placed(written.engines.hf)),
+        engines={name: _placed(each) for name, each in written.engines.items()},
     )
 
 

@@ -116,12 +116,8 @@ def submit_local(
 def one_model_at_a_time(plan: Plan) -> list[Plan]:
     """A local plan in parts that are played in turn: two models would share one machine's memory
     and GPUs. What loads no model here is one part, the first."""
-
-    def loads_model(group: GroupPlan) -> bool:
-        return group.spec is not None and group.spec.backend in ("hf", "vllm")
-
-    light = tuple(group for group in plan.groups if not loads_model(group))
-    heavy = [(group,) for group in plan.groups if loads_model(group)]
+    light = tuple(group for group in plan.groups if not group.loads_model)
+    heavy = [(group,) for group in plan.groups if group.loads_model]
     return [replace(plan, groups=groups) for groups in ([light] if light else []) + heavy]
 
 

@@ -19,17 +19,17 @@ from tests.engines_client.fake import (
     refuses,
     says,
 )
+from tests.specs import engine_spec
 from vendomini.chat import (
     Capacity,
     ChatRequest,
     Engine,
-    EngineSpec,
     Message,
     ScoreRequest,
     missing_feature,
 )
 from vendomini.engines.client import Backoff, ServerGone
-from vendomini.engines.served import OpenAIEngine
+from vendomini.engines.remote import OpenAIEngine
 from vendomini.errors import EngineDead, EngineError
 
 CHAT = ChatRequest(messages=(Message(role="user", content="hi"),), seed=1)
@@ -42,7 +42,7 @@ METRICS = Said(
 
 def openai(socket: Path, *, model: str = "m", **fields: Any) -> OpenAIEngine:
     fields = {"base_url": f"unix:{socket}", "request_timeout_s": 5.0, **fields}
-    spec = EngineSpec(backend="openai", model=model, **fields)
+    spec = engine_spec(backend="openai", model=model, **fields)
     return OpenAIEngine(spec, print, backoff=QUICK)
 
 
@@ -154,7 +154,7 @@ def refused_port() -> str:
 def test_a_server_that_is_not_there_is_told_at_the_start(base_url: str | None, words: str) -> None:
     async def play() -> None:
         where = refused_port() if base_url == "refused" else base_url
-        engine = OpenAIEngine(EngineSpec(backend="openai", model="m", base_url=where), print)
+        engine = OpenAIEngine(engine_spec(backend="openai", model="m", base_url=where), print)
         with pytest.raises(EngineError, match=words):
             await engine.start()
         await engine.stop()

@@ -13,8 +13,8 @@ from vendomini.chat import (
     ReplyFormat,
     Sampling,
 )
+from vendomini.engines.backend import Dialect
 from vendomini.engines.protocol import (
-    Dialect,
     chat_body,
     chat_reply,
     completion_body,

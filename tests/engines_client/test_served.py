@@ -18,11 +18,11 @@ from tests.engines_client.fake import (
     refuses,
     says,
 )
+from tests.specs import engine_spec
 from vendomini.chat import (
     Capacity,
     ChatRequest,
     CompletionRequest,
-    EngineSpec,
     Load,
     Message,
     ReplyFormat,
@@ -30,8 +30,8 @@ from vendomini.chat import (
     ScoreRequest,
     missing_feature,
 )
+from vendomini.engines.backend import Dialect
 from vendomini.engines.client import Client
-from vendomini.engines.protocol import Dialect
 from vendomini.engines.score import Scorer
 from vendomini.engines.served import Served
 from vendomini.errors import EngineError
@@ -86,7 +86,7 @@ def served(
             try:
                 engine = Served(
                     client,
-                    spec=EngineSpec(backend="vllm", model="m"),
+                    spec=engine_spec(backend="vllm", model="m"),
                     dialect=dialect,
                     said=(said if said is not None else []).append,
                 )
@@ -333,7 +333,7 @@ def test_a_score_that_does_not_fit_is_a_context_reply(tmp_path: Path) -> None:
 
 def test_an_unopened_feature_set_is_by_dialect() -> None:
     client = Client(base_url="http://127.0.0.1:1/v1", key=None, request_timeout_s=1)
-    spec = EngineSpec(backend="openai", model="m")
+    spec = engine_spec(backend="openai", model="m")
     assert "score" in Served(client, spec=spec, dialect="hf", said=print).features.kinds
     assert "score" not in Served(client, spec=spec, dialect="openai", said=print).features.kinds
 

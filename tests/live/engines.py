@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from vendomini.chat import Engine, EngineSpec, Reply, Request
-from vendomini.engines.launch import engine_for
+from tests.specs import engine_spec
+from vendomini.chat import Engine, Reply, Request
+from vendomini.engines.registry import engine_for
+from vendomini.serving import EngineSpec
 
 ROOT = Path(__file__).parent.parent.parent
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -45,7 +47,7 @@ def spec_for(backend: str, model: Path, **changes: Any) -> EngineSpec:
     }
     if backend == "vllm":
         values["python"] = vllm_python()
-    return EngineSpec(**{**values, **changes})
+    return engine_spec(**{**values, **changes})
 
 
 class Live:

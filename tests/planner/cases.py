@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from vendomini.hardware import GpuSpec, gpu_named
@@ -12,6 +13,7 @@ from vendomini.planner.decision import Choice, choose
 from vendomini.planner.guide import Horizon
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork, Work, work_of
+from vendomini.serving import EngineSettings
 from vendomini.workloads.warehouse.settings import SimulationSettings, WarehouseSettings
 from vendomini.workloads.warehouse.workload import Warehouse
 
@@ -61,6 +63,14 @@ def work(runs: int = 220, steps: int = 500, *, window: int | None = 4096) -> Wor
     return work_of({run(steps, window=window): runs})
 
 
+def wishes(window: int, **wanted: Any) -> Wanted:
+    """What a phase wants: settings of its engine, and the planner's own."""
+    names = {field.name for field in fields(EngineSettings)} - {"backend"}
+    engine = {name: value for name, value in wanted.items() if name in names}
+    own = {name: value for name, value in wanted.items() if name not in names}
+    return Wanted(engine=EngineSettings(max_model_len=window, **engine), **own)
+
+
 def found(
     model: str | ModelSpec,
     pools: Sequence[Pool],
@@ -75,7 +85,7 @@ def found(
         known(model) if isinstance(model, str) else model,
         work(runs, steps, window=window),
         pools,
-        Wanted(max_model_len=window, **wanted),
+        wishes(window, **wanted),
         limits or Limits(),
     )
 
@@ -103,6 +113,6 @@ def chosen(
         work(runs, steps, window=window),
         pools,
         horizon=horizon_of(phase=phase, steps=steps, runs=runs),
-        wanted=Wanted(max_model_len=window, **wanted),
+        wanted=wishes(window, **wanted),
         limits=limits or Limits(),
     )

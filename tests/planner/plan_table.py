@@ -14,7 +14,6 @@ from tests.product import ROOT
 from vendomini.cli.engines import look_at_engines, look_at_models, models_of
 from vendomini.cli.places import pools_there
 from vendomini.config import expand, load_phase
-from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan, make_plan, refuse_unplayable
@@ -101,6 +100,7 @@ def row_of(group: GroupPlan, planned: Planned) -> Row:
     assert group.estimate is not None
     assert group.resources is not None
     asks = group.resources
+    shape = group.settings.tensor_parallel_size, group.settings.pipeline_parallel_size
     others = {how: number(each.gpu_hours) for how, each in group.choice.alternatives.items()}
     return {
         "cluster": planned.cluster,
@@ -110,7 +110,7 @@ def row_of(group: GroupPlan, planned: Planned) -> Row:
         "backend": str(group.backend),
         "dtype": str(group.quantization or group.dtype),
         "GPUs": group.choice.candidate.place,
-        "TP x PP": f"{group.tensor_parallel_size} x {group.pipeline_parallel_size}",
+        "TP x PP": " x ".join(map(str, shape)),
         "context": str(group.max_model_len),
         "live": str(group.concurrency),
         "workers": str(group.workers),
@@ -132,7 +132,7 @@ def is_played(group: GroupPlan, planned: Planned) -> bool:
     """Whether `run` would play a group, or refuse what can only be planned."""
     plan, run = replace(planned.plan, groups=(group,)), planned.first_runs[group.key]
     try:
-        refuse_unplayable(plan, [run], playable=PLAYABLE)
+        refuse_unplayable(plan, [run])
     except ConfigError:
         return False
     return True

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from tests.harness import SPEC, Said, job_for, make_worker
+from tests.specs import engine_spec
 from tests.toy import toy_experiment
-from vendomini.chat import Engine, EngineSpec, Reply, Request
+from vendomini.chat import Engine, Reply, Request
 from vendomini.engines.gpus import gpu_name
 from vendomini.engines.scripted import ScriptedEngine, echo
 from vendomini.errors import EngineDead
@@ -21,6 +22,7 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.quantization import requantized
 from vendomini.planner.deployment import Deployment
 from vendomini.planner.speed import prefill_s, speed, step_s
+from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import FILE, Measured, add_measurement, read_measurements
 from vendomini.worker.meter import Meter
@@ -95,7 +97,7 @@ class OnH100(ScriptedEngine):
         return replace(reply, tokens_in=100, tokens_cached=60, tokens_out=10)
 
 
-VLLM = EngineSpec(backend="vllm", model="toy/model", tensor_parallel_size=2, gpus=2)
+VLLM = engine_spec(backend="vllm", model="toy/model", tensor_parallel_size=2, gpus=2)
 
 
 def work(
@@ -180,7 +182,7 @@ def test_the_meter_counts_only_time_with_requests_under_way() -> None:
 
 def test_transformers_on_four_gpus_is_measured_as_four_stages(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path, 2)
-    work(experiment, OnH100(echo), EngineSpec(backend="hf", model="toy/model", gpus=4))
+    work(experiment, OnH100(echo), engine_spec(backend="hf", model="toy/model", gpus=4))
     (seen,) = read_measurements(experiment.folder.parent)
     assert (seen.backend, seen.tensor_parallel_size, seen.pipeline_parallel_size) == ("hf", 1, 4)
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.planner.cases import EXPERTS, LARGE, LATENT, SMALL, chosen, known, pool
+from tests.planner.cases import EXPERTS, LARGE, LATENT, SMALL, chosen, known, pool, wishes
 from vendomini.errors import ConfigError, PlanError, VendoMiniError
 from vendomini.models.quantization import requantized
-from vendomini.planner.choice import Wanted
 from vendomini.planner.pool import Pool
 from vendomini.planner.refusals import with_gpu_of_pools
 
@@ -80,8 +79,8 @@ def test_gpus_that_no_job_can_have_are_refused_with_what_fits() -> None:
 )
 def test_a_gpu_is_known_by_any_of_its_names(name: str) -> None:
     places = [replace(A100, gpu_type="a100_of_the_site"), pool("T4")]
-    wanted = with_gpu_of_pools(places, Wanted(max_model_len=4096, gpu=name))
-    assert wanted.gpu == "A100-40"
+    wanted = with_gpu_of_pools(places, wishes(4096, gpu=name))
+    assert wanted.engine.gpu == "A100-40"
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_nearest() -> None:

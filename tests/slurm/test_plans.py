@@ -168,14 +168,14 @@ def test_each_group_is_a_job_that_asks_slurm_for_what_its_plan_says(waiting: Des
         told = desk.jobs()[name]
         assert told.engine is not None
         assert told.engine.gpus == asked["gpus"]
-        assert told.engine.tensor_parallel_size == plan["tensor_parallel_size"]
-        assert told.engine.pipeline_parallel_size == plan["pipeline_parallel_size"]
+        assert told.engine.settings.tensor_parallel_size == plan["tensor_parallel_size"]
+        assert told.engine.settings.pipeline_parallel_size == plan["pipeline_parallel_size"]
         assert (told.minutes, told.workers) == (asked["minutes"], plan["workers"])
         assert told.concurrency == plan["concurrency"]
         assert f"submitted group `{name}`" in said
     large = desk.jobs()[LARGE].engine
     assert large is not None
-    assert large.tensor_parallel_size > 1
+    assert (large.settings.tensor_parallel_size or 1) > 1
     submitted = desk.ids()
     assert len(submitted[SMALL]) == 2  # more workers than an array of this site may have
 

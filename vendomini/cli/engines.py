@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vendomini.cli.places import Pools, memory_gb
 from vendomini.cluster import Profile
 from vendomini.config import Phase, values_of, windowless
 from vendomini.engines.gpus import visible_gpus
+from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
 from vendomini.identity import absolute, is_local
@@ -25,7 +27,9 @@ from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_mode
 from vendomini.models.lookup import model_spec
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run, has_model, model_settings, setting
-from vendomini.prepare import PACKAGES, EngineFacts, ModelName, pin_key
+from vendomini.planner.deployment import BACKENDS
+from vendomini.prepare import EngineFacts, ModelName, pin_key
+from vendomini.serving import AUTO
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
 from vendomini.workloads.registry import asked_by, module_of
@@ -177,10 +181,12 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
 
 def needs_model(phase: Phase) -> bool:
     """Whether an engine of ours may have to load the phase's models."""
-    asked, backends = {arm.asks for arm in phase.arms}, values_of(phase, "engine.backend")
-    if "model" in asked and "auto" in backends:
+    asked = {arm.asks for arm in phase.arms} - {"nobody"}
+    backends = set(values_of(phase, "engine.backend"))
+    if "model" in asked and AUTO in backends:
         return True
-    return bool(asked - {"nobody"} and {"hf", "vllm"} & set(backends))
+    named = (backend_named(str(name)) for name in backends - {AUTO})
+    return bool(asked) and any(backend.planned_as is not None for backend in named)
 
 
 def models_of(phase: Phase) -> list[ModelName]:
@@ -233,12 +239,14 @@ def _packages(
     if set(values_of(phase, "engine.container")) == {None}:
         asked |= {absolute(str(path)) for path in values_of(phase, "engine.python") if path}
     if profile is not None:
-        own = (profile.engines.vllm, profile.engines.hf)
+        own = profile.engines.values()
         asked |= {each.python for each in own if each.python and not each.container}
+    backends = {*BACKENDS, *map(str, values_of(phase, "engine.backend"))} - {AUTO}
+    needed = {name for backend in backends for name in backend_named(backend).packages}
     found = {}
     for path in sorted(asked):
         if os.path.isfile(path) and os.access(path, os.X_OK):
-            found[path] = _ask(path, workload)
+            found[path] = _ask(path, workload, needed)
         elif profile is None:
             raise ConfigError(
                 f"`engine.python` is `{path}`, which is no program that can be run",
@@ -247,10 +255,10 @@ def _packages(
     return found
 
 
-def _ask(python: str, workload: str) -> frozenset[str]:
+def _ask(python: str, workload: str, needed: AbstractSet[str] = frozenset()) -> frozenset[str]:
     """Which packages an interpreter has, and whether the module of a workload. They are looked
     for; of a module inside a package, the package is loaded."""
-    names = sorted({workload, *(name for wanted in PACKAGES.values() for name in wanted)})
+    names = sorted({workload, *needed})
     if python == sys.executable:
         own = frozenset({workload})  # it is loaded here
         return own | {n for n in names if n not in own and importlib.util.find_spec(n) is not None}

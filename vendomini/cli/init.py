@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 from vendomini.cli import show
+from vendomini.entrypoints import WORKLOADS
 from vendomini.errors import ConfigError
 from vendomini.store.disk import explained
-from vendomini.workloads.registry import GROUP
 
 TEMPLATES = files("vendomini.data") / "workload"
 
@@ -80,7 +80,7 @@ def _checked_name(name: str) -> str:
             f"--workload is `{name}`, which is a word of Python and cannot name a module",
             hint=f"choose another name, such as my_{module.lower()}",
         )
-    if name in entry_points(group=GROUP).names:
+    if name in entry_points(group=WORKLOADS.group).names:
         raise ConfigError(
             f"--workload is `{name}`, and an installed package has a workload of that name",
             hint="choose another name, or uninstall that package",

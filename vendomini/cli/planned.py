@@ -8,6 +8,7 @@ from vendomini.cli import show
 from vendomini.cli.gpu_memory import show_memory
 from vendomini.cli.known import billions, show_facts
 from vendomini.errors import ConfigError
+from vendomini.planner.deployment import VLLM
 from vendomini.planner.estimate import Estimate
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.schema import nearest
@@ -111,10 +112,11 @@ def _gpus(group: GroupPlan) -> str:
 
 
 def _shape(group: GroupPlan) -> str:
-    if group.choice is None or group.backend != "vllm":
+    if group.choice is None or group.choice.backend != VLLM:
         return "-"
-    expert = " + EP" if group.spec is not None and group.spec.enable_expert_parallel else ""
-    return f"{group.tensor_parallel_size} x {group.pipeline_parallel_size}{expert}"
+    deployment = group.choice.candidate.deployment
+    expert = " + EP" if deployment.enable_expert_parallel else ""
+    return f"{deployment.tensor_parallel_size} x {deployment.pipeline_parallel_size}{expert}"
 
 
 def _range(value: float, ends: tuple[float, float]) -> str:

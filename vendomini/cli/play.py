@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from vendomini.chat import Engine, EngineSpec, Episode, Reply, Request
+from vendomini.chat import Engine, Episode, Reply, Request
 from vendomini.cli import show
 from vendomini.cli.engines import look_at_engines, look_at_models
 from vendomini.cli.places import pools_here
@@ -26,10 +26,11 @@ from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, pla
 from vendomini.cli.view import View
 from vendomini.collect import derived, known_settings, todays_outcome
 from vendomini.engines.gpus import visible_gpus
-from vendomini.engines.launch import PLAYABLE, engine_for
+from vendomini.engines.registry import engine_for
 from vendomini.errors import ConfigError, StoreError, VendoMiniError, WorkloadError
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
+from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
 from vendomini.store.records import ResultRecord, encode
@@ -362,6 +363,6 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
             local_workers=1,
             facts=facts,
         )
-    refuse_unplayable(plan, [run], playable=PLAYABLE)
+    refuse_unplayable(plan, [run])
     refuse_missing(plan, [run], workload, profile=None, facts=facts)
     return plan.groups[0].spec

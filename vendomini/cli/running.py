@@ -8,13 +8,12 @@ import typer
 from vendomini.cli import planned, show
 from vendomini.cli.preparing import Request, checked, prepare
 from vendomini.cli.ways import way_to_play
-from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
 from vendomini.standing import states, status_of
 from vendomini.store.experiment import Experiment
-from vendomini.store.records import Pin, describe, encode
+from vendomini.store.records import describe, encode, pin_of
 from vendomini.submit import new_submission, one_model_at_a_time
 
 INTERRUPTED = 130
@@ -28,7 +27,7 @@ def run(request: Request) -> int:
             hint="add --cluster, or leave --profile away",
         )
     prepared = prepare(request)
-    refuse_unplayable(prepared.plan, prepared.runs, playable=PLAYABLE)
+    refuse_unplayable(prepared.plan, prepared.runs)
     refuse_missing(
         prepared.plan,
         prepared.runs,
@@ -122,8 +121,7 @@ def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[s
         pinned = experiment.pinned(pin_key(group.key))
         if pinned is None or group.spec is None:
             continue
-        spec = group.spec
-        wanted = Pin(backend=spec.backend, dtype=spec.dtype, quantization=spec.quantization)
+        wanted = pin_of(group.spec.settings)
         if pinned != wanted:
             raise ConfigError(
                 f"the replies of group `{group.key}` come from {describe(pinned)}; this run asks "

@@ -18,7 +18,6 @@ from vendomini.identity import absolute, is_local
 from vendomini.interpolation import resolved
 from vendomini.phase import (
     Asked,
-    EngineSettings,
     ExperimentSettings,
     Scalar,
     has_model,
@@ -34,6 +33,7 @@ from vendomini.schema import (
     settings_out_of_id,
     shown,
 )
+from vendomini.serving import EngineSettings
 from vendomini.yamlfile import Document, dump_yaml
 
 MOST_RUNS = 100_000

@@ -1,4 +1,4 @@
-"""How an engine's process is started: the words of its command line. Pure.
+"""The engines that are processes of ours: what one must say of itself, and how it is started.
 
 Keys go by the environment: a command line can be read by everyone on the machine.
 """
@@ -8,38 +8,33 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-from vendomini.chat import EngineSpec
+from vendomini.chat import Engine
+from vendomini.engines.backend import ON_EVERY_SERVER, Backend, Dialect, Say
+from vendomini.engines.registry import backend_named
 from vendomini.errors import EngineError
 from vendomini.identity import absolute, is_local
+from vendomini.serving import EngineSpec
 
 KnownDevice: TypeAlias = Literal["cuda", "cpu"]
 
 SERVED_NAME = "model"
 """What a server of ours calls its model in every request."""
 
-CPU_KV_CACHE_BYTES = 1 << 30
-"""Left to itself, vLLM on a CPU takes nearly all of the machine's memory."""
-
-CPU_BLOCK_TOKENS = 32
-"""vLLM's smallest on a CPU. Its default of 128 finds no shared prefix shorter than that."""
-
-CPU_BATCH_TOKENS = 8192
-"""Tokens computed in one step at most, where the window is no longer than that."""
-
 MOST_SEQUENCES = 256
 """Running at once where nobody says; more wait in the engine's queue."""
 
-
-PARSERS = {
-    "qwen3": "qwen3",
-    "gpt-oss": "openai_gptoss",
-    "granite": "granite",
-    "olmo-3": "olmo3",
-    "deepseek-v3": "deepseek_v3",
+ON_OWN_PROCESS = ON_EVERY_SERVER | {
+    "dtype",
+    "quantization",
+    "max_model_len",
+    "device",
+    "kv_cache_memory_bytes",
+    "python",
+    "container",
 }
-"""vLLM's reasoning parsers by a part of the model's name, where its thoughts are marked apart."""
+"""Settings that act on every engine that is a process of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +43,32 @@ class Command:
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+
+
+class OwnServer(Backend):
+    """A backend whose server is a process of ours, on a Unix socket.
+
+    `dialect` is how it is talked to; `loading` and `loaded` are said before and after it starts.
+    """
+
+    dialect: ClassVar[Dialect]
+    loading: ClassVar[str | None] = None
+    loaded: ClassVar[str | None] = None
+
+    def command(self, spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str) -> Command:
+        """How the server is started; ``--uds SOCKET`` is added to it."""
+        raise NotImplementedError
+
+    def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Engine:
+        from vendomini.engines.process import ProcessEngine
+
+        return ProcessEngine(spec, log=log, said=said)
+
+
+def own_server(spec: EngineSpec) -> OwnServer:
+    backend = backend_named(spec.backend)
+    assert isinstance(backend, OwnServer), f"`{spec.backend}` is no process of ours"
+    return backend
 
 
 def engine_command(
@@ -59,13 +80,13 @@ def engine_command(
     is_cached: bool = False,
     cpus: str | None = None,
 ) -> Command:
-    """How to start the server of a `vllm` or `hf` spec, which will listen on `socket`.
+    """How to start the server of a spec whose backend is an `OwnServer`, listening on `socket`.
 
     `is_cached`: all of a hub's model is on this machine, so the hub need not be asked for it;
     nodes of a cluster often cannot. `cpus`: how many the job was given; None: outside one.
     Raises `EngineError` if a container is asked for and nothing here can run one.
     """
-    command = _vllm(spec, device, socket, key) if spec.backend == "vllm" else _hf(spec, device, key)
+    command = own_server(spec).command(spec, device=device, socket=socket, key=key)
     argv = (*command.argv, "--uds", str(socket))
     # Sockets and files that servers leave in a temporary folder go with ours.
     environment = {**command.environment, "TMPDIR": str(socket.parent)}
@@ -74,112 +95,29 @@ def engine_command(
         environment["OMP_NUM_THREADS"] = cpus
     if is_cached or is_local(spec.model):
         environment["HF_HUB_OFFLINE"] = "1"
-    if spec.container is not None:
+    if spec.settings.container is not None:
         argv = (*_container(spec, device, socket), *argv)
     return Command(argv=argv, environment=environment)
 
 
-def _vllm(spec: EngineSpec, device: KnownDevice, socket: Path, key: str) -> Command:
-    on_cpu = device == "cpu"
-    kv_cache = spec.kv_cache_memory_bytes or (CPU_KV_CACHE_BYTES if on_cpu else None)
-    options: dict[str, object] = {
-        "--model": _model(spec),
-        "--served-model-name": SERVED_NAME,
-        "--revision": spec.revision,
-        "--dtype": spec.dtype,
-        "--quantization": spec.quantization,
-        "--tensor-parallel-size": spec.tensor_parallel_size,
-        "--pipeline-parallel-size": spec.pipeline_parallel_size,
-        "--max-model-len": spec.max_model_len,
-        "--gpu-memory-utilization": spec.gpu_memory_utilization,
-        "--kv-cache-memory-bytes": kv_cache,
-        "--block-size": spec.block_size or (CPU_BLOCK_TOKENS if on_cpu else None),
-        "--max-num-seqs": spec.concurrency or MOST_SEQUENCES,
-        "--max-num-batched-tokens": _cpu_batch_tokens(spec) if on_cpu else None,
-        # Sampling is the phase's: not what the model's own generation_config.json suggests.
-        "--generation-config": "vllm",
-        "--reasoning-parser": reasoning_parser(spec) if spec.thinking else None,
-        # The same grammars as the hf engine's; white space without end would never close a reply.
-        "--structured-outputs-config.backend": "xgrammar",
-        "--structured-outputs-config.disable_any_whitespace": "true",
-        "--uvicorn-log-level": "warning",
-        "--seed": 0,
-    }
-    flags = [
-        "--enable-prefix-caching" if spec.enable_prefix_caching else "--no-enable-prefix-caching",
-        "--enable-prompt-tokens-details",
-    ]
-    environment = {
-        "VLLM_API_KEY": key,
-        "VLLM_RPC_BASE_PATH": str(socket.parent),
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    if spec.enable_expert_parallel:
-        flags.append("--enable-expert-parallel")
-    if spec.enforce_eager or on_cpu:
-        flags.append("--enforce-eager")
-    if on_cpu:
-        # vLLM 0.32 dies of the first seeded request whose prompt it splits on a CPU ("CPU
-        # Generator does not use offset"): none is split.
-        flags.append("--no-enable-chunked-prefill")
-        # Compiling its sampling operations makes the first request wait for many seconds.
-        environment["TORCH_COMPILE_DISABLE"] = "1"
-        ranks = spec.tensor_parallel_size * spec.pipeline_parallel_size
-        if ranks > 1:
-            environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(rank) for rank in range(ranks))
-    argv = (_python(spec), "-m", "vllm.entrypoints.openai.api_server", *_written(options), *flags)
-    return Command(argv=argv, environment=environment)
-
-
-def _cpu_batch_tokens(spec: EngineSpec) -> int | None:
-    """Enough for the longest prompt in one piece; None: vLLM knows the model's window itself."""
-    return None if spec.max_model_len is None else max(spec.max_model_len, CPU_BATCH_TOKENS)
-
-
-def reasoning_parser(spec: EngineSpec) -> str:
-    """vLLM's name for the way a model marks its thoughts. Only after them does a schema apply.
-
-    Most models that think mark them as DeepSeek R1 does: ``<think>...</think>``.
-    """
-    if spec.reasoning_parser is not None:
-        return spec.reasoning_parser
-    name = spec.model.lower()
-    return next((parser for part, parser in PARSERS.items() if part in name), "deepseek_r1")
-
-
-def _hf(spec: EngineSpec, device: KnownDevice, key: str) -> Command:
-    options: dict[str, object] = {
-        "--model": _model(spec),
-        "--served-model-name": SERVED_NAME,
-        "--revision": spec.revision,
-        "--device": device,
-        "--dtype": spec.dtype,
-        "--quantization": spec.quantization,
-        "--attn-implementation": spec.attn_implementation,
-        "--max-model-len": spec.max_model_len,
-        "--kv-cache-memory-bytes": spec.kv_cache_memory_bytes,
-        "--max-num-seqs": spec.concurrency or MOST_SEQUENCES,
-        "--gpus": spec.gpus or None,
-    }
-    argv = (_python(spec), "-m", "vendomini.engines.hf", *_written(options))
-    return Command(argv=argv, environment={"VENDOMINI_API_KEY": key})
-
-
-def _written(options: Mapping[str, object]) -> list[str]:
+def written(options: Mapping[str, object]) -> list[str]:
+    """The words of a command line: what is None is left out."""
     return [
         word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
 
 
-def _model(spec: EngineSpec) -> str:
+def model_of(spec: EngineSpec) -> str:
+    """The model as any working directory finds it."""
     return absolute(spec.model) if is_local(spec.model) else spec.model
 
 
-def _python(spec: EngineSpec) -> str:
-    if spec.container is not None:
-        return spec.python or "python3"
-    return sys.executable if spec.python is None else absolute(spec.python)
+def python_of(spec: EngineSpec) -> str:
+    """The interpreter that the engine runs in."""
+    if spec.settings.container is not None:
+        return spec.settings.python or "python3"
+    own = spec.settings.python
+    return sys.executable if own is None else absolute(own)
 
 
 def _container(spec: EngineSpec, device: KnownDevice, socket: Path) -> list[str]:
@@ -187,13 +125,13 @@ def _container(spec: EngineSpec, device: KnownDevice, socket: Path) -> list[str]
     program = shutil.which("apptainer") or shutil.which("singularity")
     if program is None:
         raise EngineError(
-            f"the engine's container `{spec.container}` needs apptainer or singularity, and "
-            "neither is on PATH here",
+            f"the engine's container `{spec.settings.container}` needs apptainer or singularity, "
+            "and neither is on PATH here",
             hint="load its module in the job, or use `engine.python` instead",
         )
     folders = [str(socket.parent)]
     if is_local(spec.model):
         folders.append(absolute(spec.model))
     gpus = ["--nv"] if device == "cuda" else []
-    assert spec.container is not None
-    return [program, "exec", *gpus, "--bind", ",".join(folders), spec.container]
+    assert spec.settings.container is not None
+    return [program, "exec", *gpus, "--bind", ",".join(folders), spec.settings.container]

@@ -1,4 +1,4 @@
-"""The engines that are processes of ours: `hf` and `vllm`, each behind the one client."""
+"""The engines that are processes of ours, each behind the one client."""
 
 import asyncio
 import os
@@ -6,14 +6,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vendomini.chat import Capacity, EngineFeatures, EngineSpec, Load, Reply, Request
+from vendomini.chat import Capacity, EngineFeatures, Load, Reply, Request
 from vendomini.engines.child import Child, new_folder
 from vendomini.engines.client import Client, ServerGone
-from vendomini.engines.commands import KnownDevice, engine_command
+from vendomini.engines.commands import KnownDevice, engine_command, own_server
 from vendomini.engines.gpus import gpu_name
 from vendomini.engines.served import Served
 from vendomini.errors import ConfigError, EngineDead, EngineError
 from vendomini.models import find_folder, read_model
+from vendomini.serving import EngineSpec
 
 DEATH_S = 5.0
 """How long a broken connection, or an engine's own failure, waits for its process's end to
@@ -22,14 +23,14 @@ explain it."""
 
 def device_of(spec: EngineSpec, *, has_gpu: bool) -> KnownDevice:
     """Where the engine runs. Raises `EngineError` if a GPU is asked for and none is here."""
-    if spec.device == "cuda" and not has_gpu:
+    if spec.settings.device == "cuda" and not has_gpu:
         raise EngineError(
             "`engine.device` is `cuda`, but there is no GPU here",
             hint="use `engine.device=auto`, or ask for GPUs in the profile",
         )
-    if spec.device == "auto":
+    if spec.settings.device == "auto":
         return "cuda" if has_gpu else "cpu"
-    return spec.device
+    return spec.settings.device
 
 
 def gpu_is_here(environ: Mapping[str, str]) -> bool:
@@ -53,6 +54,7 @@ class ProcessEngine:
 
     def __init__(self, spec: EngineSpec, *, log: Path, said: Callable[[str], None]) -> None:
         self.spec = spec
+        self._server = own_server(spec)
         self.address: tuple[Path, str] = (Path(), "")
         """The socket and the key of the running server."""
         self._log = log
@@ -83,10 +85,12 @@ class ProcessEngine:
         self._gpu = gpu_name(os.environ) if self._device == "cuda" else None
         if self._device == "cpu":
             asked = f", though {spec.gpus} are in the plan" if spec.gpus else ""
-            why = "as the settings say" if spec.device == "cpu" else f"no GPU is here{asked}"
+            why = (
+                "as the settings say" if spec.settings.device == "cpu" else f"no GPU is here{asked}"
+            )
             self._say(f"[*] the engine runs on the CPU: {why}")
-        if spec.backend == "vllm":
-            self._say("[*] Loading model with vLLM (optimized inference)")
+        if self._server.loading is not None:
+            self._say(self._server.loading)
         key = secrets.token_urlsafe(32)
         folder = new_folder()
         socket = folder / "engine.sock"
@@ -103,20 +107,22 @@ class ProcessEngine:
                     cpus=os.environ.get("SLURM_CPUS_PER_TASK"),
                 )
             )
-            self._client = Client(uds=socket, key=key, request_timeout_s=spec.request_timeout_s)
-            await self._child.wait_until(self._is_ready, timeout_s=spec.start_timeout_s)
+            self._client = Client(
+                uds=socket, key=key, request_timeout_s=spec.settings.request_timeout_s
+            )
+            await self._child.wait_until(self._is_ready, timeout_s=spec.settings.start_timeout_s)
             self._served = Served(
                 self._client,
                 spec=spec,
-                dialect="vllm" if spec.backend == "vllm" else "hf",
+                dialect=self._server.dialect,
                 said=self._say,
             )
             await self._served.open()
         except BaseException:
             await self.stop()
             raise
-        if spec.backend == "vllm":
-            self._say("[*] vLLM initialized successfully")
+        if self._server.loaded is not None:
+            self._say(self._server.loaded)
         tokens = self.capacity.kv_cache_tokens
         holds = f", KV cache of {tokens:,} tokens" if tokens else ""
         self._say(f"[*] the engine is ready on {self._device}{holds}")

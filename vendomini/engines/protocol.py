@@ -6,7 +6,7 @@ one call: a conversation of megabytes is never copied message by message.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,11 +21,9 @@ from vendomini.chat import (
     TokenLogprob,
     choices_of,
 )
+from vendomini.engines.backend import Dialect
 from vendomini.engines.words import beginning, complaint_in, prompt_tokens_in
 from vendomini.errors import EngineError
-
-Dialect: TypeAlias = Literal["hf", "vllm", "openai"]
-"""Whose server it is: our own, vLLM's, or any that is compatible with OpenAI's."""
 
 MOST_ALTERNATIVES = 20
 """vLLM's limit, and OpenAI's, on `top_logprobs`."""

@@ -17,6 +17,7 @@ from vendomini.chat import (
     Choice,
     CommandRequest,
     CompletionRequest,
+    Engine,
     EngineFeatures,
     Reply,
     Request,
@@ -26,12 +27,28 @@ from vendomini.chat import (
     choices_of,
     sample_seed,
 )
+from vendomini.engines.backend import Backend, Say
 from vendomini.engines.instance import Draws, instance_of
 from vendomini.errors import EngineDead, EngineError
+from vendomini.serving import EngineSpec
 from vendomini.store.hashing import request_hash
 
 Script: TypeAlias = Callable[[Request], Reply | str] | Sequence[Reply | str] | Mapping[str, Reply]
 """A function of the request, replies in the order of asking, or replies by request hash."""
+
+
+class Scripted(Backend):
+    """Stands in for any engine: what a phase sets for another does nothing, and is left alone."""
+
+    takes = frozenset({"concurrency", "max_model_len", "script", "latency_s"})
+    stands_in = True
+
+    def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Engine:
+        settings = spec.settings
+        script = echo if settings.script is None else recorded(Path(settings.script))
+        return ScriptedEngine(
+            script, latency_s=settings.latency_s, max_model_len=settings.max_model_len
+        )
 
 
 class ScriptedEngine:

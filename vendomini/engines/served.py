@@ -1,8 +1,6 @@
 """A server that is ready, as an engine: everything but its process's life."""
 
-import asyncio
 import difflib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,17 +14,16 @@ from vendomini.chat import (
     CommandRequest,
     CompletionRequest,
     EngineFeatures,
-    EngineSpec,
     Load,
     Message,
     Reply,
     Request,
     ScoreRequest,
 )
-from vendomini.engines.client import Backoff, Client, Refused, ServerGone
+from vendomini.engines.backend import Dialect
+from vendomini.engines.client import Client, Refused
 from vendomini.engines.metrics import Counters, parse_metrics
 from vendomini.engines.protocol import (
-    Dialect,
     chat_body,
     chat_reply,
     completion_body,
@@ -40,10 +37,8 @@ from vendomini.engines.protocol import (
 from vendomini.engines.score import Scorer
 from vendomini.engines.template import PLAIN, WITH_SYSTEM, folded, tokenize_chat_body
 from vendomini.engines.words import is_too_long, minds_system
-from vendomini.errors import EngineDead, EngineError
-
-KEY_VARIABLES = ("VENDOMINI_API_KEY", "OPENAI_API_KEY")
-"""Where a remote server's key is, the first that is set. Never in a file of ours."""
+from vendomini.errors import EngineError
+from vendomini.serving import EngineSpec
 
 
 class Served:
@@ -56,7 +51,7 @@ class Served:
     def __init__(
         self, client: Client, *, spec: EngineSpec, dialect: Dialect, said: Callable[[str], None]
     ) -> None:
-        self.features = _features(dialect)
+        self.features = features_of(dialect)
         self.capacity = Capacity()
         self._client = client
         self._spec = spec
@@ -79,11 +74,11 @@ class Served:
         served = self._chosen(decode(_MODELS.decode, await self._client.get("/v1/models")).data)
         self._model = served.id
         self._scorer = Scorer(
-            self._client, model=served.id, said=self._say, at_most=self._spec.concurrency
+            self._client, model=served.id, said=self._say, at_most=self._spec.settings.concurrency
         )
         if served.owned_by == "vllm" and self._dialect == "openai" and await self._tokenizes():
             self._dialect = "vllm"
-            self.features = _features("vllm")
+            self.features = features_of("vllm")
         counters = Counters()
         if self._dialect != "openai":
             counters = await self._counters()
@@ -258,101 +253,6 @@ class Served:
             )
 
 
-class OpenAIEngine:
-    """Any OpenAI-compatible server at `spec.base_url`, as an engine that nobody here started.
-
-    The key is in the environment (`KEY_VARIABLES`). A server that turns out to be vLLM is used
-    as one.
-    """
-
-    def __init__(
-        self, spec: EngineSpec, said: Callable[[str], None], *, backoff: Backoff | None = None
-    ) -> None:
-        self._spec = spec
-        self._backoff = backoff
-        self._say = said
-        self._client: Client | None = None
-        self._served: Served | None = None
-        self._gone: asyncio.Event | None = None
-        self._death: EngineDead | None = None
-
-    @property
-    def features(self) -> EngineFeatures:
-        return self._served.features if self._served is not None else _features("openai")
-
-    @property
-    def capacity(self) -> Capacity:
-        return self._served.capacity if self._served is not None else Capacity()
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        return self._served.facts if self._served is not None else {}
-
-    async def start(self) -> None:
-        """Raises `EngineError`: no such host, refused, wrong key, no answer, not the model."""
-        spec = self._spec
-        if spec.base_url is None:
-            raise EngineError(
-                "`engine.backend` is `openai`, but `engine.base_url` is not set",
-                hint="such as engine.base_url=http://127.0.0.1:8000/v1",
-            )
-        variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
-        self._gone = asyncio.Event()
-        self._client = Client(
-            base_url=spec.base_url,
-            key=os.environ[variable].strip() if variable else None,
-            request_timeout_s=spec.request_timeout_s,
-            backoff=self._backoff,
-            key_from=f"the key is the environment variable {variable}"
-            if variable
-            else f"no key is set: put it into the environment variable {KEY_VARIABLES[0]}",
-        )
-        self._served = Served(self._client, spec=spec, dialect="openai", said=self._say)
-        try:
-            async with asyncio.timeout(spec.start_timeout_s):
-                await self._served.open()
-        except TimeoutError as error:
-            await self.stop()
-            raise EngineError(
-                f"no answer within {spec.start_timeout_s:g} s from `{spec.base_url}`",
-                hint="is the server stuck? else raise `engine.start_timeout_s`",
-            ) from error
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def answer(self, request: Request) -> Reply:
-        assert self._served is not None
-        assert self._client is not None
-        try:
-            return await self._served.answer(request)
-        except ServerGone as error:
-            # Asked many times over a minute. Is it this request, or the whole server?
-            try:
-                await self._client.get("/v1/models")
-            except ServerGone:
-                assert self._gone is not None
-                self._death = self._death or EngineDead(str(error), hint=error.hint)
-                self._gone.set()
-                raise self._death from error
-            raise
-
-    async def load(self) -> Load | None:
-        assert self._served is not None
-        return await self._served.load()
-
-    async def died(self) -> EngineDead:
-        """Wait until a request, asked again and again, finds no server any more."""
-        assert self._gone is not None
-        await self._gone.wait()
-        assert self._death is not None
-        return self._death
-
-    async def stop(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-
 class _Model(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None  # None: the server does not say
@@ -367,7 +267,8 @@ class _Version(msgspec.Struct, frozen=True):
     version: str
 
 
-def _features(dialect: Dialect) -> EngineFeatures:
+def features_of(dialect: Dialect) -> EngineFeatures:
+    """What a server of that kind can do."""
     has_score = dialect != "openai"
     return EngineFeatures(
         kinds=frozenset({"chat", "completion", "score"} if has_score else {"chat", "completion"}),

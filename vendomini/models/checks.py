@@ -1,49 +1,15 @@
-"""What a phase may not ask of a model or of an engine: pure, one `ConfigError` each."""
+"""What a phase may not ask of a model: pure, one `ConfigError` each."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Literal, TypeAlias
+from collections.abc import Iterable
 
 from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
 from vendomini.models.facts import ModelFacts
-from vendomini.phase import EngineSettings
 from vendomini.schema import nearest, shown
-
-Real: TypeAlias = Literal["hf", "vllm", "openai"]
-"""The backends that have a model, unlike the scripted one."""
+from vendomini.serving import EngineSettings
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-_EVERY_SERVER = frozenset({"backend", "concurrency", "start_timeout_s", "request_timeout_s"})
-_OWN_PROCESS = _EVERY_SERVER | {
-    "policy",
-    "gpu",
-    "gpus",
-    "dtype",
-    "quantization",
-    "max_model_len",
-    "device",
-    "kv_cache_memory_bytes",
-    "python",
-    "container",
-}
-ACTS: Mapping[Real, frozenset[str]] = {
-    "openai": _EVERY_SERVER | {"base_url"},
-    "hf": _OWN_PROCESS | {"attn_implementation"},
-    "vllm": _OWN_PROCESS
-    | {
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "gpu_memory_utilization",
-        "block_size",
-        "enable_prefix_caching",
-        "enforce_eager",
-        "reasoning_parser",
-    },
-}
-"""Which settings of `engine` act, by backend."""
 
 _JINJA = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
 _SWITCH = re.compile(r"""(?<![.\w"'<])(?:enable_)?thinking(?![\w"'>])""")
@@ -126,47 +92,6 @@ def check_dtype(dtype: str | None) -> None:
         )
 
 
-def check_base_url(engine: EngineSettings, backend: str) -> None:
-    """Refuse a backend elsewhere without its address, and an address that leads nowhere."""
-    if backend != "openai":
-        return
-    if not engine.base_url:
-        raise ConfigError(
-            "`engine.backend` is `openai`, but `engine.base_url` does not say where the server is",
-            hint="give its address, such as engine.base_url=http://127.0.0.1:8000/v1",
-        )
-    if not re.match(r"https?://[^/\s]+", engine.base_url):
-        raise ConfigError(
-            f"`engine.base_url` is `{shown(engine.base_url)}`, which is no address of a server",
-            hint="give one such as http://127.0.0.1:8000/v1",
-        )
-
-
-def check_all_act(engines: Iterable[tuple[Real, EngineSettings]]) -> None:
-    """Refuse a setting that acts on no group of a phase.
-
-    `engines` are each group's backend and settings. A phase that compares backends may have
-    settings for one of them: only what acts nowhere is refused.
-    """
-    idle: dict[str, tuple[Real, object]] = {}
-    acting: set[str] = set()
-    for backend, engine in engines:
-        for field in fields(EngineSettings):
-            value = getattr(engine, field.name)
-            if value == field.default or _is_usual(field.name, value):
-                continue
-            if field.name in ACTS[backend]:
-                acting.add(field.name)
-            else:
-                idle.setdefault(field.name, (backend, value))
-    for name, (backend, value) in idle.items():
-        if name not in acting:
-            raise ConfigError(
-                f"`engine.{name}` is `{shown(value)}`, but does nothing with backend `{backend}`",
-                hint=_instead(name, backend),
-            )
-
-
 # -- private -------------------------------------------------------------------------------
 
 
@@ -177,23 +102,6 @@ def _can_switch_thinking(template: str) -> bool:
 def _nearest_dtype(word: str) -> str:
     short = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
     return short.get(word.lower()) or nearest(word, DTYPES)
-
-
-def _is_usual(name: str, value: object) -> bool:
-    """One GPU along each dimension is what every backend does."""
-    return name in ("tensor_parallel_size", "pipeline_parallel_size") and value == 1
-
-
-def _instead(name: str, backend: Real) -> str:
-    if backend == "hf" and name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        return (
-            "leave it away: `hf` spreads a model's layers over its GPUs by itself; "
-            "or use engine.backend=vllm"
-        )
-    users = [f"engine.backend={other}" for other in ACTS if name in ACTS[other]]
-    if name in ("script", "latency_s"):
-        users = ["engine.backend=scripted"]
-    return f"leave it away, or use {' or '.join(users)}"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ from typing import Literal, TypeAlias
 
 from vendomini.hardware import GIB
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Policy
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
 from vendomini.planner.estimate import MOST_LIVE, Estimate, Pace
 from vendomini.planner.fit import deployments
@@ -14,6 +13,7 @@ from vendomini.planner.gates import attention, cannot_run, refused_dtype
 from vendomini.planner.gpu_memory import memory_use
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import Work
+from vendomini.serving import EngineSettings
 from vendomini.store.measurements import Measured
 
 FLASH = "flash_attention_2"
@@ -55,29 +55,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the phase says itself of its engine. None: it leaves the choice to the planner.
+    """What the phase says itself of its engine, and what else narrows the choice.
 
+    `engine` are its settings, where None leaves the choice to the planner; the window is decided.
     `unavailable` are the backends that cannot be used where the workers run, each with why.
     """
 
-    backend: Backend | None = None
+    engine: EngineSettings
+    backend: Backend | None = None  # that has the last word
     backend_reason: str = ""  # who asked for it
-    policy: Policy = "auto"
     unavailable: Mapping[Backend, str] = field(default_factory=dict)
-    gpu: str | None = None  # the name of a GPU type
-    gpus: int | None = None  # of one engine
-    gpus_from: str = "`engine.gpus`"  # who says so
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    max_model_len: int
-    dtype: str | None = None
-    gpu_memory_utilization: float | None = None
-    enforce_eager: bool = False
-    attn_implementation: str | None = None
-    concurrency: int | None = None
+    gpus_from: str = "`engine.gpus`"  # who says how many GPUs an engine has
     workers: int | None = None  # how many there are to be
     minutes: int | None = None  # their time limit
     workers_wait: bool = True  # more of them than have GPUs at a time may be started
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest conversation that has to fit, in tokens."""
+        assert self.engine.max_model_len is not None, "the window is decided before a deployment"
+        return self.engine.max_model_len
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +127,8 @@ def candidates(
         for how in WAYS:
             backend: Backend = "vllm" if how == "vllm" else "hf"
             why = cannot_run(model, pool.gpu, backend)
-            if why is None and wanted.dtype is not None:
-                why = refused_dtype(model, pool.gpu, backend, wanted.dtype)
+            if why is None and wanted.engine.dtype is not None:
+                why = refused_dtype(model, pool.gpu, backend, wanted.engine.dtype)
             if why is not None:
                 rejected[why] = None
                 continue
@@ -153,7 +150,7 @@ def candidates(
                     ] = None
                     continue
                 pace = Pace(
-                    model, deployment, work, most_live=wanted.concurrency, measured=measured
+                    model, deployment, work, most_live=wanted.engine.concurrency, measured=measured
                 )
                 made = _candidate(pool, pace, memory, at_once, limits, wanted)
                 found.setdefault(how, []).append(made)
@@ -191,10 +188,10 @@ def cheapest(several: Sequence[Candidate]) -> Candidate:
 
 def shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[Deployment]:
     """Deployments in a pool that are as the phase wants them, smallest first."""
-    if wanted.gpu is not None and wanted.gpu != pool.gpu.name:
+    if wanted.engine.gpu is not None and wanted.engine.gpu != pool.gpu.name:
         return
-    plain = how == "eager" or wanted.attn_implementation in ("eager", "sdpa")
-    plain = plain or wanted.dtype == "float32"  # Flash Attention is for 16 bits
+    plain = how == "eager" or wanted.engine.attn_implementation in ("eager", "sdpa")
+    plain = plain or wanted.engine.dtype == "float32"  # Flash Attention is for 16 bits
     for deployment in deployments(
         model,
         pool.gpu,
@@ -202,18 +199,20 @@ def shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[D
         gpus_per_node=pool.gpus_per_node,
         nodes=pool.nodes,
         max_model_len=wanted.max_model_len,
-        gpu_memory_utilization=wanted.gpu_memory_utilization,
-        max_num_seqs=wanted.concurrency or MOST_LIVE,
-        enforce_eager=wanted.enforce_eager,
+        gpu_memory_utilization=wanted.engine.gpu_memory_utilization,
+        max_num_seqs=wanted.engine.concurrency or MOST_LIVE,
+        enforce_eager=wanted.engine.enforce_eager,
         flash_attention=not plain and attention(model, pool.gpu, "hf") == FLASH,
     ):
         asked = {
-            "gpus": wanted.gpus,
-            "tensor_parallel_size": wanted.tensor_parallel_size if how == "vllm" else None,
-            "pipeline_parallel_size": wanted.pipeline_parallel_size if how == "vllm" else None,
+            "gpus": wanted.engine.gpus,
+            "tensor_parallel_size": wanted.engine.tensor_parallel_size if how == "vllm" else None,
+            "pipeline_parallel_size": wanted.engine.pipeline_parallel_size
+            if how == "vllm"
+            else None,
         }
         if all(value in (None, getattr(deployment, name)) for name, value in asked.items()):
-            yield replace(deployment, dtype=wanted.dtype)
+            yield replace(deployment, dtype=wanted.engine.dtype)
 
 
 def _at_once(pool: Pool, deployment: Deployment, limits: Limits) -> int:

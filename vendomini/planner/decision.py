@@ -123,7 +123,7 @@ def _by_policy(
     """The backend, its cheapest deployment, and why it is this one."""
     if wanted.backend is not None:
         return wanted.backend, usable[wanted.backend], wanted.backend_reason
-    if wanted.policy == "guide":
+    if wanted.engine.policy == "guide":
         return _by_guide(model, usable, found, horizon)
     vllm, hf = usable.get("vllm"), usable.get("hf")
     if vllm is None or hf is None:

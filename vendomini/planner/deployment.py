@@ -1,11 +1,17 @@
 """How a model lies on GPUs, and what that takes: values only."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from vendomini.hardware import GpuSpec
 
 Backend: TypeAlias = Literal["vllm", "hf"]
+"""Whose memory and speed a deployment has. Engines of others say which they are like."""
+
+VLLM: Final = "vllm"
+HF: Final = "hf"
+BACKENDS: Final[tuple[Backend, ...]] = (VLLM, HF)
+"""What `engine.backend: auto` chooses among."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

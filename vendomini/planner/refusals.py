@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from vendomini.chat import MODEL
 from vendomini.errors import ConfigError, PlanError
@@ -11,7 +10,7 @@ from vendomini.hardware import GIB, ambiguous, gpu_of_site
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.choice import Wanted
-from vendomini.planner.deployment import Backend, Deployment
+from vendomini.planner.deployment import BACKENDS, HF, VLLM, Deployment
 from vendomini.planner.estimate import MOST_LIVE
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import cannot_run, refused_dtype
@@ -19,8 +18,6 @@ from vendomini.planner.gpu_memory import longest_that_fits, memory_use
 from vendomini.planner.parallel import ASKED_FOR, legal_sizes
 from vendomini.planner.pool import Pool
 from vendomini.schema import nearest
-
-BACKENDS: Final[tuple[Backend, ...]] = ("vllm", "hf")
 
 SMALLER = ("fp8", "awq")
 """Quantisations that are tried, in this order, to say what would fit."""
@@ -34,22 +31,27 @@ _TOO_SMALL = re.compile(r"\d+ x ([^,(]+?)(?: \([^)]*\))?, (\w+): ")
 def with_gpu_of_pools(pools: Sequence[Pool], wanted: Wanted) -> Wanted:
     """The same wishes with our name of the GPU: a site's own name is as good, and so is a family's
     (`A100`) of which one is there. Raises `ConfigError` for one that none of the pools has."""
-    if wanted.gpu is None:
+    if wanted.engine.gpu is None:
         return wanted
     names = list(dict.fromkeys(pool.gpu.name for pool in pools))
     of_site = {pool.gpu_type: pool.gpu.name for pool in pools if pool.gpu_type is not None}
-    known = gpu_of_site(wanted.gpu)
-    meant = {wanted.gpu, of_site.get(wanted.gpu), None if known is None else known.name}
-    meant |= {gpu.name for gpu in ambiguous(wanted.gpu)}
+    known = gpu_of_site(wanted.engine.gpu)
+    meant = {
+        wanted.engine.gpu,
+        of_site.get(wanted.engine.gpu),
+        None if known is None else known.name,
+    }
+    meant |= {gpu.name for gpu in ambiguous(wanted.engine.gpu)}
     there = [name for name in names if name in meant]
     if len(there) != 1:
         why = "which may be one of several" if there else "and there is none that may be used"
         choices = there or names
         raise ConfigError(
-            f"`engine.gpu` is `{wanted.gpu}`, {why}",
-            hint=f"did you mean `{nearest(wanted.gpu, choices)}`? There are: {', '.join(choices)}",
+            f"`engine.gpu` is `{wanted.engine.gpu}`, {why}",
+            hint=f"did you mean `{nearest(wanted.engine.gpu, choices)}`? "
+            f"There are: {', '.join(choices)}",
         )
-    return replace(wanted, gpu=there[0])
+    return replace(wanted, engine=replace(wanted.engine, gpu=there[0]))
 
 
 def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> None:
@@ -57,11 +59,11 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
     if wanted.backend is not None and (why := wanted.unavailable.get(wanted.backend)):
         raise PlanError(
             f"backend `{wanted.backend}` cannot serve model `{model.id}`: {why}",
-            hint="use engine.backend=" + ("hf" if wanted.backend == "vllm" else "vllm"),
+            hint="use engine.backend=" + (HF if wanted.backend == VLLM else VLLM),
         )
-    usable = [pool for pool in pools if wanted.gpu in (None, pool.gpu.name)]
+    usable = [pool for pool in pools if wanted.engine.gpu in (None, pool.gpu.name)]
     most = max(pool.gpus_per_node for pool in usable)
-    size = wanted.tensor_parallel_size
+    size = wanted.engine.tensor_parallel_size
     if size is not None:
         legal = legal_sizes(model, most=most, expert_parallel=model.is_moe)
         if size not in legal:
@@ -71,13 +73,15 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
                 f"key-value heads cannot have on nodes of up to {most} GPUs",
                 hint=f"it may be {', '.join(map(str, legal))}",
             )
-    stages = wanted.pipeline_parallel_size
+    stages = wanted.engine.pipeline_parallel_size
     needed = (size or 1) * (stages or 1)
-    if wanted.gpus is not None and (needed != wanted.gpus if size else wanted.gpus % needed):
+    if wanted.engine.gpus is not None and (
+        needed != wanted.engine.gpus if size else wanted.engine.gpus % needed
+    ):
         raise ConfigError(
             f"`engine.tensor_parallel_size` `{size or 'null'}` times "
             f"`engine.pipeline_parallel_size` `{stages or 1}` is `{needed}` GPUs, but "
-            f"{wanted.gpus_from} is `{wanted.gpus}`",
+            f"{wanted.gpus_from} is `{wanted.engine.gpus}`",
             hint="leave one of them away",
         )
     if stages is not None and stages > model.layers:
@@ -117,11 +121,11 @@ def missing(wanted: Wanted) -> list[str]:
 def _asked(wanted: Wanted) -> list[str]:
     """What limits the choice, in the words of who said it."""
     words = {
-        "`engine.gpu`": wanted.gpu,
-        wanted.gpus_from: wanted.gpus,
-        "`engine.tensor_parallel_size`": wanted.tensor_parallel_size,
-        "`engine.pipeline_parallel_size`": wanted.pipeline_parallel_size,
-        "`engine.dtype`": wanted.dtype,
+        "`engine.gpu`": wanted.engine.gpu,
+        wanted.gpus_from: wanted.engine.gpus,
+        "`engine.tensor_parallel_size`": wanted.engine.tensor_parallel_size,
+        "`engine.pipeline_parallel_size`": wanted.engine.pipeline_parallel_size,
+        "`engine.dtype`": wanted.engine.dtype,
     }
     said = [f"{name} is `{value}`" for name, value in words.items() if value is not None]
     if wanted.backend is None:
@@ -147,15 +151,15 @@ def _nearest(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str:
     """The nearest that fits: with less asked for, a shorter context, a quantised model, or more
     nodes."""
     offers = []
-    free = replace(
-        wanted,
-        backend=None,
+    engine = replace(
+        wanted.engine,
         gpu=None,
         gpus=None,
         tensor_parallel_size=None,
         pipeline_parallel_size=None,
         dtype=None,
     )
+    free = replace(wanted, backend=None, engine=engine)
     if _asked(wanted) and (place := _first_that_fits(model, pools, free)):
         offers.append(f"without that, {place}")
     if model.sources.get("quantization") == ASKED_FOR:
@@ -193,9 +197,9 @@ def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
     for backend in BACKENDS:
         if wanted.backend not in (None, backend) or backend in wanted.unavailable:
             continue
-        if wanted.gpu not in (None, pool.gpu.name) or cannot_run(model, pool.gpu, backend):
+        if wanted.engine.gpu not in (None, pool.gpu.name) or cannot_run(model, pool.gpu, backend):
             continue
-        if wanted.dtype and refused_dtype(model, pool.gpu, backend, wanted.dtype):
+        if wanted.engine.dtype and refused_dtype(model, pool.gpu, backend, wanted.engine.dtype):
             continue
         for shape in deployments(
             model,
@@ -204,18 +208,18 @@ def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
             gpus_per_node=pool.gpus_per_node,
             nodes=pool.nodes,
             max_model_len=wanted.max_model_len,
-            gpu_memory_utilization=wanted.gpu_memory_utilization,
-            max_num_seqs=wanted.concurrency or MOST_LIVE,
-            enforce_eager=wanted.enforce_eager,
+            gpu_memory_utilization=wanted.engine.gpu_memory_utilization,
+            max_num_seqs=wanted.engine.concurrency or MOST_LIVE,
+            enforce_eager=wanted.engine.enforce_eager,
         ):
-            pairs = [(wanted.gpus, shape.gpus)]
+            pairs = [(wanted.engine.gpus, shape.gpus)]
             if backend == "vllm":
                 pairs += [
-                    (wanted.tensor_parallel_size, shape.tensor_parallel_size),
-                    (wanted.pipeline_parallel_size, shape.pipeline_parallel_size),
+                    (wanted.engine.tensor_parallel_size, shape.tensor_parallel_size),
+                    (wanted.engine.pipeline_parallel_size, shape.pipeline_parallel_size),
                 ]
             if all(asked in (None, size) for asked, size in pairs):
-                yield replace(shape, dtype=wanted.dtype)
+                yield replace(shape, dtype=wanted.engine.dtype)
 
 
 def _first_that_fits(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str | None:

@@ -1,6 +1,6 @@
 """From runs, a profile and what is known of models and engines to a plan."""
 
-from vendomini.prepare.engine import PACKAGES, EngineFacts, ModelName
+from vendomini.prepare.facts import EngineFacts, ModelName
 from vendomini.prepare.group import GroupPlan, Plan, pin_key, plan_as_json
 from vendomini.prepare.plan import (
     make_plan,
@@ -10,7 +10,6 @@ from vendomini.prepare.plan import (
 )
 
 __all__ = [
-    "PACKAGES",
     "EngineFacts",
     "GroupPlan",
     "ModelName",

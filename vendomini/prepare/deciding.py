@@ -3,44 +3,42 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from vendomini.chat import EngineSpec
 from vendomini.cluster import Profile, Resources, rule_for
+from vendomini.engines.backend import Backend
+from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Asked, EngineSettings, Run, one_an_arm
+from vendomini.phase import Asked, Run, one_an_arm
 from vendomini.planner.choice import Limits, Wanted
-from vendomini.planner.decision import choose
-from vendomini.planner.deployment import Backend
+from vendomini.planner.decision import Choice, choose
+from vendomini.planner.deployment import BACKENDS, HF, VLLM
+from vendomini.planner.deployment import Backend as Planned
 from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
 from vendomini.planner.loading import as_loaded
 from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.queues import without_shorter
 from vendomini.planner.work import RunWork, work_of
-from vendomini.prepare.engine import (
-    PACKAGES,
+from vendomini.prepare.backends import (
     PINNED,
     USE_VLLM,
-    Shape,
-    check_model,
     choose_backend,
-    real_spec,
+    missing_packages,
     unavailable,
-    window_of,
 )
 from vendomini.prepare.group import GroupPlan, pin_key
+from vendomini.prepare.opening import check_model, spec_of, window_of
 from vendomini.prepare.resources import job_resources
 from vendomini.prepare.unplanned import (
     Place,
-    engine_of,
     model_name,
     models_of,
     ruled_resources,
     unplanned,
     workers_of,
 )
+from vendomini.serving import AUTO, EngineSettings, EngineSpec
 from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Length
 
@@ -67,7 +65,7 @@ def decide_group(
 
     Raises `ConfigError` or `PlanError`, as `prepare.make_plan`.
     """
-    engine = engine_of(members[0])
+    engine = members[0].engine
     backend, reasons = choose_backend(
         engine,
         asks=_asked(key, members, engine),
@@ -78,38 +76,34 @@ def decide_group(
     check_model(members, engine, backend, place.facts)
     tokens = max((run.conversation_tokens for run in demands), default=None)
     most_at_once = max((run.at_once for run in demands), default=1)
+    name = model_name(members[0])
     group = GroupPlan(
         key=key,
         models=models_of(members),
         run_ids=tuple(run.id for run in members),
-        backend=backend,
-        dtype=engine.dtype,
-        quantization=engine.quantization,
+        engine=EngineSpec(
+            settings=engine if backend is None else replace(engine, backend=backend.name),
+            model=name[0],
+            revision=name[1],
+        ),
         resources=None,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        pipeline_parallel_size=engine.pipeline_parallel_size,
-        max_model_len=engine.max_model_len,
         concurrency=engine.concurrency,
         workers=1,
-        asks=True,
-        spec=None,
+        loads_model=backend is None or backend.planned_as is not None,
         context_length=window_of(members),
         conversation_tokens=tokens,
         at_once=math.ceil(work_of(demands).at_once) if demands else 1,
         reasons=(*reasons, *_batches(most_at_once)),
     )
-    if backend == "scripted":
-        return _scripted(group, members, engine, place)
-    if backend == "openai":
-        return _elsewhere(group, members, engine, place)
-    name = model_name(members[0])
+    if backend is not None and backend.planned_as is None:
+        return _without_gpus(group, members, backend, place)
     rule = None if place.profile is None else rule_for(place.profile, name[0])
     pools = list(place.facts.pools)
     if rule is not None and place.profile is not None:
         pools = pools_of_rule(rule.resources, place.profile, pools)
     if engine.device == "cpu" or not pools:
         resources, why = ruled_resources(name[0], place)
-        return unplanned(group, members, engine, place, resources=resources, why=why)
+        return unplanned(group, members, place, resources=resources, why=why)
     size = place.facts.sizes.get(name)
     if isinstance(size, ModelSpec) and demands:
         return _planned(
@@ -126,7 +120,7 @@ def decide_group(
     if rule is None and place.profile is not None and isinstance(size, ConfigError):
         raise size
     resources, why = ruled_resources(name[0], place)
-    return unplanned(group, members, engine, place, resources=resources, why=why)
+    return unplanned(group, members, place, resources=resources, why=why)
 
 
 # -- private -------------------------------------------------------------------------------
@@ -155,46 +149,19 @@ def _batches(at_once: int) -> list[str]:
     ]
 
 
-def _scripted(
-    group: GroupPlan, members: Sequence[Run], engine: EngineSettings, place: Place
-) -> GroupPlan:
-    name, revision = model_name(members[0])
-    resources = None if place.profile is None else place.profile.engineless
-    spec = EngineSpec(
-        backend="scripted",
-        model=name,
-        revision=revision,
-        dtype=engine.dtype,
-        quantization=engine.quantization,
-        max_model_len=engine.max_model_len,
-        concurrency=engine.concurrency,
-        script=engine.script,
-        latency_s=engine.latency_s,
-    )
-    return replace(
-        group,
-        resources=resources,
-        concurrency=engine.concurrency or DEFAULT_CONCURRENCY,
-        workers=workers_of(resources, place, most=len(members)),
-        spec=spec,
-        reasons=(*group.reasons, "the scripted engine runs inside the worker: no GPU"),
-    )
-
-
-def _elsewhere(
-    group: GroupPlan, members: Sequence[Run], engine: EngineSettings, place: Place
+def _without_gpus(
+    group: GroupPlan, members: Sequence[Run], backend: Backend, place: Place
 ) -> GroupPlan:
     resources = None if place.profile is None else place.profile.engineless
-    spec = real_spec(
-        members, engine, "openai", shape=None, profile=place.profile, facts=place.facts
-    )
+    spec = spec_of(members, group.settings, profile=place.profile, facts=place.facts)
+    where = backend.where(spec.settings)
     return replace(
         group,
+        engine=spec,
         resources=resources,
-        max_model_len=spec.max_model_len,
+        concurrency=spec.settings.concurrency or DEFAULT_CONCURRENCY,
         workers=workers_of(resources, place, most=len(members)),
-        spec=spec,
-        reasons=(*group.reasons, f"the openai engine runs at {engine.base_url}: no GPU"),
+        reasons=(*group.reasons, f"the {backend.name} engine runs {where}: no GPU"),
     )
 
 
@@ -235,35 +202,23 @@ def _planned(
     resources = ruled
     if resources is None and place.profile is not None:
         resources = job_resources(model, candidate, place.profile, pools)
-    deployment = candidate.deployment
-    dtype = runtime_dtype(model, candidate.pool.gpu)
-    kernels = attention(model, candidate.pool.gpu, choice.backend)
-    shape = Shape(
-        gpus=deployment.gpus,
-        tensor_parallel_size=deployment.tensor_parallel_size if choice.backend == "vllm" else 1,
-        pipeline_parallel_size=deployment.pipeline_parallel_size if choice.backend == "vllm" else 1,
-        most_workers=None,
-        enable_expert_parallel=deployment.enable_expert_parallel,
-        dtype=dtype if dtype != model.dtype and model.dtype == "bfloat16" else None,
-        attn_implementation=EAGER if choice.backend == "hf" and kernels == EAGER else None,
+    backend = backend_named(_in_name_of(engine, choice.backend))
+    spec = spec_of(
+        members,
+        _on_gpus(engine, backend, model, choice),
+        profile=place.profile,
+        facts=place.facts,
+        enable_expert_parallel=candidate.deployment.enable_expert_parallel,
     )
-    spec = real_spec(
-        members, engine, choice.backend, shape=shape, profile=place.profile, facts=place.facts
-    )
-    missing = unavailable(engine, place.profile, place.facts).get(choice.backend)
+    missing = missing_packages(backend, engine, place.profile, place.facts)
     return replace(
         group,
-        backend=choice.backend,
-        dtype=engine.dtype or dtype,
-        quantization=engine.quantization or _stored(model),
+        engine=spec,
         resources=resources,
-        tensor_parallel_size=shape.tensor_parallel_size,
-        pipeline_parallel_size=shape.pipeline_parallel_size,
-        max_model_len=spec.max_model_len or deployment.max_model_len,
         concurrency=engine.concurrency or candidate.estimate.live * group.at_once,
         in_flight=candidate.estimate.in_flight,
         workers=candidate.estimate.workers if resources is None else resources.workers,
-        spec=spec,
+        loads_model=True,
         model_spec=model,
         choice=choice,
         reasons=(
@@ -276,9 +231,32 @@ def _planned(
     )
 
 
-def _stored(model: ModelSpec) -> str | None:
-    """How the checkpoint is quantised; None: it is not."""
-    return None if model.quantization is None else model.quantization.method
+def _in_name_of(engine: EngineSettings, planned: Planned) -> str:
+    """The backend that a phase names, which is planned as another; else what was planned."""
+    if engine.backend != AUTO and backend_named(engine.backend).planned_as == planned:
+        return engine.backend
+    return planned
+
+
+def _on_gpus(
+    engine: EngineSettings, backend: Backend, model: ModelSpec, choice: Choice
+) -> EngineSettings:
+    """The settings with what the planner has decided, and with what these GPUs need in the place
+    of the model's own: a dtype, or the only attention that there is for it."""
+    deployment, gpu = choice.candidate.deployment, choice.candidate.pool.gpu
+    splits = "tensor_parallel_size" in backend.takes
+    dtype = runtime_dtype(model, gpu)
+    is_other = dtype != model.dtype and model.dtype == "bfloat16"
+    is_eager = choice.backend == HF and attention(model, gpu, HF) == EAGER
+    return replace(
+        engine,
+        backend=backend.name,
+        gpus=deployment.gpus,
+        tensor_parallel_size=deployment.tensor_parallel_size if splits else 1,
+        pipeline_parallel_size=deployment.pipeline_parallel_size if splits else 1,
+        dtype=engine.dtype or (dtype if is_other else None),
+        attn_implementation=engine.attn_implementation or (EAGER if is_eager else None),
+    )
 
 
 def _wanted(
@@ -290,28 +268,23 @@ def _wanted(
     model: ModelSpec,
     demands: Mapping[RunWork, int],
     ruled: Resources | None,
-    cannot: Mapping[Backend, str],
+    cannot: Mapping[Planned, str],
 ) -> Wanted:
     backend, why = _asked_backend(group, engine, place)
     missing = unavailable(engine, place.profile, place.facts)
-    if backend in missing or len({**missing, **cannot}) == len(PACKAGES):
+    if backend in missing or len({**missing, **cannot}) == len(BACKENDS):
         missing = {}  # it is planned as if it were there; `run` refuses
     return Wanted(
+        engine=replace(
+            engine,
+            gpus=engine.gpus if ruled is None else ruled.gpus,
+            max_model_len=_window(members, engine, model, demands),
+            dtype=None if engine.dtype == "auto" else engine.dtype,
+        ),
         backend=backend,
         backend_reason=why,
-        policy=engine.policy,
         unavailable={**missing, **cannot},
-        gpu=engine.gpu,
-        gpus=engine.gpus if ruled is None else ruled.gpus,
         gpus_from="`engine.gpus`" if ruled is None else "the `gpus` of the profile's rule",
-        tensor_parallel_size=engine.tensor_parallel_size,
-        pipeline_parallel_size=engine.pipeline_parallel_size,
-        max_model_len=_window(members, engine, model, demands),
-        dtype=None if engine.dtype == "auto" else engine.dtype,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
-        enforce_eager=engine.enforce_eager,
-        attn_implementation=engine.attn_implementation,
-        concurrency=engine.concurrency,
         workers=_fixed_workers(members, place, ruled),
         minutes=None if ruled is None else ruled.minutes,
         workers_wait=place.profile is not None,
@@ -320,16 +293,17 @@ def _wanted(
 
 def _asked_backend(
     group: GroupPlan, engine: EngineSettings, place: Place
-) -> tuple[Backend | None, str]:
+) -> tuple[Planned | None, str]:
     """Who has the last word on the backend, if it is not the planner."""
-    pinned: Any = place.facts.pins.get(pin_key(group.key))
-    if engine.backend in ("vllm", "hf"):
-        asked: Any = engine.backend
-        return asked, f"`engine.backend` is `{engine.backend}`"
-    if pinned in ("vllm", "hf"):
-        return pinned, PINNED
+    if engine.backend != AUTO:
+        asked = backend_named(engine.backend)
+        like = "" if asked.name == asked.planned_as else f", planned as {asked.planned_as}"
+        return asked.planned_as, f"`engine.backend` is `{asked.name}`{like}"
+    pinned = place.facts.pins.get(pin_key(group.key))
+    if pinned is not None and (planned := backend_named(pinned).planned_as) is not None:
+        return planned, PINNED
     if place.facts.wants_vllm:
-        return "vllm", USE_VLLM
+        return VLLM, USE_VLLM
     return None, ""
 
 

@@ -3,20 +3,23 @@
 import hashlib
 from dataclasses import asdict, dataclass
 
-from vendomini.chat import EngineSpec
 from vendomini.cluster import Resources
 from vendomini.hardware import GIB
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.decision import Choice
 from vendomini.planner.estimate import Estimate
+from vendomini.planner.gates import runtime_dtype
+from vendomini.serving import EngineSettings, EngineSpec
+
+NOTHING_SET = EngineSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlan:
     """What one group gets, and why. `None` says that it is not known yet, or does not apply.
 
-    `resources` are those of one worker. `spec` opens the group's engine; None if it never asks or
-    cannot be played yet. `choice` is what the planner found from `model_spec`, the model's sizes;
+    `resources` are those of one worker. `engine` is its engine, as far as it is decided; None if
+    the group never asks. `choice` is what the planner found from `model_spec`, the model's sizes;
     None where there was nothing to choose or to compute from. `conversation_tokens` is the longest
     conversation of a run, `context_length` the longest window that a run allows it. `concurrency`
     counts requests in flight, of which a run has up to `at_once`.
@@ -25,17 +28,11 @@ class GroupPlan:
     key: str
     models: tuple[str, ...]
     run_ids: tuple[str, ...]
-    backend: str | None
-    dtype: str | None
-    quantization: str | None
+    engine: EngineSpec | None
     resources: Resources | None
-    tensor_parallel_size: int | None
-    pipeline_parallel_size: int | None
-    max_model_len: int | None
     concurrency: int | None
     workers: int
-    asks: bool
-    spec: EngineSpec | None
+    loads_model: bool = False  # a worker's engine loads it, and takes its GPUs
     model_spec: ModelSpec | None = None
     choice: Choice | None = None
     context_length: int | None = None
@@ -44,6 +41,47 @@ class GroupPlan:
     in_flight: int | None = None
     reasons: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        return self.engine is not None
+
+    @property
+    def spec(self) -> EngineSpec | None:
+        """What opens its engine; None if it never asks, or nobody knows yet what answers."""
+        return self.engine if self.engine is not None and self.engine.is_decided else None
+
+    @property
+    def settings(self) -> EngineSettings:
+        """Those of its engine, as far as they are decided."""
+        return NOTHING_SET if self.engine is None else self.engine.settings
+
+    @property
+    def backend(self) -> str | None:
+        return None if self.spec is None else self.spec.backend
+
+    @property
+    def dtype(self) -> str | None:
+        """What it computes in: as it is set, else what the model has on these GPUs."""
+        if self.choice is None or self.model_spec is None:
+            return self.settings.dtype
+        gpu = self.choice.candidate.pool.gpu
+        return self.settings.dtype or runtime_dtype(self.model_spec, gpu)
+
+    @property
+    def quantization(self) -> str | None:
+        """As it is set, else as the checkpoint that was planned for has it."""
+        stored = None if self.choice is None or self.model_spec is None else self.model_spec
+        if self.settings.quantization is not None or stored is None:
+            return self.settings.quantization
+        return None if stored.quantization is None else stored.quantization.method
+
+    @property
+    def max_model_len(self) -> int | None:
+        """The longest conversation that its engine holds, in tokens."""
+        if self.settings.max_model_len is not None or self.choice is None:
+            return self.settings.max_model_len
+        return self.choice.candidate.deployment.max_model_len
 
     @property
     def model(self) -> str:
@@ -60,7 +98,7 @@ class GroupPlan:
     @property
     def books_no_gpu(self) -> bool:
         """Whether it takes none: it never asks, or asks what is elsewhere."""
-        return not self.asks or self.backend in ("scripted", "openai")
+        return not self.asks or (self.spec is not None and not self.loads_model)
 
     @property
     def estimate(self) -> Estimate | None:
@@ -134,8 +172,8 @@ def _group_as_json(group: GroupPlan) -> dict[str, object]:
         "gpu_type": resources.gpu_type if resources else None,
         "gpus": _gpus(group),
         "nodes": None if resources is None else resources.nodes,
-        "tensor_parallel_size": group.tensor_parallel_size,
-        "pipeline_parallel_size": group.pipeline_parallel_size,
+        "tensor_parallel_size": group.settings.tensor_parallel_size,
+        "pipeline_parallel_size": group.settings.pipeline_parallel_size,
         "max_model_len": group.max_model_len,
         "context_length": group.context_length,
         "conversation_tokens": group.conversation_tokens,

@@ -8,15 +8,16 @@ from vendomini.chat import MODEL
 from vendomini.cluster import Profile
 from vendomini.errors import ConfigError, PlanError
 from vendomini.identity import is_local
-from vendomini.models.checks import check_all_act
 from vendomini.phase import ENGINELESS, Run, group_key, has_model, settings_of
 from vendomini.planner.choice import Candidate
 from vendomini.planner.pool import Pool
 from vendomini.planner.work import RunWork
+from vendomini.prepare.backends import check_all_act, refuse_unready
 from vendomini.prepare.deciding import decide_group
-from vendomini.prepare.engine import PACKAGES, EngineFacts, refuse_unready, window_of
+from vendomini.prepare.facts import EngineFacts
 from vendomini.prepare.group import GroupPlan, Plan
-from vendomini.prepare.unplanned import Place, engine_of, models_of, workers_of
+from vendomini.prepare.opening import window_of
+from vendomini.prepare.unplanned import Place, models_of, workers_of
 from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Demand, Length, Workload
 
@@ -75,9 +76,9 @@ def make_plan(
         for key, members in by_key.items()
     )
     check_all_act(
-        (group.spec.backend, engine_of(by_key[group.key][0]))
+        (group.backend, by_key[group.key][0].engine)
         for group in groups
-        if group.spec is not None and group.spec.backend != "scripted"
+        if group.backend is not None
     )
     heard = [
         *_inert_notes(by_key, typed, workload),
@@ -113,7 +114,7 @@ def refuse_costly(plan: Plan, most: float, *, done: AbstractSet[str] = frozenset
         )
 
 
-def refuse_unplayable(plan: Plan, runs: Sequence[Run], *, playable: frozenset[str]) -> None:
+def refuse_unplayable(plan: Plan, runs: Sequence[Run]) -> None:
     """Raise `ConfigError` if the plan has a run that can be planned but not played."""
     seen: set[int] = set()  # the runs of an arm share their settings
     for run in runs:
@@ -127,12 +128,6 @@ def refuse_unplayable(plan: Plan, runs: Sequence[Run], *, playable: frozenset[st
                 hint=f"give a number, such as {MODEL}.context_length=8192",
             )
     for group in plan.groups:
-        if group.asks and group.backend is not None and group.backend not in playable:
-            raise ConfigError(
-                f"`engine.backend` `{group.backend}` can be planned, but not played by this "
-                "version",
-                hint=f"it plays {', '.join(f'`{name}`' for name in sorted(playable))}",
-            )
         if group.resources is not None and group.resources.nodes > 1:
             raise ConfigError(
                 f"group `{group.key}` needs {group.resources.nodes} nodes for one engine, which "
@@ -164,7 +159,7 @@ def refuse_missing(
     by_id = {run.id: run for run in runs}
     for group in plan.groups:
         if group.asks:
-            refuse_unready(group.backend, engine_of(by_id[group.run_ids[0]]), profile, facts)
+            refuse_unready(group.backend, by_id[group.run_ids[0]].engine, profile, facts)
 
 
 # -- private -------------------------------------------------------------------------------
@@ -176,17 +171,10 @@ def _plan_engineless(key: str, members: Sequence[Run], place: Place) -> GroupPla
         key=key,
         models=models_of([run for run in members if has_model(run.settings)]),
         run_ids=tuple(run.id for run in members),
-        backend=None,
-        dtype=None,
-        quantization=None,
+        engine=None,
         resources=resources,
-        tensor_parallel_size=None,
-        pipeline_parallel_size=None,
-        max_model_len=None,
         concurrency=ENGINELESS_CONCURRENCY,
         workers=workers_of(resources, place, most=len(members)),
-        asks=False,
-        spec=None,
         reasons=("these runs never ask: no engine and no GPU, whatever the model",),
     )
 
@@ -208,7 +196,7 @@ def _work(demand: Demand, run: Run) -> RunWork:
 
 def _download_notes(groups: Sequence[GroupPlan], facts: EngineFacts, *, is_here: bool) -> list[str]:
     known = {name for name, _ in facts.models}
-    named = [group.model for group in groups if group.backend in PACKAGES]
+    named = [group.model for group in groups if group.backend is not None and group.loads_model]
     unknown = [name for name in dict.fromkeys(named) if name not in known and not is_local(name)]
     if not unknown:
         return []

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vendomini.cluster import Profile, Resources, rule_for
+from vendomini.engines.registry import backend_named
 from vendomini.errors import PlanError
 from vendomini.hardware import GIB
-from vendomini.phase import EngineSettings, Run, one_an_arm
-from vendomini.prepare.engine import EngineFacts, ModelName, Shape, real_spec, shape_of
+from vendomini.phase import Run, one_an_arm
+from vendomini.prepare.facts import EngineFacts, ModelName
 from vendomini.prepare.group import GroupPlan
+from vendomini.prepare.opening import placed, spec_of
+from vendomini.serving import EngineSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +21,6 @@ class Place:
     profile: Profile | None  # None: here
     local_workers: int
     facts: EngineFacts
-
-
-def engine_of(run: Run) -> EngineSettings:
-    return EngineSettings(**run.settings["engine"])
 
 
 def model_name(run: Run) -> ModelName:
@@ -58,7 +57,6 @@ def ruled_resources(model: str, place: Place) -> tuple[Resources | None, list[st
 def unplanned(
     group: GroupPlan,
     members: Sequence[Run],
-    engine: EngineSettings,
     place: Place,
     *,
     resources: Resources | None,
@@ -69,36 +67,28 @@ def unplanned(
         why = [*why, "its GPUs are in a cluster profile: give --profile FILE"]
     reasons = [*why, *group.reasons]
     name = model_name(members[0])
-    shape = spec = None
-    most = len(members)
+    spec, most = group.engine, len(members)
     if group.backend is not None:
-        shape = shape_of(
-            engine,
-            group.backend,
+        at = placed(
+            group.settings,
+            backend_named(group.backend),
             name=name[0],
             model=place.facts.models.get(name),
             resources=resources,
             facts=place.facts,
         )
-        _refuse_small_machine(name, shape, resources, place)
-        reasons += shape.reasons
-        most = min(most, shape.most_workers or most)
-        spec = real_spec(
-            members, engine, group.backend, shape=shape, profile=place.profile, facts=place.facts
-        )
+        _refuse_small_machine(name, at.settings, resources, place)
+        reasons += at.reasons
+        most = min(most, at.most_workers or most)
+        spec = spec_of(members, at.settings, profile=place.profile, facts=place.facts)
     workers = workers_of(resources, place, most=most)
     if resources is None and workers < min(place.local_workers, len(members)):
         reasons.append(f"no more than {workers} of {place.local_workers} workers: no GPU is left")
     return replace(
         group,
+        engine=spec,
         resources=resources,
-        tensor_parallel_size=(shape.tensor_parallel_size if shape else group.tensor_parallel_size),
-        pipeline_parallel_size=(
-            shape.pipeline_parallel_size if shape else group.pipeline_parallel_size
-        ),
-        max_model_len=spec.max_model_len if spec else group.max_model_len,
         workers=workers,
-        spec=spec,
         model_spec=place.facts.size_of(name),
         reasons=tuple(reasons),
     )
@@ -108,11 +98,11 @@ def unplanned(
 
 
 def _refuse_small_machine(
-    name: ModelName, shape: Shape, resources: Resources | None, place: Place
+    name: ModelName, settings: EngineSettings, resources: Resources | None, place: Place
 ) -> None:
     """Refuse to load a model on a CPU whose memory its weights alone exceed."""
     size, memory_gb = place.facts.size_of(name), place.facts.memory_gb
-    if resources is not None or shape.gpus or size is None or memory_gb is None:
+    if resources is not None or settings.gpus or size is None or memory_gb is None:
         return
     if size.weight_bytes > memory_gb * GIB:
         raise PlanError(

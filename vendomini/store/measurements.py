@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -23,7 +22,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     revision: str | None = None  # None: the default branch
-    backend: Literal["vllm", "hf"]
+    backend: str
     dtype: str | None = None  # None: the engine's choice
     quantization: str | None = None  # None: as the checkpoint is
     gpu: str | None  # None: no GPU

@@ -12,6 +12,7 @@ import msgspec
 
 from vendomini.chat import Reply
 from vendomini.errors import StoreError
+from vendomini.serving import EngineSettings
 from vendomini.store.process import Process
 
 STORE_FORMAT = 1
@@ -109,6 +110,11 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     dtype: str | None
     quantization: str | None
+
+
+def pin_of(settings: EngineSettings) -> Pin:
+    """What an engine with these settings is pinned as."""
+    return Pin(backend=settings.backend, dtype=settings.dtype, quantization=settings.quantization)
 
 
 def describe(pin: Pin) -> str:

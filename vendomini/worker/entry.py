@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from vendomini.cluster import Allocation
-from vendomini.engines.launch import engine_for
+from vendomini.engines.registry import engine_for
 from vendomini.errors import StoreError, SubmitError, VendoMiniError
 from vendomini.slurm import (
     QueuedJob,

@@ -1,11 +1,13 @@
 """What a worker is told: one file, written before the job is submitted and never changed."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from vendomini.chat import EngineSpec
 from vendomini.errors import StoreError
+from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.store.disk import Disk
 from vendomini.store.records import encode
 
@@ -46,8 +48,26 @@ def read_job(path: Path) -> Job:
     if content is None:
         raise StoreError(f"there is no job file `{path}`", hint="submit the experiment again")
     try:
-        return msgspec.json.decode(content, type=Job)
-    except msgspec.DecodeError as error:
+        return msgspec.convert(_of_today(msgspec.json.decode(content)), Job)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise StoreError(
             f"the job file `{path}` is damaged: {error}", hint="submit the experiment again"
         ) from error
+
+
+# -- private -------------------------------------------------------------------------------
+
+SETTINGS = frozenset(field.name for field in fields(EngineSettings))
+
+
+def _of_today(written: Any) -> Any:
+    """A job as it is written now: its workers may wait in Slurm's queue while the code is updated.
+
+    Before there was one record of an engine, its settings stood beside its model.
+    """
+    engine = written.get("engine") if isinstance(written, dict) else None
+    if not isinstance(engine, dict) or "settings" in engine:
+        return written
+    settings = {name: value for name, value in engine.items() if name in SETTINGS}
+    others = {name: value for name, value in engine.items() if name not in SETTINGS}
+    return {**written, "engine": {**others, "settings": settings}}

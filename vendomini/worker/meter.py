@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from vendomini.chat import EngineSpec, Reply
+from vendomini.chat import Reply
+from vendomini.engines.registry import backend_named
+from vendomini.serving import EngineSpec
 from vendomini.store.measurements import Measured
-
-REAL = ("vllm", "hf")
-"""Engines whose speed is that of GPUs which a plan can ask for."""
 
 
 class Meter:
@@ -49,17 +48,18 @@ class Meter:
 
     def measured(self, spec: EngineSpec, *, gpu: str | None) -> Measured | None:
         """The record of it; None if there is nothing that a plan could use."""
-        if spec.backend not in REAL or not self.tokens_out or not self.busy_s:
+        backend, settings = backend_named(spec.backend), spec.settings
+        if backend.planned_as is None or not self.tokens_out or not self.busy_s:
             return None
         return Measured(
             model=spec.model,
             revision=spec.revision,
-            backend="vllm" if spec.backend == "vllm" else "hf",
-            dtype=spec.dtype,
-            quantization=spec.quantization,
+            backend=spec.backend,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
             gpu=gpu,
-            tensor_parallel_size=spec.tensor_parallel_size,
-            pipeline_parallel_size=_stages(spec),
+            tensor_parallel_size=settings.tensor_parallel_size or 1,
+            pipeline_parallel_size=backend.stages(spec),
             concurrency=round(self.concurrency, 3),
             context=round(self.tokens_in / self.requests, 1),
             tokens_in=self.tokens_in,
@@ -78,8 +78,3 @@ class Meter:
             self._request_s += (now - self._since) * self._live
         self._since = now
         self._live += change
-
-
-def _stages(spec: EngineSpec) -> int:
-    """transformers spreads the layers over its GPUs, whatever they are called."""
-    return max(spec.gpus, 1) if spec.backend == "hf" else spec.pipeline_parallel_size

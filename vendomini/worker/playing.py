@@ -24,12 +24,12 @@ from vendomini.store.logs import Logs, ReplyIndex, StepWriter
 from vendomini.store.records import (
     ErrorKind,
     ErrorRecord,
-    Pin,
     ResultRecord,
     Served,
     WorkerRecord,
     describe,
     encode,
+    pin_of,
 )
 from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.worker.job import Job
@@ -203,8 +203,7 @@ class Player:
             return
         assert self._job.engine is not None
         async with self._pinning:
-            spec = self._job.engine
-            wanted = Pin(backend=spec.backend, dtype=spec.dtype, quantization=spec.quantization)
+            wanted = pin_of(self._job.engine.settings)
             pinned = await asyncio.to_thread(self._experiment.pin, self._job.pin_key, wanted)
             if pinned != wanted:
                 raise StoreError(
