@@ -108,6 +108,32 @@ def test_a_planted_leak_is_found(line: str) -> None:
     assert leaks("collect.py", f"import os\n\n{line}\n") == [f"collect.py:3: {line}"]
 
 
+OWN_BACKENDS = re.compile(r"""(?<!\[)["'](vllm|hf|openai|scripted)["']""")
+"""A backend by its name: one is found by the registry, and asked what it is."""
+
+NAMES_BACKENDS = (
+    "engines/",  # themselves, and how their servers are talked to
+    "planner/",  # the memory and speed of the two that it has figures of
+    "cli/fit",  # which asks about those two
+    "entrypoints.py",
+    "serving.py",
+    "models/naming.py",  # `hf` is part of models' names
+    "models/support.py",  # what the two have code for is data by their names
+)
+
+
+def test_a_backend_is_known_by_its_name_in_few_rooms() -> None:
+    found = []
+    for path in FILES:
+        room = path.relative_to(PACKAGE).as_posix()
+        if room.startswith((*NAMES_BACKENDS, OWN_ROOM)):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if OWN_BACKENDS.search(line):
+                found.append(f"{room}:{number}: {line.strip()}")
+    assert found == []
+
+
 def test_a_workload_is_loaded_by_its_entry_point_alone() -> None:
     """No module outside imports the warehouse, not inside a function either."""
     for path in FILES:

@@ -17,6 +17,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^```(python|toml|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = {
+    "engines.md": {"python": "parrot.py", "toml": "pyproject.toml"},
     "workloads.md": {"python": "shout.py", "toml": "pyproject.toml", "yaml": "shout.yaml"},
 }
 """Documents whose one block of a language each is a file of a package, and what it is called."""

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
+from tests.stranger_engines import FORK
 from vendomini.cli.preparing import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
+from vendomini.engines.commands import engine_command
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import gpu_named
@@ -546,3 +548,32 @@ def test_the_engine_that_served_a_group_is_known_from_its_pin(cache: Path) -> No
     (group,) = prepared(name).plan.groups
     assert group.backend == "vllm"
     assert os.listdir("experiments") == ["base"]
+
+
+# -- engines of others ------------------------------------------------------------------------
+
+
+def test_an_engine_of_others_is_planned_as_the_one_that_it_is_like() -> None:
+    name = "meta-llama/Llama-3.3-70B-Instruct"
+    nodes = Pool(
+        gpu=gpu_named("H100"), gpus_per_node=8, nodes=2, gpu_type="h100", cpus=64, memory_gb=512
+    )
+    known = facts(VLLM, sizes={(name, None): model_spec(name)}, pools=(nodes,))
+    own, theirs = (
+        group_of(f"agent.model.name={name}", f"engine.backend={backend}", known=known)
+        for backend in ("vllm", FORK)
+    )
+    assert own.spec is not None
+    assert theirs.spec is not None
+    assert theirs.backend == FORK
+    assert theirs.spec.settings.tensor_parallel_size == own.spec.settings.tensor_parallel_size
+    assert theirs.gpu_hours == own.gpu_hours
+    reasons = "\n".join(theirs.reasons)
+    assert f"`engine.backend` is `{FORK}`, planned as vllm" in reasons
+    assert "cannot be played as it is: no `fork_of_vllm` in `here/python`" in reasons
+
+
+def test_the_command_of_an_engine_of_others_is_its_own() -> None:
+    spec = spec_of(f"engine.backend={FORK}", "engine.python=/theirs", known=facts())
+    command = engine_command(spec, device="cpu", socket=Path("s"), key="k")
+    assert command.argv[0] == "/theirs"

@@ -44,7 +44,7 @@ main()
 COMMANDS = {"errors", *(f"vendomini.cli.{name}" for name in ("main", "fit", "models"))}
 """The command line itself: what `--help` and completion need."""
 
-STORE = {"chat", "msgspec", "phase", "store"}
+STORE = {"chat", "entrypoints", "msgspec", "phase", "serving", "store"}
 MODELS = {"chat", "hardware", "identity", "models", "msgspec", "schema"}
 WORKLOADS = {"schema", "transcript", "workloads"}
 """What a workload says of itself."""
@@ -100,9 +100,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("init", "--workload", "mine"),
             {
                 *COMMANDS,
-                *STORE,
-                *WORKLOADS,
-                *("data", "vendomini.cli.init", "vendomini.cli.show"),
+                *("data", "entrypoints", "msgspec", "store"),
+                *("vendomini.cli.init", "vendomini.cli.show"),
             },
         ),
         (

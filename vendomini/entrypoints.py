@@ -8,16 +8,17 @@ A package says in its pyproject.toml what it brings, and nothing else is needed:
 A class can also be named itself, as ``package.module:Class``. It is loaded when it is asked for.
 """
 
-import difflib
 import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vendomini.errors import ConfigError
+
+if TYPE_CHECKING:  # loading it takes longer than most that is done with names of our own
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Kind:
 
     def hint_for(self, name: str) -> str:
         """What could have been meant by a name that is not known."""
+        import difflib
+
         known = self.values()
         there_are = f"{', '.join(sorted(known))}; or name a class as package.module:Class"
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
@@ -163,6 +166,8 @@ WORKLOADS = Kind(
 
 def brought_by(kind: Kind, name: str, module: str) -> str:
     """The package that brings what has this name, with its version: ``my-lab 0.3.1``."""
+    from importlib.metadata import packages_distributions, version
+
     points = registered(kind.group).get(name, [])
     if points and points[0].dist is not None:
         return f"{points[0].dist.name} {points[0].dist.version}"
@@ -172,8 +177,10 @@ def brought_by(kind: Kind, name: str, module: str) -> str:
 
 
 @functools.cache
-def registered(group: str) -> Mapping[str, list[EntryPoint]]:
+def registered(group: str) -> Mapping[str, "list[EntryPoint]"]:
     """Every entry point of a group by name; several where packages have the same one."""
+    from importlib.metadata import entry_points
+
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
         known = found.setdefault(point.name, [])

@@ -43,15 +43,23 @@ def write_job(folder: Path, job: Job) -> Path:
 
 
 def read_job(path: Path) -> Job:
-    """Raises `StoreError` if the file is missing or damaged."""
+    """Raises `StoreError` if the file is missing, damaged, or says what this version does not."""
     content = Disk().read(path)
     if content is None:
         raise StoreError(f"there is no job file `{path}`", hint="submit the experiment again")
     try:
-        return msgspec.convert(_of_today(msgspec.json.decode(content)), Job)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        written = msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
         raise StoreError(
             f"the job file `{path}` is damaged: {error}", hint="submit the experiment again"
+        ) from error
+    try:
+        return msgspec.convert(_of_today(written), Job)
+    except msgspec.ValidationError as error:
+        raise StoreError(
+            f"the job `{path}` was submitted by an older version of VendoMini, or a newer one: "
+            f"{error}",
+            hint="nothing is lost: give the phase to `vendomini run` again",
         ) from error
 
 
