@@ -13,7 +13,7 @@ import vendomini
 PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
-    {"chat", "hardware", "cluster"},
+    {"chat", "hardware", "cluster", "shipped"},
     {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
     {"tables"},
