@@ -323,7 +323,7 @@ OVERRIDES = {
     "a scalar axis": ("grid.pe_induction.p_shock=0.5", "is one value, no list", "list its values"),
     "an axis of one setting twice": ("grid.pe_induction.pe_mag=[low,low]", "twice", "remove one"),
     "a list where one value goes": ("pe_induction.p_shock=[0.1,0.2]", "is a list", "in the grid"),
-    "inherit": ("inherit=other.yaml", "`inherit` acts in files only", "--config"),
+    "inherit": ("inherit=other.yaml", "`inherit` acts in files only", "FILE"),
 }
 
 
@@ -335,6 +335,66 @@ def test_a_wrong_override_is_one_error_that_quotes_it(
     assert f"override `{override}`" in message
     assert said in message
     assert advised in hint
+
+
+NO_FILE = {
+    "none": ((), "No FILE is given", "`vendomini run demo`"),
+    "a setting instead": (
+        ("agent.kind=llm", "demo"),
+        "`agent.kind=llm` is a setting, where FILE is expected",
+        "`vendomini run demo agent.kind=llm`",
+    ),
+    "two files": (
+        ("../phase.yaml", "agent.kind=llm", "other.yaml"),
+        "FILE is given twice: `../phase.yaml` and `other.yaml`",
+        "give one phase",
+    ),
+    "a file and a name": (
+        ("../phase.yaml", "demo"),
+        "FILE is given twice: `../phase.yaml` and `demo`",
+        "give one phase",
+    ),
+    "as FILE and as --config": (
+        ("demo", "--config", "../phase.yaml"),
+        "FILE is given twice: `../phase.yaml` and `demo`",
+        "as FILE or with --config",
+    ),
+    "--config twice": (
+        ("--config", "a.yaml", "--config", "b.yaml"),
+        "FILE is given twice: `a.yaml` and `b.yaml`",
+        "give one phase",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(("words", "said", "advised"), NO_FILE.values(), ids=NO_FILE)
+def test_no_phase_or_two_is_one_error(
+    refusal: Refusal, write: Write, command: str, words: tuple[str, ...], said: str, advised: str
+) -> None:
+    write(GOOD)
+    message, hint = refusal(command, *words)
+    assert said in message
+    assert advised in hint
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_name_that_is_not_shipped_names_the_nearest_and_where_all_are(
+    refusal: Refusal, command: str
+) -> None:
+    message, hint = refusal(command, "phase1_large_model")
+    assert message == "`phase1_large_model` is neither a file nor the name of a shipped phase"
+    assert hint.startswith("did you mean `phase1_large_models`")
+    assert "`vendomini run --help` names all that are shipped" in hint
+    message, hint = refusal("plan", "demo", "--profile", "h10")
+    assert message == "`h10` is neither a file nor the name of a shipped profile"
+    assert hint.startswith("did you mean `h100`")
+
+
+def test_a_path_that_is_not_there_but_ends_in_a_shipped_name_says_so(refusal: Refusal) -> None:
+    message, hint = refusal("plan", "configs/phases/phase1_large_models.yaml")
+    assert message == "there is no file `configs/phases/phase1_large_models.yaml`"
+    assert hint.startswith("did you mean the shipped phase `phase1_large_models`?")
 
 
 def test_a_file_that_is_not_there_names_the_nearest_one(refusal: Refusal, write: Write) -> None:
@@ -369,8 +429,6 @@ def test_fewer_than_one_is_refused(refusal: Refusal, write: Write, option: str, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run"], "Missing option '--config'"),
-        (["plan"], "Missing option '--config'"),
         (["status"], "Missing argument 'EXPERIMENT'"),
         (["rnu"], "No such command 'rnu'"),
         (["run", "--config", "x.yaml", "--n-jobs", "two"], "'--n-jobs'"),

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vendomini.cli import show
@@ -13,6 +12,7 @@ from vendomini.cli.engines import (
     needs_model,
     window_note,
 )
+from vendomini.cli.options import Request
 from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.cli.runs import of_file, runs_in
 from vendomini.cluster import Profile
@@ -22,6 +22,7 @@ from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, Plan, make_plan, plan_as_json, refuse_costly
 from vendomini.profile import default_profile, load_profile
+from vendomini.shipped import profile_file
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
@@ -34,24 +35,6 @@ NO_GPU_HERE = (
     "the plan for an example of a cluster (nodes of 8 H100); give --profile FILE, or --cluster "
     "where Slurm is, for yours"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The options of `run` and `plan`."""
-
-    config: Path
-    overrides: tuple[str, ...]
-    cluster: bool
-    profile: Path | None
-    root: Path
-    limit: int | None
-    n_jobs: int
-    restart_groups: tuple[str, ...]
-    as_json: bool
-    check: bool = False  # `plan` tries the axes, as `run` does
-    explain: str | None = None  # `plan` tells all that decided for this model
-    max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +61,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     profile = None
     notes_of_place: list[str] = []
     if request.profile is not None:
-        profile = load_profile(request.profile)
+        profile = load_profile(profile_file(request.profile))
     elif request.cluster:
         profile = default_profile()
     with of_file(request.config):
