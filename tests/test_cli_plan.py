@@ -12,8 +12,7 @@ from tests.model_folders import model_folder
 from tests.product import ROOT, write_profile
 from vendomini.cli import show
 from vendomini.cli.main import main
-from vendomini.cli.options import Request
-from vendomini.cli.preparing import prepare
+from vendomini.cli.preparing import Request, prepare
 from vendomini.engines.commands import engine_command
 
 SMALL = ROOT / "configs" / "phases" / "phase1_small_models.yaml"
@@ -143,9 +142,15 @@ def test_what_the_phase_says_of_its_engine_opens_it(
 ) -> None:
     words = ("engine.tensor_parallel_size=2", "engine.dtype=float16", "engine.max_model_len=8192")
     request = Request(
-        file=str(SMALL),
-        words=(*OF_LLAMA, "engine.quantization=fp8", "engine.backend=vllm", *words),
+        config=SMALL,
+        overrides=(*OF_LLAMA, "engine.quantization=fp8", "engine.backend=vllm", *words),
+        cluster=False,
         profile=H100,
+        root=Path("experiments"),
+        limit=None,
+        n_jobs=1,
+        restart_groups=(),
+        as_json=False,
     )
     (group,) = prepare(request, only_plan=True).plan.groups
     spec = group.spec
@@ -156,14 +161,20 @@ def test_what_the_phase_says_of_its_engine_opens_it(
 
 def test_whole_experts_are_told_to_vllm(plan: Plan) -> None:
     request = Request(
-        file=str(SMALL),
-        words=(
+        config=SMALL,
+        overrides=(
             "agent.model.name=Qwen/Qwen3-30B-A3B-FP8",
             "agent.model.context_length=4096",
             "engine.backend=vllm",
             "engine.tensor_parallel_size=4",
         ),
+        cluster=False,
         profile=H100,
+        root=Path("experiments"),
+        limit=None,
+        n_jobs=1,
+        restart_groups=(),
+        as_json=False,
     )
     (group,) = prepare(request, only_plan=True).plan.groups
     assert group.spec is not None

@@ -12,8 +12,7 @@ import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
 from vendomini.chat import EngineSpec
-from vendomini.cli.options import Request
-from vendomini.cli.preparing import Prepared, prepare
+from vendomini.cli.preparing import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Engines, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
@@ -356,9 +355,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(*overrides: str, cluster: bool = False) -> Prepared:
     return prepare(
         Request(
-            file=str(BASE),
-            words=overrides,
+            config=BASE,
+            overrides=overrides,
             cluster=cluster,
+            profile=None,
+            root=Path("experiments"),
+            limit=None,
+            n_jobs=1,
+            restart_groups=(),
+            as_json=False,
         )
     )
 

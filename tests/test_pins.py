@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import outcomes
 from tests.product import write_phase
-from vendomini.cli.options import Request
+from vendomini.cli.preparing import Request
 from vendomini.cli.running import run
 from vendomini.errors import ConfigError
 from vendomini.store.experiment import Experiment
@@ -19,8 +19,15 @@ GROUP = "meta-llama/Llama-3.1-8B-Instruct"
 def played(tmp_path: Path) -> Request:
     """A phase of the scripted agent, done with the engine's own dtype."""
     request = Request(
-        file=str(write_phase(tmp_path, replications=2, steps=5, latency_s=0)),
+        config=write_phase(tmp_path, replications=2, steps=5, latency_s=0),
+        overrides=(),
+        cluster=False,
+        profile=None,
         root=tmp_path / "root",
+        limit=None,
+        n_jobs=1,
+        restart_groups=(),
+        as_json=False,
     )
     assert run(request) == 0
     return request
@@ -36,14 +43,14 @@ def test_another_engine_for_a_group_with_replies_is_refused_with_the_way_out(
     more = ("engine.dtype=float16", "experiment.replications=3")
     before = experiment_of(played).runs()
     with pytest.raises(ConfigError, match=r"come from scripted; .* asks for .*float16") as caught:
-        run(replace(played, words=more))
+        run(replace(played, overrides=more))
     assert f"--restart-group {GROUP}" in caught.value.hint.replace("'", "").replace("`", "")
     assert experiment_of(played).runs() == before
 
 
 def test_the_same_engine_goes_on_with_the_group(played: Request) -> None:
     done = outcomes(experiment_of(played))
-    assert run(replace(played, words=("experiment.replications=3",))) == 0
+    assert run(replace(played, overrides=("experiment.replications=3",))) == 0
     now = outcomes(experiment_of(played))
     assert len(now) == len(done) * 3 // 2
     assert done.items() <= now.items()
@@ -55,7 +62,7 @@ def test_a_group_that_starts_anew_is_played_anew_and_nothing_of_it_is_deleted(
     experiment = experiment_of(played)
     done = outcomes(experiment)
     first = {record.incarnation for record in experiment.workers().values()}
-    again = replace(played, words=("engine.dtype=float16",), restart_groups=(GROUP,))
+    again = replace(played, overrides=("engine.dtype=float16",), restart_groups=(GROUP,))
     assert run(again) == 0
     assert outcomes(experiment) == done
     results = [experiment.result(name) for name in done]
@@ -76,9 +83,9 @@ def test_one_group_starting_anew_does_not_excuse_another_and_nothing_is_moved(
     played: Request,
 ) -> None:
     both = f"grid.agent.model.name=[{GROUP},other/model]"
-    assert run(replace(played, words=(both,))) == 0
+    assert run(replace(played, overrides=(both,))) == 0
     done = outcomes(experiment_of(played))
-    again = replace(played, words=(both, "engine.dtype=float16"), restart_groups=(GROUP,))
+    again = replace(played, overrides=(both, "engine.dtype=float16"), restart_groups=(GROUP,))
     with pytest.raises(ConfigError, match="group `other/model`"):
         run(again)
     assert outcomes(experiment_of(played)) == done

@@ -12,7 +12,7 @@ import pytest
 from tests.forked import Forked
 from tests.product import ROOT
 from vendomini import shipped
-from vendomini.cli.options import Request
+from vendomini.cli.options import Options
 from vendomini.cli.runs import find_runs
 from vendomini.errors import ConfigError
 
@@ -92,7 +92,7 @@ def test_a_phase_is_the_first_word_or_that_of_config(
 
 def test_a_file_may_have_an_equals_sign_in_its_name(here: Path) -> None:
     (here / "a=b.yaml").write_text("inherit: warehouse\n")
-    request = Request(file="a=b.yaml", words=("experiment.seed=1",))
+    request = Options(file="a=b.yaml", words=("experiment.seed=1",)).request()
     assert (request.config, request.overrides) == (Path("a=b.yaml"), ("experiment.seed=1",))
 
 

@@ -17,8 +17,7 @@ from tests.fakes.slurm import FakeSlurm
 from tests.harness import outcomes
 from tests.product import attempts, vendomini, wait_until, write_phase, write_profile
 from vendomini import slurm
-from vendomini.cli.options import Request
-from vendomini.cli.preparing import prepare
+from vendomini.cli.preparing import Request, prepare
 from vendomini.cli.running import run
 from vendomini.cli.status import show_status
 from vendomini.cluster import Allocation, Resources
@@ -41,11 +40,15 @@ RUNS = 6
 
 def request_for(tmp_path: Path, *overrides: str, **profile: Any) -> Request:
     return Request(
-        file=str(write_phase(tmp_path, replications=RUNS // 2, steps=5, latency_s=0)),
-        words=overrides,
+        config=write_phase(tmp_path, replications=RUNS // 2, steps=5, latency_s=0),
+        overrides=overrides,
         cluster=True,
         profile=write_profile(tmp_path, **profile),
         root=tmp_path / "root",
+        limit=None,
+        n_jobs=1,
+        restart_groups=(),
+        as_json=False,
     )
 
 

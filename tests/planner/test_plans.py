@@ -46,8 +46,7 @@ from tests.planner.plan_table import (
 from tests.product import COMMAND, ROOT
 from vendomini.cli import show
 from vendomini.cli.main import main
-from vendomini.cli.options import Request
-from vendomini.cli.preparing import prepare
+from vendomini.cli.preparing import Request, prepare
 from vendomini.config import expand, load_phase
 from vendomini.errors import PlanError
 from vendomini.prepare import GroupPlan, Plan, refuse_costly
@@ -172,8 +171,15 @@ def test_the_table_is_of_what_the_command_line_plans() -> None:
     phase = "phase1_large_models"
     for planned in plans_of(phase):
         request = Request(
-            file=str(config_of(phase)),
+            config=config_of(phase),
+            overrides=(),
+            cluster=False,
             profile=profile_of(planned.cluster),
+            root=Path("experiments"),
+            limit=None,
+            n_jobs=1,
+            restart_groups=(),
+            as_json=False,
         )
         assert prepare(request, only_plan=True).plan == planned.plan
 

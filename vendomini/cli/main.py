@@ -19,7 +19,7 @@ from vendomini.cli.options import (
     Command,
     Group,
     Json,
-    Request,
+    Options,
     Root,
     Settings,
     complete_phases,
@@ -59,16 +59,16 @@ SHIPPED = (
     "  vendomini run my_phase.yaml engine.concurrency=64\n\n"
     f"  vendomini run my_phase.yaml --cluster --profile my_cluster.yaml\n\n{SHIPPED}",
 )
-@takes(Request, without=["check"])
-def run(request: Request) -> None:
+@takes(Options, without=["check"])
+def run(options: Options) -> None:
     """Play the runs of a phase that are not finished yet."""
-    if request.dry_run or request.explain is not None:
+    if options.dry_run or options.explain is not None:
         from vendomini.cli import preparing
 
-        raise typer.Exit(preparing.show_plan(request))
+        raise typer.Exit(preparing.show_plan(options.request()))
     from vendomini.cli import running
 
-    raise typer.Exit(running.run(request))
+    raise typer.Exit(running.run(options.request()))
 
 
 @app.command(
@@ -77,12 +77,12 @@ def run(request: Request) -> None:
     "  vendomini plan phase1_large_models --profile h100\n\n"
     f"  vendomini plan my_phase.yaml engine.gpu=H100 --json\n\n{SHIPPED}",
 )
-@takes(Request, without=["dry_run", "restart_groups"])
-def plan(request: Request) -> None:
+@takes(Options, without=["dry_run", "restart_groups"])
+def plan(options: Options) -> None:
     """Show what `run` would do, and why. Submits nothing, and writes only a cache."""
     from vendomini.cli import preparing
 
-    raise typer.Exit(preparing.show_plan(request))
+    raise typer.Exit(preparing.show_plan(options.request()))
 
 
 def _experiments(incomplete: str) -> list[str]:

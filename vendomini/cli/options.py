@@ -15,14 +15,16 @@ from typer.core import TyperCommand, TyperGroup
 from vendomini import shipped
 from vendomini.errors import ConfigError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line loads no planner
     from _typeshed import DataclassInstance
+
+    from vendomini.cli.preparing import Request
 
 T = TypeVar("T", bound="DataclassInstance")
 
 
 def takes(
-    request: type[T], *, without: Collection[str] = ()
+    options: type[T], *, without: Collection[str] = ()
 ) -> Callable[[Callable[[T], None]], Callable[..., None]]:
     """Gives a command, which takes one dataclass, a parameter for each of the dataclass's fields.
 
@@ -30,9 +32,9 @@ def takes(
     Typer has no ``tuple[str, ...]``, but ``list[str]``: the one becomes the other. `without` names
     the fields that this command has no option for; they keep their defaults.
     """
-    hints = get_type_hints(request, include_extras=True)
+    hints = get_type_hints(options, include_extras=True)
     parameters = []
-    for field in fields(request):
+    for field in fields(options):
         if field.name in without:
             continue
         kind, option = get_args(hints[field.name])
@@ -48,7 +50,7 @@ def takes(
     def decorate(command: Callable[[T], None]) -> Callable[..., None]:
         def given(**values: Any) -> None:
             lists = {name: tuple(value) for name, value in values.items() if type(value) is list}
-            command(request(**{**values, **lists}))
+            command(options(**{**values, **lists}))
 
         given.__name__, given.__doc__ = command.__name__, command.__doc__
         given.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -126,11 +128,8 @@ Settings = typer.Argument(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The options of `run` and `plan`.
-
-    The first three fields are as they were typed: `config` and `overrides` say what they mean.
-    """
+class Options:
+    """The options of `run` and `plan`, as they were typed."""
 
     file: Annotated[
         str | None,
@@ -213,18 +212,28 @@ class Request:
     ] = False
     as_json: Json = False
 
-    @property
-    def config(self) -> Path:
-        """The phase file. Raises `ConfigError` unless one is given, and is there or shipped."""
-        return shipped.phase_file(Path(self._typed()[0]))
+    def request(self) -> "Request":
+        """What is asked. Raises `ConfigError` unless one phase is named."""
+        from vendomini.cli.preparing import Request
 
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """The settings that win over the file."""
-        return self._typed()[1]
+        config, overrides = self._phase_and_settings()
+        return Request(
+            config=Path(config),
+            overrides=overrides,
+            cluster=self.cluster,
+            profile=self.profile,
+            root=self.root,
+            limit=self.limit,
+            n_jobs=self.n_jobs,
+            restart_groups=self.restart_groups,
+            as_json=self.as_json,
+            check=self.check,
+            explain=self.explain,
+            max_gpu_hours=self.max_gpu_hours,
+        )
 
-    def _typed(self) -> tuple[str, tuple[str, ...]]:
-        """The file as it was typed, and the settings. Raises `ConfigError` unless it is one."""
+    def _phase_and_settings(self) -> tuple[str, tuple[str, ...]]:
+        """FILE, wherever it stands, and each KEY=VALUE."""
         words = self.words if self.file is None else (self.file, *self.words)
         if self.named:
             files, settings = [*self.named], words

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vendomini.cli import show
@@ -12,7 +13,6 @@ from vendomini.cli.engines import (
     needs_model,
     window_note,
 )
-from vendomini.cli.options import Request
 from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.cli.runs import of_file, runs_in
 from vendomini.cluster import Profile
@@ -22,7 +22,7 @@ from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, Plan, make_plan, plan_as_json, refuse_costly
 from vendomini.profile import default_profile, load_profile
-from vendomini.shipped import profile_file
+from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
@@ -35,6 +35,27 @@ NO_GPU_HERE = (
     "the plan for an example of a cluster (nodes of 8 H100); give --profile FILE, or --cluster "
     "where Slurm is, for yours"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of `run` and `plan`.
+
+    `config` and `profile` are paths of files, or names of shipped ones.
+    """
+
+    config: Path
+    overrides: tuple[str, ...]
+    cluster: bool
+    profile: Path | None
+    root: Path
+    limit: int | None
+    n_jobs: int
+    restart_groups: tuple[str, ...]
+    as_json: bool
+    check: bool = False  # `plan` tries the axes, as `run` does
+    explain: str | None = None  # `plan` tells all that decided for this model
+    max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +77,8 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     Raises `ConfigError` or `PlanError`, and `SubmitError` if Slurm is asked and does not answer.
     """
     _refuse_options(request)
-    phase = load_phase(request.config, request.overrides, workload_named=workload_named)
+    file = phase_file(request.config)
+    phase = load_phase(file, request.overrides, workload_named=workload_named)
     workload = workload_named(phase.workload)
     profile = None
     notes_of_place: list[str] = []

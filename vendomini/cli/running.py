@@ -6,8 +6,7 @@ from dataclasses import asdict, replace
 import typer
 
 from vendomini.cli import planned, show
-from vendomini.cli.options import Request
-from vendomini.cli.preparing import checked, prepare
+from vendomini.cli.preparing import Request, checked, prepare
 from vendomini.cli.ways import way_to_play
 from vendomini.engines.launch import PLAYABLE
 from vendomini.errors import ConfigError
