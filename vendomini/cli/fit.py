@@ -63,7 +63,7 @@ def fit_command(
     quantization: Annotated[
         str | None,
         typer.Option(
-            "--quantization", metavar="Q", help="Compute as if stored in: fp8, awq, bf16, ..."
+            "--quantization", metavar="Q", help="Assume weights stored as fp8, awq, bf16, ..."
         ),
     ] = None,
     max_model_len: Annotated[

@@ -43,7 +43,7 @@ Out = Annotated[
         "--out",
         metavar="DIR",
         readable=False,
-        help="The folder for the tables. Default: `collected/` in the experiment.",
+        help="The folder for the tables. Default: `collected/` in the folder that is read.",
     ),
 ]
 SHIPPED = (
@@ -103,7 +103,7 @@ ExperimentFolder = Annotated[
 ]
 
 
-@app.command(cls=Command, epilog="Examples:\n\n  vendomini status demo")
+@app.command(cls=Command, epilog="Example:\n\n  vendomini status demo")
 def status(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
