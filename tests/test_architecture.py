@@ -14,7 +14,7 @@ PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
     {"entrypoints"},
-    {"chat", "serving", "hardware", "cluster"},
+    {"chat", "serving", "hardware", "cluster", "shipped"},
     {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
     {"tables"},

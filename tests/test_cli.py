@@ -99,7 +99,7 @@ def test_plan_counts_the_runs_and_has_every_key_that_scripts_build_on(
     cli: Cli, name: str, runs: int
 ) -> None:
     file = ROOT / "configs" / f"{name}.yaml"
-    plan = cli("plan", "--config", file, "--json").json()
+    plan = cli("plan", file, "--json").json()
     assert plan["phase"] == file.stem
     assert plan["runs"] == runs
     assert sum(group["runs"] for group in plan["groups"]) == runs
@@ -111,7 +111,7 @@ def test_plan_counts_the_runs_and_has_every_key_that_scripts_build_on(
 def test_plan_has_one_group_a_model_and_what_the_profile_gives_it(cli: Cli) -> None:
     file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
     profile = ROOT / "slurm" / "example.yaml"
-    done = cli("plan", "--config", file, "--cluster", "--profile", profile, "--json")
+    done = cli("plan", file, "--cluster", "--profile", profile, "--json")
     groups = {group["model"]: group for group in done.json()["groups"]}
     assert len(groups) == 3
     large = groups["Qwen/Qwen2.5-72B-Instruct"]
@@ -120,17 +120,17 @@ def test_plan_has_one_group_a_model_and_what_the_profile_gives_it(cli: Cli) -> N
 
 def test_plan_of_runs_that_never_ask_is_one_group_without_gpus(cli: Cli) -> None:
     file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
-    plan = cli("plan", "--config", file, "agent.kind=heuristic", "--json").json()
+    plan = cli("plan", file, "agent.kind=heuristic", "--json").json()
     (group,) = plan["groups"]
     assert (group["runs"], group["gpus"], group["backend"], group["gpu_hours"]) == (660, 0, None, 0)
     assert "axis `agent.model.name` does nothing here" in plan["notes"][0]
 
 
 def test_plan_writes_nothing_and_is_what_a_dry_run_shows(cli: Cli, small: Path) -> None:
-    planned = cli("plan", "--config", small)
+    planned = cli("plan", small)
     assert (planned.code, planned.err) == (0, "")
     assert cli("run", "--dry-run", "--config", small) == planned
-    assert cli("plan", "--config", small, "--json", "--limit", "3").json()["runs"] == 3
+    assert cli("plan", small, "--json", "--limit", "3").json()["runs"] == 3
     assert everything_in(Path.cwd()) == {}
 
 
@@ -141,7 +141,7 @@ def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
     monkeypatch.setattr(show.OUT, "width", int(columns))
     file = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
     profile = ROOT / "slurm" / "example.yaml"
-    out = cli("plan", "--config", file, "--cluster", "--profile", profile).out
+    out = cli("plan", file, "--cluster", "--profile", profile).out
     for said in (
         "Qwen/Qwen2.5-72B-Instruct",
         "220",
@@ -155,7 +155,7 @@ def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(cli: Cli, small: Path) -> None:
-    done = cli("plan", "--config", small, "agent.model.name=org/[red]m[/red]")
+    done = cli("plan", small, "agent.model.name=org/[red]m[/red]")
     assert done.out.count("org/[red]m[/red]") == 2
 
 
@@ -163,7 +163,7 @@ def test_a_name_with_brackets_is_shown_as_it_is(cli: Cli, small: Path) -> None:
 
 
 def test_run_prints_the_folder_alone_on_stdout(cli: Cli, small: Path) -> None:
-    done = cli("run", "--config", small)
+    done = cli("run", small)
     assert (done.code, done.out) == (0, "experiments/small\n")
     assert "0 done and kept, 0 unfinished, 4 new" in done.err
     assert "4 of 4 runs are done, 0 failed" in done.err
@@ -172,34 +172,34 @@ def test_run_prints_the_folder_alone_on_stdout(cli: Cli, small: Path) -> None:
 
 
 def test_run_as_json_says_how_the_runs_stand(cli: Cli, small: Path) -> None:
-    said = cli("run", "--config", small, "--json").json()
+    said = cli("run", small, "--json").json()
     assert said["experiment"] == "experiments/small"
     assert said["submission"].startswith("vendomini:small:")
     assert said["runs"] == {"total": 4, "done": 4, "running": 0, "waiting": 0, "failed": 0}
 
 
 def test_a_second_run_says_finished_and_does_nothing(cli: Cli, small: Path) -> None:
-    cli("run", "--config", small)
+    cli("run", small)
     before = everything_in(Path.cwd())
-    done = cli("run", "--config", small, "--n-jobs", "2")
+    done = cli("run", small, "--n-jobs", "2")
     assert (done.code, done.out) == (0, "experiments/small\n")
     assert "finished: all 4 runs are done; nothing to do" in done.err
     assert everything_in(Path.cwd()) == before
-    said = cli("run", "--config", small, "--json").json()
+    said = cli("run", small, "--json").json()
     assert (said["submission"], said["runs"]["done"]) == (None, 4)
     assert everything_in(Path.cwd()) == before
 
 
 def test_limit_plays_the_first_runs_and_the_next_run_the_others(cli: Cli, small: Path) -> None:
-    first = cli("run", "--config", small, "--limit", "1")
+    first = cli("run", small, "--limit", "1")
     assert first.code == 0
     experiment = Experiment(Path("experiments/small"))
     ids = [run.id for run in experiment.runs()]
     assert experiment.finished() == set(ids[:1])
     assert len(ids) == 4
-    again = cli("run", "--config", small, "--limit", "1")
+    again = cli("run", small, "--limit", "1")
     assert "finished: all 1 runs are done" in again.err
-    everything = cli("run", "--config", small)
+    everything = cli("run", small)
     assert "1 done and kept, 3 unfinished, 0 new" in everything.err
     assert attempts(experiment) == dict.fromkeys(ids, 1)
 
@@ -207,10 +207,10 @@ def test_limit_plays_the_first_runs_and_the_next_run_the_others(cli: Cli, small:
 def test_an_edited_phase_keeps_what_is_done_and_marks_what_left_the_grid(
     cli: Cli, small: Path
 ) -> None:
-    cli("run", "--config", small)
+    cli("run", small)
     folder = Path("experiments/small")
     first = outcomes(Experiment(folder))
-    done = cli("run", "--config", small, "grid.pe_induction.p_shock=[0.5, 1.0]")
+    done = cli("run", small, "grid.pe_induction.p_shock=[0.5, 1.0]")
     assert (
         "2 done and kept, 0 unfinished, 2 new, 2 no longer in the grid (kept, marked)" in done.err
     )
@@ -225,15 +225,15 @@ def test_an_edited_phase_keeps_what_is_done_and_marks_what_left_the_grid(
     assert table["in_grid"].to_list() == [True] * 4 + [False] * 2
     assert table["arm.pe_induction.p_shock"].to_list() == [0.5, 0.5, 1.0, 1.0, 0.0, 0.0]
     # Back to the old grid: nothing is played again.
-    back = cli("run", "--config", small)
+    back = cli("run", small)
     assert "4 done and kept, 0 unfinished, 0 new, 2 no longer in the grid" in back.err
     assert outcomes(Experiment(folder)) == both
 
 
 def test_more_replications_play_only_the_new_runs(cli: Cli, small: Path) -> None:
-    cli("run", "--config", small)
+    cli("run", small)
     first = outcomes(Experiment(Path("experiments/small")))
-    done = cli("run", "--config", small, "experiment.replications=3")
+    done = cli("run", small, "experiment.replications=3")
     assert "4 done and kept, 0 unfinished, 2 new" in done.err
     after = outcomes(Experiment(Path("experiments/small")))
     assert len(after) == 6
@@ -245,10 +245,10 @@ def test_an_experiment_lives_below_the_root_that_is_named(
     cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "some where"
-    by_option = cli("run", "--config", small, "--root", root, "--limit", "1")
+    by_option = cli("run", small, "--root", root, "--limit", "1")
     assert by_option.out == f"{root / 'small'}\n"
     monkeypatch.setenv("VENDOMINI_ROOT", str(root))
-    assert "1 done and kept, 3 unfinished" in cli("run", "--config", small, "--limit", "2").err
+    assert "1 done and kept, 3 unfinished" in cli("run", small, "--limit", "2").err
     assert cli("status", "small", "--json").json()["runs"]["done"] == 2
     assert cli("collect", "small").out.startswith(str(root / "small" / "collected"))
     assert cli("status", root / "small", "--root", "elsewhere").code == 0
@@ -256,7 +256,7 @@ def test_an_experiment_lives_below_the_root_that_is_named(
 
 
 def test_a_worker_that_cannot_start_is_explained_and_is_code_3(cli: Cli, small: Path) -> None:
-    done = cli("run", "--config", small, "engine.script=/no/such/log.jsonl")
+    done = cli("run", small, "engine.script=/no/such/log.jsonl")
     assert (done.code, done.out) == (3, "experiments/small\n")
     assert "a worker could not start: the scripted engine cannot read its recorded log" in done.err
     assert "4 runs are unfinished: when that is mended, give the same command again" in done.err
@@ -290,7 +290,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     axis = "grid.pe_induction.p_shock"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return vendomini("run", "--config", file, *arguments, cwd=here)
+        return vendomini("run", file, *arguments, cwd=here)
 
     assert run("experiment.name=recorded", "pe_induction.p_shock=0").returncode == 0
     (log,) = (here / "experiments" / "recorded" / "logs").glob("*.replies.jsonl")
@@ -412,7 +412,7 @@ def test_without_its_workload_an_experiment_still_has_a_status_and_tables(
 ) -> None:
     """Such as on a laptop that lacks the package which the cluster has."""
     file = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
-    folder = Path(cli("run", "--config", file).out.strip())
+    folder = Path(cli("run", file).out.strip())
     runs = folder / "runs.jsonl"
     runs.write_text(runs.read_text().replace('"workload":"warehouse"', '"workload":"elsewhere"'))
     assert cli("status", folder, "--json").json()["runs"]["done"] == 2
@@ -425,8 +425,8 @@ def test_without_its_workload_an_experiment_still_has_a_status_and_tables(
 
 def test_a_setting_that_varies_without_being_an_axis_is_a_column(cli: Cli, tmp_path: Path) -> None:
     file = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
-    cli("run", "--config", file)
-    cli("run", "--config", file, "simulation.max_steps=6")
+    cli("run", file)
+    cli("run", file, "simulation.max_steps=6")
     cli("collect", "small")
     table = polars.read_parquet("experiments/small/collected/runs.parquet")
     assert table["arm.simulation.max_steps"].to_list() == [6, 6, 5, 5]
@@ -438,7 +438,7 @@ def test_a_setting_that_varies_without_being_an_axis_is_a_column(cli: Cli, tmp_p
 
 
 def test_collect_of_an_experiment_where_nothing_was_played(cli: Cli, small: Path) -> None:
-    cli("run", "--config", small, "engine.script=/no/such/log.jsonl")
+    cli("run", small, "engine.script=/no/such/log.jsonl")
     done = cli("collect", "small")
     assert done.code == 0
     assert "0 of 4 runs done, 0 steps" in done.err
@@ -450,7 +450,7 @@ def test_collect_of_an_experiment_where_nothing_was_played(cli: Cli, small: Path
 
 
 def test_a_step_log_that_was_lost_is_said_and_loses_nothing_else(cli: Cli, small: Path) -> None:
-    cli("run", "--config", small)
+    cli("run", small)
     (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
     log.unlink()
     done = cli("collect", "small")
@@ -461,12 +461,12 @@ def test_a_step_log_that_was_lost_is_said_and_loses_nothing_else(cli: Cli, small
 
 
 def test_somebody_elses_files_in_an_experiment_do_no_harm(cli: Cli, small: Path) -> None:
-    cli("run", "--config", small, "--limit", "2")
+    cli("run", small, "--limit", "2")
     for folder in ("claims", "errors", "results", "plans", "jobs"):
         Path("experiments/small", folder, "notes.txt").write_text("mine")
         Path("experiments/small", folder, "x").write_text("mine")
     assert cli("status", "small", "--json").json()["runs"]["done"] == 2
-    assert cli("run", "--config", small).code == 0
+    assert cli("run", small).code == 0
     assert cli("collect", "small").code == 0
     assert len(attempts(Experiment(Path("experiments/small")))) >= 4
 
@@ -526,7 +526,7 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (130, "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--config", "configs/demo.yaml"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "configs/demo.yaml"]])
 def test_help_and_plan_load_nothing_heavy(arguments: list[str]) -> None:
     probe = (
         "import atexit, sys\n"
@@ -551,7 +551,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(small: Path, tmp_path: Path) 
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [*COMMAND, "plan", "--config", small, "--json"],
+        [*COMMAND, "plan", small, "--json"],
         cwd=tmp_path,
         stdout=writing,
         stderr=subprocess.PIPE,
@@ -565,7 +565,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(small: Path, tmp_path: Path) 
 
 def test_a_terminal_without_utf_8_shows_a_name_escaped(small: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "plan", "--config", small, "experiment.name=größe"],
+        [*COMMAND, "plan", small, "experiment.name=größe"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,

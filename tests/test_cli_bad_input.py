@@ -301,7 +301,7 @@ def test_a_wrong_phase_file_is_one_error_that_says_where_and_what_instead(
     refusal: Refusal, write: Write, command: str, text: str, said: str, advised: str
 ) -> None:
     file = write(text)
-    message, hint = refusal(command, "--config", file)
+    message, hint = refusal(command, file)
     assert said in message
     assert str(file) in message
     assert advised in hint
@@ -323,7 +323,7 @@ OVERRIDES = {
     "a scalar axis": ("grid.pe_induction.p_shock=0.5", "is one value, no list", "list its values"),
     "an axis of one setting twice": ("grid.pe_induction.pe_mag=[low,low]", "twice", "remove one"),
     "a list where one value goes": ("pe_induction.p_shock=[0.1,0.2]", "is a list", "in the grid"),
-    "inherit": ("inherit=other.yaml", "`inherit` acts in files only", "--config"),
+    "inherit": ("inherit=other.yaml", "`inherit` acts in files only", "FILE"),
 }
 
 
@@ -337,15 +337,75 @@ def test_a_wrong_override_is_one_error_that_quotes_it(
     assert advised in hint
 
 
+NO_FILE = {
+    "none": ((), "No FILE is given", "`vendomini run demo`"),
+    "a setting instead": (
+        ("agent.kind=llm", "demo"),
+        "`agent.kind=llm` is a setting, where FILE is expected",
+        "`vendomini run demo agent.kind=llm`",
+    ),
+    "two files": (
+        ("../phase.yaml", "agent.kind=llm", "other.yaml"),
+        "FILE is given twice: `../phase.yaml` and `other.yaml`",
+        "give one phase",
+    ),
+    "a file and a name": (
+        ("../phase.yaml", "demo"),
+        "FILE is given twice: `../phase.yaml` and `demo`",
+        "give one phase",
+    ),
+    "as FILE and as --config": (
+        ("demo", "--config", "../phase.yaml"),
+        "FILE is given twice: `../phase.yaml` and `demo`",
+        "as FILE or with --config",
+    ),
+    "--config twice": (
+        ("--config", "a.yaml", "--config", "b.yaml"),
+        "FILE is given twice: `a.yaml` and `b.yaml`",
+        "give one phase",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(("words", "said", "advised"), NO_FILE.values(), ids=NO_FILE)
+def test_no_phase_or_two_is_one_error(
+    refusal: Refusal, write: Write, command: str, words: tuple[str, ...], said: str, advised: str
+) -> None:
+    write(GOOD)
+    message, hint = refusal(command, *words)
+    assert said in message
+    assert advised in hint
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_name_that_is_not_shipped_names_the_nearest_and_where_all_are(
+    refusal: Refusal, command: str
+) -> None:
+    message, hint = refusal(command, "phase1_large_model")
+    assert message == "`phase1_large_model` is neither a file nor the name of a shipped phase"
+    assert hint.startswith("did you mean `phase1_large_models`")
+    assert "`vendomini run --help` names all that are shipped" in hint
+    message, hint = refusal("plan", "demo", "--profile", "h10")
+    assert message == "`h10` is neither a file nor the name of a shipped profile"
+    assert hint.startswith("did you mean `h100`")
+
+
+def test_a_path_that_is_not_there_but_ends_in_a_shipped_name_says_so(refusal: Refusal) -> None:
+    message, hint = refusal("plan", "configs/phases/phase1_large_models.yaml")
+    assert message == "there is no file `configs/phases/phase1_large_models.yaml`"
+    assert hint.startswith("did you mean the shipped phase `phase1_large_models`?")
+
+
 def test_a_file_that_is_not_there_names_the_nearest_one(refusal: Refusal, write: Write) -> None:
     write(GOOD)
-    message, hint = refusal("run", "--config", "../phse.yaml")
+    message, hint = refusal("run", "../phse.yaml")
     assert message == "there is no file `../phse.yaml`"
     assert hint == "did you mean `../phase.yaml`?"
 
 
 def test_a_folder_is_no_phase_file(refusal: Refusal) -> None:
-    message, hint = refusal("run", "--config", CONFIGS)
+    message, hint = refusal("run", CONFIGS)
     assert message == f"`{CONFIGS}` is a folder"
     assert hint == "name a YAML file in it"
 
@@ -353,7 +413,7 @@ def test_a_folder_is_no_phase_file(refusal: Refusal) -> None:
 def test_a_file_that_is_not_utf_8_is_refused_with_the_line(refusal: Refusal, write: Write) -> None:
     file = write(GOOD)
     file.write_bytes(GOOD.replace("name: small", "name: sm\xe4ll").encode("latin-1"))
-    message, hint = refusal("run", "--config", file)
+    message, hint = refusal("run", file)
     assert message == f"{file}, line 3: the file is not UTF-8 text"
     assert hint == "save it as UTF-8"
 
@@ -361,7 +421,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_line(refusal: Refusal, wri
 @pytest.mark.parametrize("option", ["--limit", "--n-jobs"])
 @pytest.mark.parametrize("value", ["0", "-3"])
 def test_fewer_than_one_is_refused(refusal: Refusal, write: Write, option: str, value: str) -> None:
-    message, hint = refusal("run", "--config", write(GOOD), option, value)
+    message, hint = refusal("run", write(GOOD), option, value)
     assert message == f"{option} is `{value}`"
     assert "from 1 on" in hint
 
@@ -369,12 +429,10 @@ def test_fewer_than_one_is_refused(refusal: Refusal, write: Write, option: str, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run"], "Missing option '--config'"),
-        (["plan"], "Missing option '--config'"),
         (["status"], "Missing argument 'EXPERIMENT'"),
         (["rnu"], "No such command 'rnu'"),
-        (["run", "--config", "x.yaml", "--n-jobs", "two"], "'--n-jobs'"),
-        (["run", "--config", "x.yaml", "--clustr"], "--clustr"),
+        (["run", "x.yaml", "--n-jobs", "two"], "'--n-jobs'"),
+        (["run", "x.yaml", "--clustr"], "--clustr"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -484,7 +542,7 @@ def test_what_a_model_or_an_engine_cannot_do_is_refused_before_it_is_loaded(
 ) -> None:
     overrides, said, instead = ASKED_FOR[name]
     asked = ("agent.kind=llm", f"agent.model.name={chatty}", *overrides)
-    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    message, hint = refusal("run", write(GOOD), *asked)
     assert said in message
     assert instead in hint
 
@@ -514,7 +572,7 @@ def test_a_model_that_is_not_complete_is_refused(
     breaks, said = BROKEN[name]
     breaks(chatty)
     asked = ("agent.kind=llm", "engine.backend=hf", f"agent.model.name={chatty}")
-    message, _ = refusal(command, "--config", write(GOOD), *asked)
+    message, _ = refusal(command, write(GOOD), *asked)
     assert said in message
     assert str(chatty) in message
 
@@ -526,12 +584,12 @@ def test_an_engine_that_is_not_installed_is_refused_with_how_to_install_it(
     bare.write_text("#!/bin/sh\n")
     bare.chmod(0o755)
     asked = ("agent.kind=llm", f"agent.model.name={chatty}", f"engine.python={bare}")
-    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    message, hint = refusal("run", write(GOOD), *asked)
     assert message == (
         f"`engine.backend` is `auto`, but neither vLLM nor transformers is in `{bare}`"
     )
     assert 'pip install "vendomini[hf]"' in hint
-    message, hint = refusal("run", "--config", write(GOOD), *asked, "engine.backend=vllm")
+    message, hint = refusal("run", write(GOOD), *asked, "engine.backend=vllm")
     assert message == f"backend `vllm` needs `vllm`, which `{bare}` does not have"
     assert "engine.python=PATH" in hint
 
@@ -540,7 +598,7 @@ def test_a_window_that_cannot_be_known_here_must_be_given(
     refusal: Refusal, write: Write, chatty: Path
 ) -> None:
     asked = ("agent.kind=llm", "agent.model.name=org/elsewhere", "engine.backend=hf")
-    message, hint = refusal("run", "--config", write(GOOD), *asked)
+    message, hint = refusal("run", write(GOOD), *asked)
     assert message.startswith("`agent.model.context_length` is `auto`, but")
     assert "agent.model.context_length=8192" in hint
 
@@ -562,9 +620,7 @@ def test_a_profile_that_is_not_there_names_the_nearest_one(
     refusal: Refusal, write: Write, profile: Write
 ) -> None:
     profile("partition: cpu\n")
-    message, hint = refusal(
-        "run", "--config", write(GOOD), "--cluster", "--profile", "../sites.yaml"
-    )
+    message, hint = refusal("run", write(GOOD), "--cluster", "--profile", "../sites.yaml")
     assert message == "there is no file `../sites.yaml`"
     assert hint == "did you mean `../site.yaml`?"
 
@@ -573,7 +629,7 @@ def test_a_misspelt_key_of_a_profile_is_refused(
     refusal: Refusal, write: Write, profile: Write
 ) -> None:
     file = profile("partiton: cpu\n")
-    message, hint = refusal("run", "--config", write(GOOD), "--cluster", "--profile", file)
+    message, hint = refusal("run", write(GOOD), "--cluster", "--profile", file)
     assert message == f"{file}, line 1: there is no setting `partiton`"
     assert hint == "did you mean `partition`?"
 
@@ -582,7 +638,7 @@ def test_a_profile_without_a_cluster_is_refused(
     refusal: Refusal, write: Write, profile: Write
 ) -> None:
     file = profile("partition: cpu\n")
-    message, hint = refusal("run", "--config", write(GOOD), "--profile", file)
+    message, hint = refusal("run", write(GOOD), "--profile", file)
     assert "--profile" in message
     assert "--cluster" in hint
 
@@ -591,7 +647,7 @@ def test_a_partition_that_the_cluster_does_not_have_names_the_nearest_one(
     refusal: Refusal, write: Write, profile: Write, fake_slurm: FakeSlurm
 ) -> None:
     file = profile("partition: gpuu\n")
-    message, hint = refusal("run", "--config", write(GOOD), "--cluster", "--profile", file)
+    message, hint = refusal("run", write(GOOD), "--cluster", "--profile", file)
     assert message == "profile `site`: the cluster has no partition `gpuu`"
     assert hint.startswith("did you mean `gpu`?")
     assert fake_slurm.jobs() == []
@@ -601,7 +657,7 @@ def test_a_cluster_that_does_not_answer_is_no_mistake_of_the_user(
     refusal: Refusal, write: Write, fake_slurm: FakeSlurm
 ) -> None:
     fake_slurm.go_down()
-    message, hint = refusal("run", "--config", write(GOOD), "--cluster", code=3)
+    message, hint = refusal("run", write(GOOD), "--cluster", code=3)
     assert "Unable to contact slurm controller" in message
     assert "scontrol ping" in hint
 
@@ -609,7 +665,7 @@ def test_a_cluster_that_does_not_answer_is_no_mistake_of_the_user(
 def test_a_group_that_the_plan_does_not_have_cannot_be_restarted(
     refusal: Refusal, write: Write
 ) -> None:
-    message, hint = refusal("run", "--config", write(GOOD), "--restart-group", "no engine")
+    message, hint = refusal("run", write(GOOD), "--restart-group", "no engine")
     assert message == "--restart-group: nothing was played yet"
     assert hint
 
@@ -619,7 +675,7 @@ def test_a_group_that_the_plan_does_not_have_cannot_be_restarted(
 
 def test_a_file_where_a_folder_should_be_is_in_the_way(refusal: Refusal, write: Write) -> None:
     Path("experiments").write_text("mine")
-    message, hint = refusal("run", "--config", write(GOOD))
+    message, hint = refusal("run", write(GOOD))
     assert "`experiments/small`" in message
     assert "in the way" in hint
 
@@ -627,7 +683,7 @@ def test_a_file_where_a_folder_should_be_is_in_the_way(refusal: Refusal, write: 
 def test_a_folder_of_somebody_elses_files_is_left_alone(refusal: Refusal, write: Write) -> None:
     Path("experiments/small").mkdir(parents=True)
     Path("experiments/small/thesis.tex").write_text("chapter 1")
-    message, hint = refusal("run", "--config", write(GOOD))
+    message, hint = refusal("run", write(GOOD))
     assert message == "`experiments/small` exists and is no experiment"
     assert "experiment.name" in hint
 
@@ -636,13 +692,13 @@ def test_a_folder_of_somebody_elses_files_is_left_alone(refusal: Refusal, write:
 def test_a_place_where_no_folder_can_be_is_refused(
     refusal: Refusal, write: Write, root: str
 ) -> None:
-    message, hint = refusal("run", "--config", write(GOOD), "--root", root)
+    message, hint = refusal("run", write(GOOD), "--root", root)
     assert message.startswith(f"cannot make the folder `{root}/small`: ")
     assert "--root" in hint
 
 
 def test_a_path_that_is_not_utf_8_is_refused(refusal: Refusal, write: Write) -> None:
-    message, hint = refusal("run", "--config", write(GOOD), "--root", "ex\udcffperiments")
+    message, hint = refusal("run", write(GOOD), "--root", "ex\udcffperiments")
     assert message == r"--root is 'ex\udcffperiments', which is not UTF-8 text"
     assert hint
 
@@ -715,13 +771,13 @@ def test_a_folder_where_nothing_may_be_written_is_refused(refusal: Refusal, shar
     file = shared / "phase.yaml"
     file.write_text(GOOD)
     (shared / "experiments").mkdir(mode=0o555)
-    message, hint = refusal("run", "--config", file, by_nobody=True)
+    message, hint = refusal("run", file, by_nobody=True)
     assert message == "cannot make the folder `experiments/small`: Permission denied"
     assert "--root" in hint
     assert list((shared / "experiments").iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["run", "--config", "phase.yaml"], ["status", "small"]])
+@pytest.mark.parametrize("command", [["run", "phase.yaml"], ["status", "small"]])
 def test_an_experiment_that_may_not_be_read_is_refused(
     refusal: Refusal, shared: Path, command: list[str]
 ) -> None:
@@ -737,7 +793,7 @@ def test_an_experiment_that_may_not_be_read_is_refused(
 def test_a_phase_file_that_may_not_be_read_is_refused(refusal: Refusal, shared: Path) -> None:
     (shared / "phase.yaml").write_text(GOOD)
     (shared / "phase.yaml").chmod(0)
-    message, hint = refusal("plan", "--config", "phase.yaml", by_nobody=True)
+    message, hint = refusal("plan", "phase.yaml", by_nobody=True)
     assert message == "`phase.yaml` cannot be read: Permission denied"
     assert "permissions" in hint
 
@@ -745,9 +801,7 @@ def test_a_phase_file_that_may_not_be_read_is_refused(refusal: Refusal, shared: 
 def test_a_local_model_that_may_not_be_read_is_refused(refusal: Refusal, shared: Path) -> None:
     (shared / "phase.yaml").write_text(GOOD)
     (shared / "model").mkdir(mode=0)
-    message, hint = refusal(
-        "plan", "--config", "phase.yaml", "agent.model.name=./model", by_nobody=True
-    )
+    message, hint = refusal("plan", "phase.yaml", "agent.model.name=./model", by_nobody=True)
     (shared / "model").chmod(0o700)
     assert (
         message

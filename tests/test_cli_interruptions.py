@@ -32,7 +32,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The outcomes of the phase when nothing disturbs it; its engine answers at once."""
     here = tmp_path_factory.mktemp("undisturbed")
     file = write_phase(here, replications=RUNS // 2, steps=STEPS, latency_s=0)
-    assert vendomini("run", "--config", file, cwd=here).returncode == 0
+    assert vendomini("run", file, cwd=here).returncode == 0
     found = outcomes(Experiment(here / "experiments" / "small"))
     assert len(found) == RUNS
     return found
@@ -50,7 +50,7 @@ class Place:
     def start(self, *options: str) -> Process:
         """`run` in a session and process group of its own, as in a terminal."""
         process = subprocess.Popen(
-            [*COMMAND, "run", "--config", self.file, *options],
+            [*COMMAND, "run", self.file, *options],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,7 +62,7 @@ class Place:
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """The same command again, to its end; its engine answers at once."""
-        return vendomini("run", "--config", self.file, QUICK, cwd=self.folder)
+        return vendomini("run", self.file, QUICK, cwd=self.folder)
 
     def wait_for_work(self, *, workers: int = 1) -> None:
         """Until so many workers have begun as many runs as they play at a time."""

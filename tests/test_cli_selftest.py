@@ -67,7 +67,7 @@ def kept(folder: Path) -> list[Path]:
 def test_an_axis_that_does_nothing_is_refused_by_name_before_anything_is_written(
     give: Give, tmp_path: Path
 ) -> None:
-    done = give("run", "--config", write(tmp_path, DEAD))
+    done = give("run", write(tmp_path, DEAD))
     assert done.returncode == 2
     assert "axis `pe_induction.pe_mag` does nothing: `high`, `low`" in done.stderr
     assert "hint: no shock is drawn while `pe_induction.p_shock` is 0" in done.stderr
@@ -80,7 +80,7 @@ def test_an_axis_that_does_nothing_is_refused_by_name_before_anything_is_written
 def test_for_agents_that_ask_no_model_it_is_a_note_and_the_phase_is_played(
     give: Give, tmp_path: Path, kind: str
 ) -> None:
-    done = give("run", "--config", write(tmp_path, DEAD), f"agent.kind={kind}")
+    done = give("run", write(tmp_path, DEAD), f"agent.kind={kind}")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("axis `pe_induction.pe_mag` does nothing") == 1
     assert len(list((tmp_path / "experiments" / "tried" / "results").iterdir())) == 2
@@ -89,7 +89,7 @@ def test_for_agents_that_ask_no_model_it_is_a_note_and_the_phase_is_played(
 def test_a_phase_whose_axes_all_act_is_played_and_nothing_is_said_of_them(
     give: Give, tmp_path: Path
 ) -> None:
-    done = give("run", "--config", write(tmp_path, ALIVE))
+    done = give("run", write(tmp_path, ALIVE))
     assert done.returncode == 0, done.stderr
     assert "does nothing" not in done.stderr
     assert "axis `" not in done.stderr
@@ -99,11 +99,11 @@ def test_a_phase_whose_axes_all_act_is_played_and_nothing_is_said_of_them(
 def test_an_axis_added_later_is_refused_and_what_was_played_stays(
     give: Give, tmp_path: Path
 ) -> None:
-    assert give("run", "--config", write(tmp_path, ALIVE)).returncode == 0
+    assert give("run", write(tmp_path, ALIVE)).returncode == 0
     folder = tmp_path / "experiments" / "tried"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     silent = {"pe_induction.observability": ["full", "hidden"]}
-    done = give("run", "--config", write(tmp_path, silent))
+    done = give("run", write(tmp_path, silent))
     assert done.returncode == 2
     assert "`pe_induction.observability`" in done.stderr
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -115,7 +115,7 @@ def test_two_values_that_are_the_same_arm_are_refused_beside_others_that_are_not
     """A rich card has every field that `required+full` demands, whatever the format."""
     formats = {"agent.interface.prediction_format": ["minimal", "structured", "rich"]}
     file = write(tmp_path, formats, **{"agent.interface.prediction_mode": "required+full"})
-    done = give("plan", "--config", file, "--check")
+    done = give("plan", file, "--check")
     assert done.returncode == 2
     assert "are the same arm: `rich`, `structured` differ in neither the world" in done.stderr
 
@@ -125,9 +125,9 @@ def test_two_values_that_are_the_same_arm_are_refused_beside_others_that_are_not
 
 def test_plan_tries_axes_only_if_it_is_asked_to(give: Give, tmp_path: Path) -> None:
     file = write(tmp_path, DEAD)
-    assert give("plan", "--config", file).returncode == 0
+    assert give("plan", file).returncode == 0
     assert kept(tmp_path) == []
-    done = give("plan", "--config", file, "--check")
+    done = give("plan", file, "--check")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "axis `pe_induction.pe_mag` does nothing" in done.stderr
@@ -136,17 +136,17 @@ def test_plan_tries_axes_only_if_it_is_asked_to(give: Give, tmp_path: Path) -> N
 def test_plan_says_what_each_axis_changes(give: Give, tmp_path: Path) -> None:
     sizes = {"crash_detector.window_size": [20, 30]}
     file = write(tmp_path, {**ALIVE, **sizes})
-    done = give("plan", "--config", file, "--check")
+    done = give("plan", file, "--check")
     assert "  crash_detector.window_size: changes checks" in done.stdout.splitlines()
     assert "  pe_induction.p_shock: changes world, prompt, checks" in done.stdout.splitlines()
-    said = json.loads(give("plan", "--config", file, "--check", "--json").stdout)
+    said = json.loads(give("plan", file, "--check", "--json").stdout)
     test = said["self_test"]
     assert {axis["axis"]: axis["changes"] for axis in test["axes"]} == {
         "crash_detector.window_size": ["checks"],
         "pe_induction.p_shock": ["world", "prompt", "checks"],
     }
     assert test["trials"] == 3
-    assert "self_test" not in json.loads(give("plan", "--config", file, "--json").stdout)
+    assert "self_test" not in json.loads(give("plan", file, "--json").stdout)
 
 
 def test_limits_beyond_a_short_trial_are_not_refused(give: Give, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_limits_beyond_a_short_trial_are_not_refused(give: Give, tmp_path: Path)
         "crash_detector.continue_after_crash": [400, 500],
         "pe_induction.p_shock": [0.0001, 0.0002],
     }
-    done = give("plan", "--config", write(tmp_path, late, **LONG), "--check")
+    done = give("plan", write(tmp_path, late, **LONG), "--check")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("some values only beyond a short trial") == len(late)
 
@@ -166,8 +166,7 @@ def test_limits_beyond_a_short_trial_are_not_refused(give: Give, tmp_path: Path)
 def test_a_result_is_kept_and_taken_from_there(give: Give, tmp_path: Path) -> None:
     file = write(tmp_path, ALIVE)
     tests = [
-        json.loads(give("plan", "--config", file, "--check", "--json").stdout)["self_test"]
-        for _ in range(2)
+        json.loads(give("plan", file, "--check", "--json").stdout)["self_test"] for _ in range(2)
     ]
     assert [test["cached"] for test in tests] == [False, True]
     assert tests[1]["axes"] == tests[0]["axes"]
@@ -175,7 +174,7 @@ def test_a_result_is_kept_and_taken_from_there(give: Give, tmp_path: Path) -> No
 
 
 def test_a_refusal_is_kept_too_and_said_again(give: Give, tmp_path: Path) -> None:
-    first, second = (give("run", "--config", write(tmp_path, DEAD)) for _ in range(2))
+    first, second = (give("run", write(tmp_path, DEAD)) for _ in range(2))
     assert second.returncode == first.returncode == 2
     assert second.stderr == first.stderr
 
@@ -183,7 +182,7 @@ def test_a_refusal_is_kept_too_and_said_again(give: Give, tmp_path: Path) -> Non
 def test_a_cache_that_cannot_be_written_is_no_error(give: Give, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file, where a folder should be")
-    done = give("plan", "--config", write(tmp_path, ALIVE), "--check", "--json", cache=blocked)
+    done = give("plan", write(tmp_path, ALIVE), "--check", "--json", cache=blocked)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["self_test"]["cached"] is False
 

@@ -1,4 +1,4 @@
-"""What the documents show is what happens: every command in them is run."""
+"""What the documents show is what happens: every command in them is run, in an empty folder."""
 
 import os
 import re
@@ -48,7 +48,9 @@ def write_example(document: Path, folder: Path) -> None:
 
 
 def environment(packages: Path) -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "88", "PYTHONPATH": str(packages)}
+    """The packages, and the clone whose documents these are."""
+    path = f"{packages}{os.pathsep}{ROOT}"
+    return {**os.environ, "COLUMNS": "88", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,6 @@ def test_every_command_in_a_document_does_what_it_shows(
     if document.name in EXAMPLES:
         write_example(document, tmp_path)
         install(tmp_path, packages)
-    for folder in ("configs", "slurm"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
     for command, shown in commands_of(document.read_text(encoding="utf-8")):
         name, *arguments = shlex.split(command)
         assert name == "vendomini"

@@ -35,7 +35,7 @@ def test_what_it_writes_is_installed_passes_its_own_tests_and_is_played(tmp_path
     assert said["next"] == [
         "pip install -e my-task",
         "pytest my-task",
-        "vendomini run --config my-task/my-task.yaml",
+        "vendomini run my-task/my-task.yaml",
     ]
     assert [Path(file) for file in said["files"]] == [
         Path("my-task", name)
@@ -45,7 +45,7 @@ def test_what_it_writes_is_installed_passes_its_own_tests_and_is_played(tmp_path
     install_editable(tmp_path / "my-task", python)
     for words in (
         ("pytest", "-p", "no:cacheprovider", "-q", "my-task"),
-        ("vendomini.cli.main", "run", "--config", "my-task/my-task.yaml"),
+        ("vendomini.cli.main", "run", "my-task/my-task.yaml"),
         ("vendomini.cli.main", "play", "my-task", "--steps", "0"),
         ("ruff", "check", "--isolated", "--select", "E,F,B,UP", "--line-length=100", "my-task"),
         ("ruff", "format", "--isolated", "--check", "--line-length=100", "my-task"),

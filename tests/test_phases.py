@@ -82,6 +82,14 @@ def test_phase_3_gives_harder_worlds_more_days() -> None:
     assert found == {(1, 500), (2, 1000), (3, 2500)}
 
 
+def test_phase_5_says_how_many_days_it_has_by_a_reference() -> None:
+    for name in ("phase5_long_horizon", "phase5_small_models", "phase5_large_models"):
+        phase = phase_of(f"phases/{name}")
+        assert "over 5000 days" in phase.experiment.description
+        file = load_yaml(CONFIGS / "phases" / f"{name}.yaml")
+        assert "${simulation.max_steps}" in file.data["experiment"]["description"]
+
+
 def test_a_shared_cell_is_one_run_in_every_phase_file_that_has_it() -> None:
     core, small = (
         expand(phase_of(f"phases/phase1_{n}")) for n in ("core_hypothesis", "small_models")

@@ -428,7 +428,7 @@ def test_ctrl_c_ends_a_live_run_without_a_trace(tmp_path: Path) -> None:
 
 
 def test_help_has_examples() -> None:
-    assert "vendomini play configs/demo.yaml" in vendomini("play", "--help").stdout
+    assert "vendomini play demo" in vendomini("play", "--help").stdout
 
 
 def test_a_run_of_another_version_is_not_played_as_if_it_were_of_this_one(

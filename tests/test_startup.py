@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.product import ROOT, vendomini, write_phase
+from tests.product import vendomini, write_phase
 
-CONFIGS, PROFILE = ROOT / "configs", ROOT / "slurm" / "h100.yaml"
+REFERRING = "phase5_long_horizon"
+"""The shipped phase that has `${...}`."""
+
 WATCHED = (
     "aiohttp",
     "asyncio",
@@ -41,7 +43,10 @@ from vendomini.cli.main import main
 main()
 """
 
-COMMANDS = {"errors", *(f"vendomini.cli.{name}" for name in ("main", "fit", "models"))}
+COMMANDS = {
+    *("errors", "shipped"),
+    *(f"vendomini.cli.{name}" for name in ("main", "options", "fit", "models")),
+}
 """The command line itself: what `--help` and completion need."""
 
 STORE = {"chat", "entrypoints", "msgspec", "phase", "serving", "store"}
@@ -120,14 +125,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ),
             },
         ),
-        (("plan", "--config", str(CONFIGS / "demo.yaml")), PLAN),
-        (
-            (
-                *("plan", "--config", str(CONFIGS / "phases" / "phase1_large_models.yaml")),
-                *("--profile", str(PROFILE)),
-            ),
-            PLAN,
-        ),
+        (("plan", "demo"), PLAN),
+        (("plan", "phase1_large_models", "--profile", "h100"), PLAN),
+        # `${...}` is what OmegaConf is for, and the only thing.
+        (("plan", "demo", "experiment.description='${experiment.name}'"), {*PLAN, "omegaconf"}),
+        (("plan", REFERRING, "--profile", "h100"), {*PLAN, "omegaconf"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
@@ -159,7 +161,7 @@ def test_completion_loads_the_command_line_and_nothing_else(
 
 
 def test_a_plan_loads_no_world(desk: Path) -> None:
-    words = ("plan", "--config", str(CONFIGS / "demo.yaml"))
+    words = ("plan", "demo")
     probe = PROBE.replace(
         "watched = {", "print(*(name for name in loaded if 'warehouse.' in name)); watched = {"
     )

@@ -1,4 +1,7 @@
-"""What a user installs is the whole program: the wheel, in an environment outside any clone."""
+"""What a user installs is the whole program: the wheel, in an environment outside any clone.
+
+The wheel is built from the source distribution, as an index has both, so that this is proven, too.
+"""
 
 import csv
 import json
@@ -75,8 +78,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     if uv is not None:
         # uv does not read pip's settings: where packages come from here.
         env |= uv_environment(said(*pip, "config", "list", cwd=place, env=env), env)
-        build = ("build", "--wheel", "--python", sys.executable, "--out-dir", built)
-        said(uv, *build, ROOT, cwd=place, env=env)
+        # Without `--wheel` uv makes the wheel from the source distribution.
+        said(uv, "build", "--python", sys.executable, "--out-dir", built, ROOT, cwd=place, env=env)
     else:
         said(*pip, "wheel", "--no-deps", "--wheel-dir", built, ROOT, cwd=place, env=env)
     (wheel,) = built.glob("*.whl")
@@ -97,7 +100,12 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(installed: Install
         for path in (ROOT / "vendomini").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert packed == files
+    assert packed == files | {
+        f"vendomini/data/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("configs", "slurm")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_installed_program_is_not_the_clones(installed: Installed) -> None:
@@ -117,8 +125,8 @@ def test_a_phase_is_planned_played_and_collected_by_the_wheel_alone(installed: I
         "grid": {"pe_induction.p_shock": [0.0, 0.5]},
     }
     (installed.desk / "small.yaml").write_text(json.dumps(phase))  # JSON is YAML
-    assert "small: 4 runs" in installed("plan", "--config", "small.yaml")
-    installed("run", "--config", "small.yaml")
+    assert "small: 4 runs" in installed("plan", "small.yaml")
+    installed("run", "small.yaml")
     counts = json.loads(installed("status", "small", "--json"))["runs"]
     assert counts["done"] == 4, counts
     tables = [Path(line) for line in installed("collect", "small").split()]
@@ -135,7 +143,21 @@ def test_the_wheel_knows_models_cards_and_an_example_of_a_cluster(installed: Ins
         "agent": {"kind": "llm", "model": {"name": LARGE}},
     }
     (installed.desk / "large.yaml").write_text(json.dumps(phase))
-    plan = json.loads(installed("plan", "--config", "large.yaml", "--json"))
+    plan = json.loads(installed("plan", "large.yaml", "--json"))
     (group,) = plan["groups"]
     assert (group["model"], group["gpu"], group["backend"]) == (LARGE, "H100", "vllm")
     assert any("an example of a cluster" in note for note in plan["notes"])
+
+
+def test_shipped_phases_and_profiles_are_found_by_their_names(installed: Installed) -> None:
+    plan = json.loads(installed("plan", "phase1_large_models", "--profile", "h100", "--json"))
+    assert (plan["runs"], plan["groups"][0]["gpu"]) == (660, "H100")
+    assert installed("run", "demo", "--limit", "2") == "experiments/demo\n"
+    runs, *_ = installed("collect", "demo").splitlines()
+    assert runs == "experiments/demo/collected/runs.parquet"
+    assert installed("play", "base", "agent.kind=heuristic", "--list").count("\n") == 1
+
+
+def test_a_package_to_start_from_is_written(installed: Installed) -> None:
+    assert installed("init", "--workload", "mine") == "mine\n"
+    assert (installed.desk / "mine" / "mine.yaml").is_file()

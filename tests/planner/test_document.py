@@ -197,8 +197,6 @@ PICTURE = re.compile(r"^```console\n\$ vendomini (plan .*)\n```\n\n```text\n(.*?
 def test_the_picture_of_a_plan_is_what_the_program_prints(tmp_path: Path) -> None:
     """README's plan is that of a wide terminal, without blank lines and what follows it."""
     ((command, shown),) = PICTURE.findall((ROOT / "README.md").read_text("utf-8"))
-    for folder in ("configs", "slurm"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
     done = subprocess.run(
         [sys.executable, "-m", "vendomini.cli.main", *shlex.split(command)],
         cwd=tmp_path,

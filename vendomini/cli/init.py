@@ -48,7 +48,7 @@ def init(workload: str | None, *, out: Path | None, as_json: bool) -> int:
     commands = [
         f"pip install -e {here}",
         f"pytest {here}",
-        f"vendomini run --config {shlex.quote(str(folder / f'{name}.yaml'))}",
+        f"vendomini run {shlex.quote(str(folder / f'{name}.yaml'))}",
     ]
     if as_json:
         written = [str(folder / path) for path in texts]

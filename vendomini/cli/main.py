@@ -13,183 +13,80 @@ from typing import Annotated
 
 import typer
 
-from vendomini import __version__
+from vendomini import __version__, shipped
 from vendomini.cli import fit, models
+from vendomini.cli.options import (
+    Command,
+    Group,
+    Json,
+    Options,
+    Root,
+    Settings,
+    complete_phases,
+    takes,
+)
 from vendomini.errors import VendoMiniError
 
 app = typer.Typer(
     name="vendomini",
-    help="Grids of LLM-agent experiments: planned, packed onto engines, never lost.",
+    cls=Group,
+    help="Plan and run grids of LLM-agent experiments, on a Slurm cluster or on this machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # our errors are words; a bug keeps its plain traceback
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigFile = Annotated[
-    Path,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        readable=False,  # here and below: what cannot be read is told by whoever reads it
-        help="The phase file, such as configs/demo.yaml.",
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Settings that win over the file, such as engine.concurrency=64.",
-        show_default=False,
-    ),
-]
-Cluster = Annotated[
-    bool,
-    typer.Option("--cluster", help="Use Slurm; inside a job of your own, join as a worker."),
-]
-ProfileFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--profile",
-        metavar="FILE",
-        readable=False,
-        help="What to ask Slurm for, such as slurm/example.yaml.",
-    ),
-]
-Root = Annotated[
-    Path,
-    typer.Option(
-        "--root",
-        metavar="DIR",
-        envvar="VENDOMINI_ROOT",
-        readable=False,
-        help="Where experiments live.",
-    ),
-]
-Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", help="Only the first N runs of the grid.")
-]
-Workers = Annotated[int, typer.Option("--n-jobs", metavar="N", help="Local workers.")]
 Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
         metavar="DIR",
         readable=False,
-        help="Where the tables go; by default `collected/` inside it.",
+        help="The folder for the tables. Default: `collected/` in the folder that is read.",
     ),
 ]
-MaxGpuHours = Annotated[
-    float | None,
-    typer.Option(
-        "--max-gpu-hours",
-        metavar="H",
-        help="Refuse, before anything is submitted, a plan expected to take more.",
-    ),
-]
-Explain = Annotated[
-    str | None,
-    typer.Option(
-        "--explain",
-        metavar="MODEL",
-        help="All that decided for this model: its sizes, a GPU's memory, what was rejected.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
+SHIPPED = (
+    f"Shipped phases: {', '.join(shipped.phases())}\n\n"
+    f"Shipped profiles: {', '.join(shipped.profiles())}"
+)
 
 
 @app.command(
+    cls=Command,
     epilog="Examples:\n\n"
-    "  vendomini run --config configs/demo.yaml\n\n"
-    "  vendomini run --config my_phase.yaml --cluster --profile my_cluster.yaml"
+    "  vendomini run demo\n\n"
+    "  vendomini run my_phase.yaml engine.concurrency=64\n\n"
+    f"  vendomini run my_phase.yaml --cluster --profile my_cluster.yaml\n\n{SHIPPED}",
 )
-def run(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the plan, as `vendomini plan` does.")
-    ] = False,
-    cluster: Cluster = False,
-    profile: ProfileFile = None,
-    root: Root = Path("experiments"),
-    limit: Limit = None,
-    n_jobs: Workers = 1,
-    max_gpu_hours: MaxGpuHours = None,
-    explain: Explain = None,
-    restart_group: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--restart-group",
-            metavar="GROUP",
-            help="Set aside all that was played of a group, and play it anew.",
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Play a phase: what is done stays, what is missing is played."""
-    from vendomini.cli import preparing
+@takes(Options, without=["check"])
+def run(options: Options) -> None:
+    """Play the runs of a phase that are not finished yet."""
+    if options.dry_run or options.explain is not None:
+        from vendomini.cli import preparing
 
-    request = preparing.Request(
-        config=config,
-        overrides=tuple(overrides or ()),
-        cluster=cluster,
-        profile=profile,
-        root=root,
-        limit=limit,
-        n_jobs=n_jobs,
-        restart_groups=tuple(restart_group or ()),
-        as_json=as_json,
-        max_gpu_hours=max_gpu_hours,
-        explain=explain,
-    )
-    if dry_run or explain is not None:
-        raise typer.Exit(preparing.show_plan(request))
+        raise typer.Exit(preparing.show_plan(options.request()))
     from vendomini.cli import running
 
-    raise typer.Exit(running.run(request))
+    raise typer.Exit(running.run(options.request()))
 
 
-@app.command(epilog="Example:\n\n  vendomini plan --config my_phase.yaml engine.gpu=H100 --json")
-def plan(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    cluster: Cluster = False,
-    profile: ProfileFile = None,
-    root: Root = Path("experiments"),
-    limit: Limit = None,
-    n_jobs: Workers = 1,
-    max_gpu_hours: MaxGpuHours = None,
-    explain: Explain = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Try what each axis changes, and refuse one that does nothing."
-        ),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Show what `run` would do, and why. Books nothing, and writes nothing but a cache."""
+@app.command(
+    cls=Command,
+    epilog="Examples:\n\n"
+    "  vendomini plan phase1_large_models --profile h100\n\n"
+    f"  vendomini plan my_phase.yaml engine.gpu=H100 --json\n\n{SHIPPED}",
+)
+@takes(Options, without=["dry_run", "restart_groups"])
+def plan(options: Options) -> None:
+    """Show what `run` would do, and why. Submits nothing, and writes only a cache."""
     from vendomini.cli import preparing
 
-    request = preparing.Request(
-        config=config,
-        overrides=tuple(overrides or ()),
-        cluster=cluster,
-        profile=profile,
-        root=root,
-        limit=limit,
-        n_jobs=n_jobs,
-        restart_groups=(),
-        as_json=as_json,
-        check=check,
-        max_gpu_hours=max_gpu_hours,
-        explain=explain,
-    )
-    raise typer.Exit(preparing.show_plan(request))
+    raise typer.Exit(preparing.show_plan(options.request()))
 
 
 def _experiments(incomplete: str) -> list[str]:
-    """For the shell's completion: names below the root, or below where experiments live."""
+    """For the shell's completion: names of experiments in the folder where they usually are."""
     root = Path(os.environ.get("VENDOMINI_ROOT", "experiments"))
     names = (marker.parent.name for marker in root.glob("*/experiment.json"))
     return sorted(name for name in names if name.startswith(incomplete))
@@ -200,23 +97,25 @@ ExperimentFolder = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         readable=False,
-        help="Its folder, or its name below --root.",
+        help="The folder of an experiment, or its name in the --root folder.",
         autocompletion=_experiments,
     ),
 ]
 
 
-@app.command(epilog="Example:\n\n  vendomini status experiments/demo")
+@app.command(cls=Command, epilog="Example:\n\n  vendomini status demo")
 def status(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
     measures: Annotated[
         bool,
-        typer.Option("--measures", help="Also what its finished runs measured: reads their logs."),
+        typer.Option(
+            "--measures", help="Also show what the finished runs measured. Reads their logs."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """How far an experiment is: from its files alone, from any shell, at any time."""
+    """Show how far an experiment is. Reads only its files, so it works from any shell."""
     from vendomini.cli import status as standing
 
     raise typer.Exit(
@@ -224,67 +123,80 @@ def status(
     )
 
 
-@app.command(epilog="Example:\n\n  vendomini collect experiments/demo --out tables")
+@app.command(cls=Command, epilog="Example:\n\n  vendomini collect demo --out tables")
 def collect(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Write the tables: runs.parquet, runs.csv, steps.parquet, and what their columns are."""
+    """Write the tables: runs.parquet, runs.csv, steps.parquet, and schema.json."""
     from vendomini.cli import results
 
     raise typer.Exit(results.collect_tables(experiment, root=root, out=out, as_json=as_json))
 
 
+def _playable(incomplete: str) -> list[str]:
+    """For the shell's completion: experiments and shipped phases."""
+    return sorted({*_experiments(incomplete), *complete_phases(incomplete)})
+
+
 @app.command(
+    cls=Command,
     epilog="Examples:\n\n"
-    "  vendomini play configs/demo.yaml\n\n"
+    "  vendomini play demo\n\n"
     "  vendomini play demo --list\n\n"
     "  vendomini play demo --run 3f2a --steps 40:60\n\n"
     "  vendomini play my_phase.yaml engine.backend=vllm --live --pause\n\n"
-    "  vendomini play my_phase.yaml --live --debug"
+    "  vendomini play my_phase.yaml --live --debug",
 )
 def play(
     config: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG",
+            metavar="WHAT",
             readable=False,
-            help="A phase file, or an experiment: its folder, or its name below --root.",
+            help="An experiment (its folder, or its name in the --root folder), a phase file, "
+            "or the name of a shipped phase.",
+            autocompletion=_playable,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: Annotated[list[str] | None, Settings] = None,
     run: Annotated[
         str | None,
         typer.Option(
-            "--run", metavar="ID", help="The run whose id begins so; by default the grid's first."
+            "--run",
+            metavar="ID",
+            help="The run to show: the first letters of its id are enough. Default: the first run.",
         ),
     ] = None,
     only_list: Annotated[
-        bool, typer.Option("--list", help="Only list the runs, with their ids.")
+        bool, typer.Option("--list", help="Only list the runs and their ids.")
     ] = False,
     steps: Annotated[
         str | None,
-        typer.Option("--steps", metavar="A:B", help="Only steps A to B; either may be left away."),
+        typer.Option("--steps", metavar="A:B", help="Only steps A to B. A: and :B work, too."),
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Play it here and now, even if it is finished.")
+        bool, typer.Option("--live", help="Play the run now, even if it is finished.")
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Cut no text, however long.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show long texts in full.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Wait for Enter after each step.")] = False,
     debug: Annotated[
         bool,
         typer.Option(
-            "--debug", help="With --live: every error with its trace, and breakpoint() works."
+            "--debug", help="With --live: show the traceback of each error; breakpoint() works."
         ),
     ] = False,
     root: Root = Path("experiments"),
     as_json: Annotated[
-        bool, typer.Option("--json", help="For scripts: one JSON object a step, then the outcome.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object for each step, then the outcome, for scripts."
+        ),
     ] = False,
 ) -> None:
-    """Show one run step by step: from its log if it is finished, else live. Writes nothing."""
+    """Show one run step by step: a finished run from its log, another one live. Writes nothing."""
     from vendomini.cli import play as playing
 
     request = playing.Shown(
@@ -305,6 +217,7 @@ def play(
 
 @app.command(
     name="import-results",
+    cls=Command,
     epilog="Example:\n\n  vendomini import-results ../old_project --out tables",
 )
 def import_results(
@@ -313,39 +226,40 @@ def import_results(
         typer.Argument(
             metavar="DIR",
             readable=False,
-            help="The older program's project, its logs, or one folder of results.",
+            help="The project folder of the older program, its logs, or one folder of results.",
         ),
     ],
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Write an older program's results as tables like those of `collect`."""
+    """Write the results of the older program as tables like those of `collect`."""
     from vendomini.cli import results
 
     raise typer.Exit(results.import_results(folder, out=out, as_json=as_json))
 
 
 @app.command(
+    cls=Command,
     epilog="Examples:\n\n"
     "  vendomini init --workload my_task\n\n"
-    "  vendomini init --workload my_task --out packages/my_task"
+    "  vendomini init --workload my_task --out packages/my_task",
 )
 def init(
     workload: Annotated[
         str | None,
         typer.Option(
-            "--workload", metavar="NAME", help="A workload of your own, with a phase and a test."
+            "--workload", metavar="NAME", help="The name of the new workload and its package."
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", readable=False, help="Where it goes; by default ./NAME."
+            "--out", metavar="DIR", readable=False, help="The folder to write. Default: ./NAME."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a package to start from: it works as it is."""
+    """Write a package with a small workload, a phase and a test, as a start for your own."""
     from vendomini.cli import init as beginning
 
     raise typer.Exit(beginning.init(workload, out=out, as_json=as_json))

@@ -4,8 +4,11 @@ from typing import Annotated
 
 import typer
 
+from vendomini.cli.options import Command, Group, Json
+
 app = typer.Typer(
-    help="Which models are known, their sizes, and where each fact comes from.",
+    cls=Group,
+    help="List known models, with their sizes and the source of each fact.",
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Examples:\n\n"
@@ -15,19 +18,19 @@ app = typer.Typer(
     "  vendomini models show ./my_model --json",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
-
 
 @app.callback(invoke_without_command=True)
 def models(
     context: typer.Context,
     match: Annotated[
         str | None,
-        typer.Option("--match", metavar="TEXT", help="Only those whose id or alias contains it."),
+        typer.Option(
+            "--match", metavar="TEXT", help="Only models with this text in the id or alias."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models that are known without their files."""
+    """List the models that VendoMini knows without having their files."""
     if context.invoked_subcommand is None:
         from vendomini.cli import known
 
@@ -36,6 +39,7 @@ def models(
 
 @app.command(
     name="show",
+    cls=Command,
     epilog="Examples:\n\n"
     "  vendomini models show meta-llama/Llama-3.1-8B-Instruct\n\n"
     "  vendomini models show ./my_model --json",
@@ -43,11 +47,13 @@ def models(
 def show_model(
     model: Annotated[
         str,
-        typer.Argument(metavar="ID", help="A hub id, known or in the cache, or a local folder."),
+        typer.Argument(
+            metavar="ID", help="A hub id (of a known or a cached model), or a local folder."
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Show what is known of one model, and where each fact comes from."""
+    """Show what is known about one model, and the source of each fact."""
     from vendomini.cli import known
 
     known.show_model(model, as_json=as_json)

@@ -22,6 +22,7 @@ from vendomini.errors import ConfigError
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, Plan, make_plan, plan_as_json, refuse_costly
 from vendomini.profile import default_profile, load_profile
+from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
@@ -38,7 +39,10 @@ NO_GPU_HERE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options of `run` and `plan`."""
+    """The options of `run` and `plan`.
+
+    `config` and `profile` are paths of files, or names of shipped ones.
+    """
 
     config: Path
     overrides: tuple[str, ...]
@@ -73,12 +77,13 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     Raises `ConfigError` or `PlanError`, and `SubmitError` if Slurm is asked and does not answer.
     """
     _refuse_options(request)
-    phase = load_phase(request.config, request.overrides, workload_named=workload_named)
+    file = phase_file(request.config)
+    phase = load_phase(file, request.overrides, workload_named=workload_named)
     workload = workload_named(phase.workload)
     profile = None
     notes_of_place: list[str] = []
     if request.profile is not None:
-        profile = load_profile(request.profile)
+        profile = load_profile(profile_file(request.profile))
     elif request.cluster:
         profile = default_profile()
     with of_file(request.config):

@@ -14,6 +14,7 @@ from vendomini.cli.engines import look_at_models
 from vendomini.config import Phase, expand, load_phase
 from vendomini.errors import ConfigError, StoreError
 from vendomini.phase import Run
+from vendomini.shipped import phases
 from vendomini.store.experiment import Experiment
 from vendomini.transcript import visible
 from vendomini.workloads.registry import workload_named
@@ -34,7 +35,8 @@ class Found:
 
 
 def find_runs(config: Path, overrides: Sequence[str], *, root: Path) -> Found:
-    """The runs of a phase file, or of an experiment by its folder or its name below `root`.
+    """The runs of a phase file, of an experiment by its folder or its name below `root`, or of a
+    shipped phase by its name; the experiment wins over a shipped phase of its name.
 
     Raises `ConfigError` or `StoreError` if there is no such thing.
     """
@@ -44,13 +46,15 @@ def find_runs(config: Path, overrides: Sequence[str], *, root: Path) -> Found:
     for experiment in places:
         if experiment.exists():
             return _in_experiment(experiment, overrides)
+    if (file := phases().get(str(config))) is not None:
+        return _in_phase(file, overrides, lambda name: Experiment(root / name))
     names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
-    near = difflib.get_close_matches(config.name, names, n=1)
+    near = difflib.get_close_matches(config.name, {*names, *phases()}, n=1)
     there_are = f"experiments there are: {', '.join(names)}" if names else f"`{root}` has none"
     raise ConfigError(
         f"`{config}` is neither a phase file nor an experiment",
         hint=(f"did you mean `{near[0]}`? " if near else "")
-        + f"name a file such as configs/demo.yaml, or an experiment; {there_are}",
+        + f"name a phase file, a shipped phase such as demo, or an experiment; {there_are}",
     )
 
 

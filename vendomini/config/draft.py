@@ -230,7 +230,7 @@ def _add_override(draft: Draft, override: str) -> None:
     value = parse_value(text, where, key)
     part, _, inner = key.partition(".")
     if part == INHERIT:
-        raise ConfigError(f"{where}: `inherit` acts in files only", hint="name it as --config")
+        raise ConfigError(f"{where}: `inherit` acts in files only", hint="name that file as FILE")
     if part not in PARTS:
         _override(draft, key, value, where)
     elif inner:
