@@ -13,8 +13,8 @@ import vendomini
 PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
-    {"chat", "hardware", "cluster"},
-    {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
+    {"chat", "hardware", "cluster", "schema"},
+    {"phase", "yamlfile", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
     {"tables"},
     {"planner", "workloads", "engines"},
