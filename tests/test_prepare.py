@@ -53,7 +53,7 @@ def test_a_phase_has_a_group_for_each_model() -> None:
 def test_a_model_and_a_script_are_not_answered_by_the_same_unless_somebody_says_what_it_is() -> (
     None
 ):
-    mixed = ("grid.agent.kind=[scripted, llm]", "agent.model.context_length=8192")
+    mixed = ("grid.agent.kind=[probe, llm]", "agent.model.context_length=8192")
     with pytest.raises(ConfigError, match=r"some runs of group .* ask a model, and others"):
         plan_of(*mixed)
     groups = plan_of(*mixed, "engine.backend=scripted").groups
@@ -117,7 +117,7 @@ def test_values_that_are_impossible_together_are_refused() -> None:
 
 
 def test_what_can_be_planned_but_not_played_is_refused_with_a_way_out() -> None:
-    asked = ("agent.kind=scripted", "engine.backend=vllm")
+    asked = ("agent.kind=probe", "engine.backend=vllm")
     runs = expand(load_phase(SMALL, asked, workload_named=workload_named))
     with pytest.raises(ConfigError, match=r"`engine.backend` `vllm`") as caught:
         refuse_unplayable(plan_of(*asked), runs, playable=frozenset({"scripted"}))
@@ -133,8 +133,8 @@ def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
     refuse_unplayable(plan_of(), expand(phase, window=8192), playable=PLAYABLE)
 
 
-def test_the_scripted_agent_gets_the_scripted_engine() -> None:
-    (group, *_) = plan_of("agent.kind=scripted", "engine.latency_s=0.5").groups
+def test_the_probe_gets_the_scripted_engine() -> None:
+    (group, *_) = plan_of("agent.kind=probe", "engine.latency_s=0.5").groups
     assert group.spec is not None
     assert (group.backend, group.spec.latency_s) == ("scripted", 0.5)
 
