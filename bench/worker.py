@@ -2,9 +2,9 @@
 
 Three figures, each against the same thing without us, in one run:
 
-- replies a second through driving and logging: 256 live episodes of the warehouse's
-  probe on a scripted engine that answers at once, over the bare loop (the same episodes, one
-  after another, no seeds, hashes, log or event loop);
+- replies a second through driving and logging: 256 episodes under way of the
+  warehouse's probe on a scripted engine that answers at once, over the bare loop (the same
+  episodes, one after another, no seeds, hashes, log or event loop);
 - from a worker's start to its first claim, a bare Python start beside it;
 - from a `run` after a killed one to its first claim.
 """
@@ -84,7 +84,7 @@ def throughput(folder: Path) -> dict[str, float]:
     bare_seconds = time.perf_counter() - bare_started
     replies = experiment.replies_path(identity.incarnation).stat().st_size
     return {
-        "live episodes": EPISODES,
+        "episodes under way": EPISODES,
         "replies": engine.answered,
         "replies a second, driven and logged": round(engine.answered / seconds),
         "replies a second, bare loop": round(bare / bare_seconds),

@@ -118,6 +118,22 @@ def test_an_experiment_with_an_older_word_is_played_on_extended_and_collected(
     assert [run.id for run in expand(phase)] == [run.id for run in after]
 
 
+def test_an_older_heartbeat_is_read_with_its_number(tmp_path: Path) -> None:
+    """It said `live` for the runs that are under way."""
+    with tarfile.open(DATA / "renamed.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    experiment = Experiment(tmp_path / "renamed")
+    killed = json.loads(experiment.worker_path("20261128T220029-c432c742").read_bytes())
+    assert (killed["live"], "under_way" in killed) == (1, False)
+    record = experiment.worker(killed["incarnation"])
+    assert record is not None
+    assert record.under_way == 1
+    assert json.loads(encode(record)) == {
+        **{name: value for name, value in killed.items() if name != "live"},
+        "under_way": 1,
+    }
+
+
 def _kinds(experiment: Experiment) -> dict[str, int]:
     return dict(Counter(_table(experiment)["arm.agent.kind"].to_list()))
 

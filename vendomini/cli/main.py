@@ -63,7 +63,7 @@ Root = Annotated[
         metavar="DIR",
         envvar="VENDOMINI_ROOT",
         readable=False,
-        help="Where experiments live.",
+        help="Where experiments are kept.",
     ),
 ]
 Limit = Annotated[
@@ -189,7 +189,7 @@ def plan(
 
 
 def _experiments(incomplete: str) -> list[str]:
-    """For the shell's completion: names below the root, or below where experiments live."""
+    """For the shell's completion: names below the root, or below where experiments are kept."""
     root = Path(os.environ.get("VENDOMINI_ROOT", "experiments"))
     names = (marker.parent.name for marker in root.glob("*/experiment.json"))
     return sorted(name for name in names if name.startswith(incomplete))
