@@ -1,8 +1,8 @@
 """What asking a server costs the one who asks: ``python -m bench.client``.
 
-A null server in its own process answers every chat at once, over a Unix socket. 64 live episodes
-ask it with bodies of 32 KB by the way a worker goes: seed, hash, encode, HTTP, decode, log. The
-figures are the CPU time of this process, all threads of it; the server's is not in them.
+A null server in its own process answers every chat at once, over a Unix socket. 64 episodes under
+way ask it with bodies of 32 KB by the way a worker goes: seed, hash, encode, HTTP, decode, log.
+The figures are the CPU time of this process, all threads of it; the server's is not in them.
 
 The parts are timed one by one over the same requests; `http` is what remains of the whole.
 """
@@ -97,7 +97,7 @@ def measure(asks: int) -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "live episodes": EPISODES,
+        "episodes under way": EPISODES,
         "requests": count,
         "bytes a body": len(chat_body(request(0, 0), model="m", dialect="openai")),
         "bytes of reply log a reply": round(log_bytes / count),

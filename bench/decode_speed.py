@@ -7,10 +7,10 @@ Servers were kept at a constant number of requests: while a sequence writes its 
 others ends and the next one's prompt is read in between. So a token takes a decode step and the
 others' share of prompts::
 
-    tpot = step + (live - 1) * prompt / output_len
+    tpot = step + (under_way - 1) * prompt / output_len
 
 A single stream's tokens a second are of the whole request, its prompt included. Requests for
-which the KV cache has no room wait, so `live` is at most what fits.
+which the KV cache has no room wait, so `under_way` is at most what fits.
 
 GPUs beyond those of tensor parallelism (and of attention data parallelism) are stages of a
 pipeline. Rows with attention data parallelism state the requests of one rank: with the same
@@ -70,7 +70,7 @@ class Row:
     overheads: Overheads
     labels: Mapping[str, str]
     concurrency: int
-    live: int
+    under_way: int
     input_len: int
     output_len: int
     tpot_s: float | None  # None: not told
@@ -130,7 +130,7 @@ def _row(line: Mapping[str, str]) -> Row:
             "source": line["source"].split("/")[-1],
         },
         concurrency=concurrency,
-        live=max(1, min(concurrency, fit)),
+        under_way=max(1, min(concurrency, fit)),
         input_len=prompt,
         output_len=reply,
         tpot_s=float(line["tpot_ms"]) / 1000 if line["tpot_ms"] else None,
@@ -148,13 +148,13 @@ def error_of_step(row: Row) -> float:
     if row.tpot_s is None:
         return -error_of_throughput(row)
     step, prompt = _parts(row)
-    return math.log((step + (row.live - 1) * prompt / row.output_len) / row.tpot_s)
+    return math.log((step + (row.under_way - 1) * prompt / row.output_len) / row.tpot_s)
 
 
 def error_of_throughput(row: Row) -> float:
     """``log(computed / measured)`` of the tokens a second of all requests."""
     step, prompt = _parts(row)
-    computed = row.live / (step + row.live * prompt / row.output_len)
+    computed = row.under_way / (step + row.under_way * prompt / row.output_len)
     return math.log(computed / row.tokens_s)
 
 
@@ -162,7 +162,7 @@ def _parts(row: Row) -> tuple[float, float]:
     step = step_s(
         row.model,
         row.deployment,
-        sequences=row.live,
+        sequences=row.under_way,
         context=row.input_len + row.output_len / 2,
         overheads=row.overheads,
     )

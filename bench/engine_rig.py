@@ -199,8 +199,10 @@ class Shared:
         """It goes on."""
 
 
-async def work(folder: Path, runs: Sequence[Run], engine: ProcessEngine, *, live: int) -> Heard:
-    """Let a worker play the runs, `live` at a time, on an engine that has started."""
+async def work(
+    folder: Path, runs: Sequence[Run], engine: ProcessEngine, *, under_way: int
+) -> Heard:
+    """Let a worker play the runs, `under_way` at a time, on an engine that has started."""
     experiment = Experiment(folder)
     experiment.extend("phase: bench", list(runs))
     shared = Shared(engine)
@@ -210,7 +212,7 @@ async def work(folder: Path, runs: Sequence[Run], engine: ProcessEngine, *, live
         group=group_key(runs[0], "script"),
         pin_key="bench",
         engine=engine.spec,
-        concurrency=live,
+        concurrency=under_way,
         workers=1,
     )
     identity = WorkerRecord(

@@ -78,7 +78,7 @@ async def _serving(folder: Path, model: Path, options: argparse.Namespace) -> Fi
     engine, load_s = await _started(spec("vllm", model), folder)
     try:
         before = await counters(engine)
-        ours = await work(folder / "ours", runs, engine, live=options.episodes)
+        ours = await work(folder / "ours", runs, engine, under_way=options.episodes)
         after = await counters(engine)
         _say(f"ours: {ours.seconds:.0f} s, {len(ours.asked)} requests, {ours.tokens_out} tokens")
         episodes = ours.by_episode()
@@ -151,7 +151,7 @@ async def _hf(folder: Path, model: Path, options: argparse.Namespace) -> Figures
     runs = phase(folder, model, episodes=options.episodes, steps=options.hf_steps)
     engine, load_s = await _started(spec("hf", model), folder)
     try:
-        together = await work(folder / "hf", runs, engine, live=options.episodes)
+        together = await work(folder / "hf", runs, engine, under_way=options.episodes)
         _say(f"hf together: {together.seconds:.0f} s")
         episodes = together.by_episode()
         alone = [

@@ -8,8 +8,8 @@ figure of a model in one way of running it; it fails alone, and the results are 
 
 - create: GiB of the weights, and the seconds in which they were made on the device.
 - first token: seconds from a prompt of one sequence to its first token, median of some.
-- decode: tokens a second of so many live sequences, which is live / median step; with the step's
-  10th and 90th percentile, and `prompts_s`, in which all their prompts together were read.
+- decode: tokens a second of so many sequences under way, which is under_way / median step; with the
+  step's 10th and 90th percentile, and `prompts_s`, in which all their prompts together were read.
 - load: seconds from the start of a process to its first token (`disk`: files that were just
   written, so the page cache is warm), or until it can be asked (`vllm`: its weights are dummies, so
   the planner's seconds of reading are left out).
@@ -71,8 +71,8 @@ TINY: dict[str, dict[str, Any]] = {
 
 Figures = dict[str, float]
 Ask = Callable[[int, int, int], list[float]]
-"""Of live sequences, tokens of each prompt and of each reply: seconds to the first tokens of all,
-and of each further step."""
+"""Of sequences under way, tokens of each prompt and of each reply: seconds to the first tokens of
+all, and of each further step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Sizes:
     """In tokens, sequences and steps. The first of `prompts` is that of decode, too."""
 
     prompts: tuple[int, ...] = (1024, 8192)
-    live: tuple[int, ...] = (1, 8, 64)
+    under_way: tuple[int, ...] = (1, 8, 64)
     warm: int = 8  # steps that are not counted: kernels are chosen, memory is taken
     steps: int = 64
     repeats: int = 5  # of a first token
@@ -94,7 +94,7 @@ class Sizes:
         return max(self.prompts) + 2 * self.new
 
 
-REHEARSED = Sizes(prompts=(24, 48), live=(1, 2, 4), warm=2, steps=6, repeats=2)
+REHEARSED = Sizes(prompts=(24, 48), under_way=(1, 2, 4), warm=2, steps=6, repeats=2)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Cell:
     way: str
     what: str
     prompt: int = 0
-    live: int = 1
+    under_way: int = 1
     outcome: str = "not reached"
     reason: str = ""
     figures: Figures = field(default_factory=dict)
@@ -132,8 +132,10 @@ def cells_of(models: Sequence[str], sizes: Sizes) -> list[Cell]:
                 yield Cell(model=model, way=way, what="create" if way == "weights" else "load")
             if way not in ("weights", "disk"):
                 yield Cell(model=model, way=way, what="first token", prompt=first)
-                for live in sizes.live:
-                    yield Cell(model=model, way=way, what="decode", prompt=first, live=live)
+                for under_way in sizes.under_way:
+                    yield Cell(
+                        model=model, way=way, what="decode", prompt=first, under_way=under_way
+                    )
                 for prompt in longer:
                     yield Cell(model=model, way=way, what="first token", prompt=prompt)
 
@@ -228,12 +230,12 @@ def asking(model: Any, device: Device, late: Callable[[], bool] = lambda: False)
     import torch
     from transformers import GenerationConfig, StoppingCriteriaList
 
-    def ask(live: int, prompt: int, new: int) -> list[float]:
+    def ask(under_way: int, prompt: int, new: int) -> list[float]:
         def note(input_ids: Any, scores: Any, **_: Any) -> Any:
             times.append(device.now())
-            return torch.full((live,), late(), device=device.name)
+            return torch.full((under_way,), late(), device=device.name)
 
-        ids = torch.randint(model.config.vocab_size, (live, prompt), device=device.name)
+        ids = torch.randint(model.config.vocab_size, (under_way, prompt), device=device.name)
         how = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "use_cache": True}
         given = {"attention_mask": torch.ones_like(ids)}
         given["generation_config"] = GenerationConfig(max_new_tokens=new, **how)
@@ -250,12 +252,14 @@ def asking_vllm(engine: Any, params: Callable[[int], Any], *, words: int, room: 
     must not end before the last has written all that counts. `room`: tokens of its KV cache."""
     import torch
 
-    def ask(live: int, prompt: int, new: int) -> list[float]:
-        spare = live * prompt // 2048 if new > 1 else 0  # steps of reading; 2048: on small cards
-        if live * (prompt + new + spare) > room:
+    def ask(under_way: int, prompt: int, new: int) -> list[float]:
+        spare = (
+            under_way * prompt // 2048 if new > 1 else 0
+        )  # steps of reading; 2048: on small cards
+        if under_way * (prompt + new + spare) > room:
             raise Failed("cannot run", f"the KV cache holds {room} tokens")
         written: dict[str, int] = {}
-        prompts = torch.randint(words, (live, prompt)).tolist()
+        prompts = torch.randint(words, (under_way, prompt)).tolist()
         times = [time.perf_counter()]
         for place, ids in enumerate(prompts):
             asked = f"{times[0]}-{place}", {"prompt_token_ids": ids}, params(new + spare)
@@ -263,7 +267,7 @@ def asking_vllm(engine: Any, params: Callable[[int], Any], *, words: int, room: 
         while engine.has_unfinished_requests():
             for output in engine.step():
                 written[output.request_id] = len(output.outputs[0].token_ids)
-            least = min(written.values()) if len(written) == live else 0
+            least = min(written.values()) if len(written) == under_way else 0
             times += [time.perf_counter()] * (least + 1 - len(times))
         return [end - begin for begin, end in pairwise(times)][:new]
 
@@ -275,13 +279,17 @@ def measured(cell: Cell, ask: Ask, sizes: Sizes) -> Figures:
     if cell.what == "first token":
         first = [ask(1, cell.prompt, 1)[0] for _ in range(1 + sizes.repeats)][1:]
         return {"first_token_s": median(first), "least_s": min(first), "most_s": max(first)}
-    times = ask(cell.live, cell.prompt, sizes.new)
+    times = ask(cell.under_way, cell.prompt, sizes.new)
     steps = times[1 + sizes.warm :]
     if len(steps) < 2:
         raise Failed("no time", f"only {len(times)} tokens were written in time")
     step, tenths = median(steps), quantiles(steps, n=10, method="inclusive")
-    found = {"tokens_s": cell.live / step, "step_s": step, "prompts_s": times[0]}
-    found |= {"step_s_p10": tenths[0], "step_s_p90": tenths[-1], "tokens": cell.live * len(times)}
+    found = {"tokens_s": cell.under_way / step, "step_s": step, "prompts_s": times[0]}
+    found |= {
+        "step_s_p10": tenths[0],
+        "step_s_p90": tenths[-1],
+        "tokens": cell.under_way * len(times),
+    }
     return found
 
 
@@ -344,7 +352,7 @@ def serve(task: Mapping[str, Any]) -> None:
         engine = vllm.LLM(
             model=task["folder"], load_format="dummy", skip_tokenizer_init=True,
             generation_config="vllm", dtype=task["dtype"], max_model_len=sizes.longest,
-            max_num_seqs=max(sizes.live), enable_prefix_caching=False,
+            max_num_seqs=max(sizes.under_way), enable_prefix_caching=False,
             enforce_eager=not task["cuda"],
         ).llm_engine  # fmt: skip
         cache = engine.vllm_config.cache_config
@@ -411,7 +419,7 @@ def planned(cell: Cell, config: Mapping[str, Any], gpu: Any, sizes: Sizes) -> Fi
         backend="vllm" if is_vllm else "hf",
         gpu=gpu,
         max_model_len=sizes.longest if is_vllm else cell.prompt + new,
-        max_num_seqs=max(sizes.live),
+        max_num_seqs=max(sizes.under_way),
         flash_attention=cell.way in FLASH,
     )
     use = memory_use(spec, lies)
@@ -429,10 +437,14 @@ def planned(cell: Cell, config: Mapping[str, Any], gpu: Any, sizes: Sizes) -> Fi
     found = {"first_token_s": read}
     if cell.what == "decode":
         middle = cell.prompt + new - sizes.steps / 2
-        step = step_s(spec, lies, sequences=cell.live, context=middle)
-        found = {"tokens_s": cell.live / step, "step_s": step, "prompts_s": cell.live * read}
+        step = step_s(spec, lies, sequences=cell.under_way, context=middle)
+        found = {
+            "tokens_s": cell.under_way / step,
+            "step_s": step,
+            "prompts_s": cell.under_way * read,
+        }
     if not is_vllm:
-        caches = cell.live * use.kv_bytes_per_sequence
+        caches = cell.under_way * use.kv_bytes_per_sequence
         found["peak_gib"] = (use.weights + use.activations + caches) / GIB
     return found
 
@@ -579,7 +591,7 @@ class Bench:
         step = max(layers * SLOW_LAYER_S, 2 * self.counts[cell.model] / SLOW_BYTES_S)
         if cell.what == "first token":
             return (1 + self.sizes.repeats) * max(read, step)
-        return cell.live * read + self.sizes.new * step
+        return cell.under_way * read + self.sizes.new * step
 
     def settle_rest(self, cells: Sequence[Cell], outcome: Any) -> None:
         """Those that were not reached; nothing where there is no `Failed`."""
@@ -622,7 +634,9 @@ class Bench:
 
 
 def name_of(cell: Cell) -> str:
-    size = {"first token": f" {cell.prompt}", "decode": f" {cell.live} live"}.get(cell.what, "")
+    size = {"first token": f" {cell.prompt}", "decode": f" {cell.under_way} under way"}.get(
+        cell.what, ""
+    )
     return f"{cell.model.split('/')[-1]} {cell.way} {cell.what}{size}"
 
 

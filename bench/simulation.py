@@ -1,13 +1,13 @@
 """Speed and memory of the warehouse with the heuristic agent and the step log on, one core.
 
-    python -m bench.simulation [--steps N] [--live N] [--write]
+    python -m bench.simulation [--steps N] [--under-way N] [--write]
 
 Each step is encoded as JSON and appended to a file in a temporary folder, as a worker does it,
 flushed at the end.
 
 Speed: steps a second at each complexity level, the best of three runs.
 
-Memory: what so many live runs take at the highest level, in a fresh process that holds nothing
+Memory: what so many runs under way take at the highest level, in a fresh process that holds nothing
 else: resident memory with all of them advanced to a step, less that before the first was made.
 At the first step shown the windows of the errors that come every day are full; those of orders
 fill until about three times as many. Shocks strike every other day, so that all is in use.
@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parent / "results"
 LEVELS = range(5)
 TRIES = 3
 GOAL_STEPS, LEAST_STEPS = 10_000, 5_000  # a second
-GOAL_BYTES = 200_000_000  # of 1,000 live runs
+GOAL_BYTES = 200_000_000  # of 1,000 runs under way
 P_SHOCK = 0.5  # of the runs whose memory is measured
 PAUSE_STEPS = 100  # between two pauses of an episode
 MEASURED_AT = (500, 600, 700)  # steps
@@ -76,8 +76,8 @@ def steps_a_second(level: int, *, steps: int, log: Path) -> tuple[float, float, 
     return steps / work, steps / taken, log.stat().st_size / steps
 
 
-def live_bytes(runs: int, log: Path) -> dict[int, int]:
-    """Resident bytes that live runs add, by the step they have all reached."""
+def under_way_bytes(runs: int, log: Path) -> dict[int, int]:
+    """Resident bytes that runs under way add, by the step they have all reached."""
     encoder = msgspec.json.Encoder()
     settings = settings_of(LEVELS[-1], steps=5000, p_shock=P_SHOCK)
     with log.open("wb") as file:
@@ -121,9 +121,11 @@ def processor() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="steps a second, and memory of live runs")
+    parser = argparse.ArgumentParser(description="steps a second, and memory of runs under way")
     parser.add_argument("--steps", type=int, default=5000, help="of a run whose speed is measured")
-    parser.add_argument("--live", type=int, default=1000, help="runs alive at once; 0 skips memory")
+    parser.add_argument(
+        "--under-way", type=int, default=1000, help="runs under way at once; 0 skips memory"
+    )
     parser.add_argument("--write", action="store_true", help="to bench/results, too")
     chosen = parser.parse_args()
     speed: list[dict[str, Any]] = []
@@ -144,14 +146,14 @@ def main() -> None:
                     "bytes a step": round(size),
                 }
             )
-        if chosen.live:
+        if chosen.under_way:
             with multiprocessing.get_context("spawn").Pool(1) as fresh:
-                added = fresh.apply(live_bytes, (chosen.live, log))
-            print(f"\n{'live runs':>10} {'at step':>9} {'MB/1000':>11}")
+                added = fresh.apply(under_way_bytes, (chosen.under_way, log))
+            print(f"\n{'under way':>10} {'at step':>9} {'MB/1000':>11}")
             for step, grown in added.items():
-                per_thousand = round(grown / chosen.live * 1000 / 1e6, 1)
-                print(f"{chosen.live:>10} {step:>9} {per_thousand:>11}")
-                memory.append({"step": step, "MB of 1000 live runs": per_thousand})
+                per_thousand = round(grown / chosen.under_way * 1000 / 1e6, 1)
+                print(f"{chosen.under_way:>10} {step:>9} {per_thousand:>11}")
+                memory.append({"step": step, "MB of 1000 runs under way": per_thousand})
     figures = {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -164,7 +166,7 @@ def main() -> None:
         "pe_windows": MeasurementSettings().pe_windows,
         "goals": {"steps a second": GOAL_STEPS, "at least": LEAST_STEPS, "MB": GOAL_BYTES / 1e6},
         "speed": speed,
-        "live runs": chosen.live,
+        "runs under way": chosen.under_way,
         "memory at complexity": LEVELS[-1],
         "memory": memory,
     }
@@ -172,7 +174,7 @@ def main() -> None:
         path = RESULTS / f"simulation-{figures['date']}.json"
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     slow = any(line["steps a second of CPU time"] < LEAST_STEPS for line in speed)
-    large = any(line["MB of 1000 live runs"] * 1e6 > GOAL_BYTES for line in memory)
+    large = any(line["MB of 1000 runs under way"] * 1e6 > GOAL_BYTES for line in memory)
     if slow or large:
         sys.exit("a goal is missed")
 

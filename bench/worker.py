@@ -2,9 +2,9 @@
 
 Three figures, each against the same thing without us, in one run:
 
-- replies a second through driving and logging: 256 live episodes of the warehouse's scripted
-  agent on a scripted engine that answers at once, over the bare loop (the same episodes, one
-  after another, no seeds, hashes, log or event loop);
+- replies a second through driving and logging: 256 episodes under way of the
+  warehouse's probe on a scripted engine that answers at once, over the bare loop (the same
+  episodes, one after another, no seeds, hashes, log or event loop);
 - from a worker's start to its first claim, a bare Python start beside it;
 - from a `run` after a killed one to its first claim.
 """
@@ -85,7 +85,7 @@ def throughput(folder: Path) -> dict[str, float]:
     bare_seconds = time.perf_counter() - bare_started
     replies = experiment.replies_path(identity.incarnation).stat().st_size
     return {
-        "live episodes": EPISODES,
+        "episodes under way": EPISODES,
         "replies": engine.answered,
         "replies a second, driven and logged": round(engine.answered / seconds),
         "replies a second, bare loop": round(bare / bare_seconds),
@@ -119,7 +119,7 @@ def _after_a_kill(folder: Path) -> float:
     phase.write_text(
         f"inherit: {ROOT / 'configs' / 'base.yaml'}\n"
         "experiment: {name: killed, replications: 8, seed: 0}\n"
-        "agent: {kind: scripted}\nsimulation: {max_steps: 200}\n"
+        "agent: {kind: probe}\nsimulation: {max_steps: 200}\n"
         "engine: {backend: scripted, latency_s: 0.2}\n"
     )
     command = [sys.executable, "-m", "vendomini.cli.main", "run", "--config", str(phase)]
@@ -185,7 +185,7 @@ def _experiment(folder: Path, count: int, *, latency_s: float) -> tuple[Experime
     phase = load_phase(
         ROOT / "configs" / "base.yaml",
         [
-            "agent.kind=scripted",
+            "agent.kind=probe",
             "engine.backend=scripted",
             f"engine.latency_s={latency_s}",
             f"simulation.max_steps={STEPS}",

@@ -43,7 +43,7 @@ def write_phase(
     phase = {
         "inherit": str(ROOT / "configs" / "base.yaml"),
         "experiment": {"name": name, "replications": replications, "seed": 3},
-        "agent": {"kind": "scripted"},
+        "agent": {"kind": "probe"},
         "engine": {"backend": "scripted", "latency_s": latency_s, "concurrency": 4},
         "fixed": {"simulation.max_steps": steps},
         "grid": {"pe_induction.p_shock": [0.0, 0.5]},

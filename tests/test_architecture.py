@@ -14,8 +14,8 @@ PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
     {"errors"},
     {"entrypoints"},
-    {"chat", "serving", "hardware", "cluster", "shipped"},
-    {"phase", "yamlfile", "schema", "identity", "interpolation", "transcript"},
+    {"chat", "serving", "hardware", "cluster", "shipped", "schema"},
+    {"phase", "yamlfile", "identity", "interpolation", "transcript"},
     {"config", "profile", "partitions", "models", "slurm", "store"},
     {"tables"},
     {"planner", "workloads", "engines"},

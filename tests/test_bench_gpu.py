@@ -124,8 +124,8 @@ def test_as_many_tokens_are_written_as_were_asked_for(whole: Rehearsal) -> None:
     new = gpu.REHEARSED.new
     for cell in whole.cells(what="decode", outcome="measured"):
         figures = cell["figures"]
-        assert figures["tokens"] == cell["live"] * new
-        assert figures["tokens_s"] == pytest.approx(cell["live"] / figures["step_s"], rel=1e-3)
+        assert figures["tokens"] == cell["under_way"] * new
+        assert figures["tokens_s"] == pytest.approx(cell["under_way"] / figures["step_s"], rel=1e-3)
         assert figures["step_s_p10"] <= figures["step_s"] <= figures["step_s_p90"]
 
 
@@ -401,7 +401,7 @@ def test_the_most_valuable_cells_come_first() -> None:
     order = list(dict.fromkeys((cell.model[-3:].strip("-"), cell.way) for cell in cells))
     assert order[:2] == [("8B", "weights"), ("8B", "sdpa")]
     assert order.index(("8B", "eager")) < order.index(("32B", "sdpa")) < order.index(("8B", "vllm"))
-    assert [(cell.what, cell.prompt, cell.live) for cell in cells[1:6]] == [
+    assert [(cell.what, cell.prompt, cell.under_way) for cell in cells[1:6]] == [
         ("first token", 1024, 1),
         ("decode", 1024, 1),
         ("decode", 1024, 8),

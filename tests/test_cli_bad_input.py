@@ -142,7 +142,7 @@ FILES = {
     "a value outside its choices": (
         with_line("kind: heuristic", "kind: heuristics"),
         "line 6: `agent.kind` is `heuristics`, which is not among its choices",
-        "did you mean `heuristic`? It takes `llm`, `heuristic`, `random` or `scripted`",
+        "did you mean `heuristic`? It takes `llm`, `heuristic`, `random` or `probe`",
     ),
     "a value of an axis outside its choices": (
         with_line("[low, high]", "[low, hihg]"),

@@ -76,7 +76,7 @@ def test_an_axis_that_does_nothing_is_refused_by_name_before_anything_is_written
     assert not (tmp_path / "experiments").exists()
 
 
-@pytest.mark.parametrize("kind", ["heuristic", "random", "scripted"])
+@pytest.mark.parametrize("kind", ["heuristic", "random", "probe"])
 def test_for_agents_that_ask_no_model_it_is_a_note_and_the_phase_is_played(
     give: Give, tmp_path: Path, kind: str
 ) -> None:

@@ -27,7 +27,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    kind: Literal["llm", "heuristic", "random", "scripted"] = "llm"
+    kind: Literal["llm", "heuristic", "random", "probe"] = "llm"
     model: ModelSettings = field(default_factory=ModelSettings)
     mode: Literal["required", "optional"] = "required"
 
@@ -657,7 +657,7 @@ VALUES: Mapping[str, st.SearchStrategy[Any]] = {
     "simulation.max_steps": st.integers(1, 50),
     "simulation.complexity_level": st.integers(0, 4),
     "agent.mode": st.sampled_from(["required", "optional"]),
-    "agent.kind": st.sampled_from(["llm", "heuristic", "random", "scripted"]),
+    "agent.kind": st.sampled_from(["llm", "heuristic", "random", "probe"]),
     "agent.model.name": st.sampled_from(["org/a", "org/b", "off", "1e-3"]),
     "agent.model.revision": st.none() | st.sampled_from(["main", "off"]),
     "agent.model.context_length": st.just("auto") | st.integers(1, 9),

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import polars
 import pytest
 
-from tests.product import ROOT, vendomini
+from tests.product import ROOT, attempts, vendomini
 from vendomini.cli.play import Shown, play
 from vendomini.collect import collect
 from vendomini.config import expand, load_phase
@@ -32,16 +33,21 @@ IDS: Mapping[str, Mapping[str, Any]] = json.loads((DATA / "ids.json").read_text(
 def root(tmp_path: Path) -> Path:
     """Where an experiment of that version lies: five runs finished, two of them crashed by the
     strict threshold, three in the middle when their worker was killed."""
-    with tarfile.open(DATA / "earlier.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    experiment = Experiment(tmp_path / "earlier")
+    return unpacked("earlier", tmp_path)
+
+
+def unpacked(name: str, folder: Path) -> Path:
+    """The folder, with an older experiment in it whose last worker was killed."""
+    with tarfile.open(DATA / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    experiment = Experiment(folder / name)
     # Its killed worker was of a process on this machine that is gone: nobody has to wait for it.
     me = this_process()
     for record in experiment.workers().values():
         gone = replace(me, started=me.started - 1)
         moved = msgspec.structs.replace(record, process=gone)
         experiment.disk.write_atomic(experiment.worker_path(record.incarnation), encode(moved))
-    return tmp_path
+    return folder
 
 
 @pytest.mark.parametrize("kind", sorted(IDS))
@@ -53,6 +59,83 @@ def test_a_run_has_the_id_it_has_had(kind: str, tmp_path: Path) -> None:
     then = replace(expand(phase, window=case["window"])[case["run"]], id=case["id"])
     runs = expand(phase, window=case["window"], known=lambda: {then.id: then})
     assert runs[case["run"]].id == case["id"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in sorted(IDS) if kind.startswith("scripted")])
+def test_a_run_has_that_id_too_where_the_file_says_probe(kind: str, tmp_path: Path) -> None:
+    """What the agent for tests was called when its runs were first hashed."""
+    case = IDS[kind]
+    todays = [
+        each.replace("scripted", "probe") if "agent.kind" in each else each
+        for each in case["overrides"]
+    ]
+    assert todays != case["overrides"]
+    (tmp_path / "config.json").write_text('{"model_type": "tiny"}')
+    overrides = [each.replace("{folder}", str(tmp_path)) for each in todays]
+    phase = load_phase(ROOT / case["file"], overrides, workload_named=workload_named)
+    assert not any("means `probe`" in note for note in phase.notes)
+    run = expand(phase, window=case["window"])[case["run"]]
+    assert setting(run.settings, "agent.kind") == "probe"
+    known = {case["id"]: replace(run, id=case["id"])}
+    there = expand(phase, window=case["window"], known=lambda: known)
+    assert there[case["run"]].id == case["id"]
+
+
+def test_an_experiment_with_an_older_word_is_played_on_extended_and_collected(
+    tmp_path: Path,
+) -> None:
+    """Of two runs of the probe, then called scripted, one was finished, one killed half-way."""
+    experiment = Experiment(unpacked("renamed", tmp_path) / "renamed")
+    before = [run.id for run in experiment.runs()]
+    assert [run.arm["agent.kind"] for run in experiment.runs()][:2] == ["scripted"] * 2
+    finished = experiment.finished()
+    results = {run: experiment.result_path(run).read_bytes() for run in finished}
+    (half,) = set(before) - finished
+    for run in finished:
+        assert play(_request(experiment, run)) == 0
+    assert _kinds(experiment) == {"probe": 2, "random": 2}
+
+    config = experiment.folder / "phase.yaml"
+    words = ("experiment.replications=3", "engine.latency_s=0")
+    done = vendomini("run", "--config", config, "--root", tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert "3 done and kept, 1 unfinished, 2 new" in done.stderr
+    assert "line 80: `scripted` means `probe`" in done.stderr
+    after = experiment.runs()
+    assert {run.id for run in after} > set(before)
+    assert experiment.finished() == {run.id for run in after}
+    assert [run.arm["agent.kind"] for run in after] == ["probe"] * 3 + ["random"] * 3
+    assert {run: experiment.result_path(run).read_bytes() for run in finished} == results
+    played_on = experiment.result(half)
+    assert played_on is not None
+    assert played_on.served.replayed > 0
+    assert attempts(experiment) == {run.id: 1 + (run.id == half) for run in after}
+    assert _kinds(experiment) == {"probe": 3, "random": 3}
+    for run in experiment.finished():
+        assert play(_request(experiment, run)) == 0
+    phase = load_phase(config, workload_named=workload_named)
+    assert not any("scripted" in note for note in phase.notes)
+    assert [run.id for run in expand(phase)] == [run.id for run in after]
+
+
+def test_an_older_heartbeat_is_read_with_its_number(tmp_path: Path) -> None:
+    """It said `live` for the runs that are under way."""
+    with tarfile.open(DATA / "renamed.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    experiment = Experiment(tmp_path / "renamed")
+    killed = json.loads(experiment.worker_path("20261128T220029-c432c742").read_bytes())
+    assert (killed["live"], "under_way" in killed) == (1, False)
+    record = experiment.worker(killed["incarnation"])
+    assert record is not None
+    assert record.under_way == 1
+    assert json.loads(encode(record)) == {
+        **{name: value for name, value in killed.items() if name != "live"},
+        "under_way": 1,
+    }
+
+
+def _kinds(experiment: Experiment) -> dict[str, int]:
+    return dict(Counter(_table(experiment)["arm.agent.kind"].to_list()))
 
 
 def test_what_left_the_id_makes_no_other_run_where_none_was_played() -> None:

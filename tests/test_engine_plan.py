@@ -298,7 +298,7 @@ def test_groups_that_load_a_model_are_played_here_one_after_another() -> None:
         ["a/c"],
     ]
     mixed = plan_of(
-        "grid.agent.kind=[heuristic, scripted]",
+        "grid.agent.kind=[heuristic, probe]",
         "grid.engine.backend=[scripted, hf]",
         known=facts(),
     )

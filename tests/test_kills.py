@@ -24,14 +24,14 @@ from vendomini.workloads.registry import workload_named
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 STEPS = 12
-REPLIES = STEPS  # the scripted agent asks once a step
+REPLIES = STEPS  # the probe asks once a step
 
 
 def warehouse(folder: Path, *overrides: str) -> Experiment:
     phase = load_phase(
         BASE,
         [
-            "agent.kind=scripted",
+            "agent.kind=probe",
             "engine.backend=scripted",
             f"simulation.max_steps={STEPS}",
             "pe_induction.p_shock=0.6",

@@ -159,16 +159,16 @@ def test_nobody_passes_a_request_that_waits_for_more_room() -> None:
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(1, 64), (16, 4), (64, 1), (256, 1)])
-def test_as_many_runs_are_live_as_their_requests_have_room(at_once: int, most: int) -> None:
-    assert Pace(64, at_once=at_once).most_live == most
+def test_as_many_runs_are_under_way_as_their_requests_have_room(at_once: int, most: int) -> None:
+    assert Pace(64, at_once=at_once).most_under_way == most
 
 
-def test_a_run_that_seldom_asks_a_second_thing_does_not_lower_the_live_runs() -> None:
+def test_a_run_that_seldom_asks_a_second_thing_does_not_lower_the_runs_under_way() -> None:
     async def live() -> Asked:
         asked = Asked(Pace(8))
         for run in "abcdefgh":
             asked.pace.begin(run)
-        assert asked.pace.most_live == 8
+        assert asked.pace.most_under_way == 8
         await asyncio.gather(*(asked.one(run) for run in "abcdefghaceg"))
         return asked
 

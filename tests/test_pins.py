@@ -17,7 +17,7 @@ GROUP = "meta-llama/Llama-3.1-8B-Instruct"
 
 @pytest.fixture
 def played(tmp_path: Path) -> Request:
-    """A phase of the scripted agent, done with the engine's own dtype."""
+    """A phase of the probe, done with the engine's own dtype."""
     request = Request(
         config=write_phase(tmp_path, replications=2, steps=5, latency_s=0),
         overrides=(),

@@ -34,7 +34,7 @@ def test_256_scores_at_once_are_not_taken_for_one_conversation_that_grows(
     assert planned["conversation_tokens"] == 801
 
 
-def test_as_many_runs_are_live_as_their_requests_have_room(planned: dict[str, Any]) -> None:
+def test_as_many_runs_are_under_way_as_their_requests_have_room(planned: dict[str, Any]) -> None:
     assert 1 <= planned["concurrency"] // 256 < 40
     assert (
         "each run asks up to 256 requests at once: no more of them are in the engine"

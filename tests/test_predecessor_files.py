@@ -463,7 +463,7 @@ def test_an_axis_in_old_words_that_is_fixed_in_todays_is_refused(load: Load) -> 
         ("measurement: {windows: [1]}", "there is no setting `measurement.windows`"),
         ("demands: {due_days: 1}", "did you mean `demand"),
         ("env: {max_steps: many}", "line 1: `simulation.max_steps` is `many`"),
-        ("logs_dir: logs", "experiments live below --root"),
+        ("logs_dir: logs", "experiments are kept below --root"),
         ("grid: {runs_per_config: 2}", "`experiment.replications`"),
         (
             "grid: {measurement.crash_threshold: [strict, lenient]}",

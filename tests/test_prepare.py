@@ -52,7 +52,7 @@ def test_a_phase_has_a_group_for_each_model() -> None:
 def test_a_model_and_a_script_are_not_answered_by_the_same_unless_somebody_says_what_it_is() -> (
     None
 ):
-    mixed = ("grid.agent.kind=[scripted, llm]", "agent.model.context_length=8192")
+    mixed = ("grid.agent.kind=[probe, llm]", "agent.model.context_length=8192")
     with pytest.raises(ConfigError, match=r"some runs of group .* ask a model, and others"):
         plan_of(*mixed)
     groups = plan_of(*mixed, "engine.backend=scripted").groups
@@ -123,8 +123,8 @@ def test_a_language_model_needs_a_window_in_tokens_to_be_played() -> None:
     refuse_unplayable(plan_of(), expand(phase, window=8192))
 
 
-def test_the_scripted_agent_gets_the_scripted_engine() -> None:
-    (group, *_) = plan_of("agent.kind=scripted", "engine.latency_s=0.5").groups
+def test_the_probe_gets_the_scripted_engine() -> None:
+    (group, *_) = plan_of("agent.kind=probe", "engine.latency_s=0.5").groups
     assert group.spec is not None
     assert (group.backend, group.spec.settings.latency_s) == ("scripted", 0.5)
 

@@ -7,7 +7,7 @@ from tests.planner.cases import SMALL, pool
 from tests.test_engine_plan import BASE, VLLM, facts
 from vendomini.config import expand, load_phase
 from vendomini.models.lookup import model_spec
-from vendomini.planner.estimate import MOST_LIVE
+from vendomini.planner.estimate import MOST_UNDER_WAY
 from vendomini.prepare import make_plan
 from vendomini.prepare.group import GroupPlan
 from vendomini.store.experiment import Experiment
@@ -51,7 +51,11 @@ def test_a_worker_is_told_how_many_requests_a_run_has_in_flight() -> None:
         assert (job.at_once, job.conversation_tokens) == (256, 800 + 5120 // 256)
 
 
-def test_a_planned_worker_may_have_all_requests_of_its_live_runs_in_flight() -> None:
+def test_a_planned_worker_may_have_all_requests_of_its_runs_under_way_in_flight() -> None:
     group, job = told(sizes={(SMALL, None): model_spec(SMALL)}, pools=(pool("A100-80"),))
     assert group.estimate is not None
-    assert (group.estimate.live, group.concurrency, job.concurrency) == (1, MOST_LIVE, MOST_LIVE)
+    assert (group.estimate.under_way, group.concurrency, job.concurrency) == (
+        1,
+        MOST_UNDER_WAY,
+        MOST_UNDER_WAY,
+    )

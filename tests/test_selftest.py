@@ -366,7 +366,7 @@ class _Loose(Toy):
     settings_type = Settings  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("kind", ["heuristic", "random", "scripted"])
+@pytest.mark.parametrize("kind", ["heuristic", "random", "probe"])
 def test_for_agents_that_ask_no_model_it_is_a_remark(kind: str) -> None:
     test = self_test(runs_of(kind, steps=[1, 2], needs_engine=[False, True]), Toy())
     refuse_idle(test)

@@ -42,7 +42,7 @@ def test_a_worker_that_starts_says_what_its_engine_is_loading(
 ) -> None:
     doing = "the engine starts, 12 s: Loading safetensors checkpoint shards: 40%"
     told = line_of(capsys, state="starting", engine={"backend": "vllm"}, doing=doing)
-    assert told == f"starting, 0 runs done, 0 live, 0 steps; {doing}"
+    assert told == f"starting, 0 runs done, 0 under way, 0 steps; {doing}"
     told = line_of(capsys, state="starting", engine={"backend": "hf"}, doing="[*] KV cache: [1]")
     assert told.endswith("; KV cache: [1]")
 
@@ -64,12 +64,17 @@ def test_a_worker_at_work_says_what_serves_it(
     capsys: pytest.CaptureFixture[str], backend: str, facts: dict[str, str], serves: str
 ) -> None:
     told = line_of(
-        capsys, state="working", engine={"backend": backend}, engine_facts=facts, runs=1, live=3
+        capsys,
+        state="working",
+        engine={"backend": backend},
+        engine_facts=facts,
+        runs=1,
+        under_way=3,
     )
-    assert told == f"working, 1 runs done, 3 live, 0 steps{serves}"
+    assert told == f"working, 1 runs done, 3 under way, 0 steps{serves}"
 
 
 def test_a_worker_without_an_engine_says_nothing_of_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert line_of(capsys, state="working", steps=7) == "working, 0 runs done, 0 live, 7 steps"
+    assert line_of(capsys, state="working", steps=7) == "working, 0 runs done, 0 under way, 7 steps"

@@ -104,16 +104,16 @@ def test_workers_at_the_same_time_play_each_run_once(tmp_path: Path) -> None:
 
 def test_a_worker_leaves_a_fair_share_to_the_others(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path, count=12)
-    live: list[int] = []
+    under_way: list[int] = []
 
     class Watching(ScriptedEngine):
         async def answer(self, request: Request) -> Reply:
             claimed = len(list(experiment.path("claims").glob("*.1")))
-            live.append(claimed - len(outcomes(experiment)))
+            under_way.append(claimed - len(outcomes(experiment)))
             return await super().answer(request)
 
     play(experiment, Watching(echo), workers=4)
-    assert max(live) <= 3
+    assert max(under_way) <= 3
 
 
 def test_when_a_result_appears_its_replies_and_steps_are_in_the_logs(tmp_path: Path) -> None:

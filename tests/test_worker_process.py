@@ -61,10 +61,10 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def is_at_work(experiment: Experiment) -> bool:
-    """All runs are live, and some replies are in the log file."""
+    """All runs are under way, and some replies are in the log file."""
     records = experiment.workers().values()
     logged = any(path.stat().st_size for path in experiment.path("logs").glob("*.replies.jsonl"))
-    return logged and any(record.live == RUNS for record in records)
+    return logged and any(record.under_way == RUNS for record in records)
 
 
 def the_worker(experiment: Experiment) -> WorkerRecord:
@@ -132,7 +132,7 @@ def _beats_of_the_last(experiment: Experiment) -> int:
         for record in experiment.workers().values()
         if not is_gone(record.process, seen_from=this_process())
     ]
-    return max((record.beat for record in living if record.live), default=0)
+    return max((record.beat for record in living if record.under_way), default=0)
 
 
 def test_a_worker_that_was_stopped_for_too_long_publishes_nothing_when_it_wakes(

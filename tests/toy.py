@@ -14,7 +14,7 @@ from vendomini.workloads import Demand, RecordStep, Trial, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyAgent:
-    kind: str = "scripted"
+    kind: str = "probe"
     model: ModelSettings = field(default_factory=ModelSettings)
 
 
@@ -106,7 +106,7 @@ def toy_runs(count: int, **game: Any) -> list[Run]:
     settings = {
         "experiment": {},
         "engine": {},
-        "agent": {"kind": "scripted", "model": {"name": "toy/model", "revision": None}},
+        "agent": {"kind": "probe", "model": {"name": "toy/model", "revision": None}},
         "game": game,
     }
     return [

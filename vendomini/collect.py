@@ -32,7 +32,7 @@ from vendomini.tables import (
     step_columns,
     write_parts,
 )
-from vendomini.workloads.registry import workload_named
+from vendomini.workloads.registry import todays_runs, workload_named
 from vendomini.workloads.workload import Measure, Workload
 
 if TYPE_CHECKING:  # polars takes a while to load, and `import vendomini.cli` must not
@@ -69,7 +69,7 @@ def collect(
 
     experiment.check()
     experiment.disk.make_folder(out)
-    runs = experiment.runs()
+    runs = todays_runs(experiment.runs())
     workload, note = _workload_of(runs)
     notes = {"": (note, "")} if note else {}  # each with the first run that it is about
     rows = {row["run_id"]: row for row in run_rows(experiment, runs, workload)}
@@ -137,7 +137,7 @@ class Measured:
 def measured(experiment: Experiment, *, progress: Callable[[int, int], None]) -> list[Measured]:
     """How the workload's measures stand now; reads the step logs if something follows from them."""
     experiment.check()
-    runs = [run for run in experiment.runs() if run.in_grid]
+    runs = [run for run in todays_runs(experiment.runs()) if run.in_grid]
     workload, _ = _workload_of(runs)
     if workload is None or not workload.measures:
         return []

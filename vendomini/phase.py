@@ -2,11 +2,12 @@
 
 A workload adds its own sections beside `experiment` and `engine`; see `workloads/workload.py`.
 Field metadata that the reader of phase files checks: ``ge``, ``gt``, ``le``, ``lt`` (bounds of
-a number), ``choices`` (the only texts a union such as ``int | str`` takes).
+a number), ``choices`` (the only texts a union such as ``int | str`` takes), ``not_in_id`` (why it
+defines no run), ``once`` (today's word by each that the value had: `schema/once.py`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -94,14 +95,28 @@ T = TypeVar("T")
 
 def settings_of(settings: Mapping[str, Any], settings_type: type[T]) -> T:
     """A workload's sections of a run's settings, typed. They were checked when they were read;
-    one that the settings are too old to have is at its default."""
+    one that the settings are too old to have is at its default, an older word is today's."""
+    from vendomini.schema import todays_words  # `status` reads runs, and none of their settings
+
     names = [field.name for field in fields(settings_type)]  # type: ignore[arg-type]
+    settings = todays_words(settings, settings_type)
     return msgspec.convert({n: settings[n] for n in names if n in settings}, settings_type)
 
 
 def model_settings(settings: Mapping[str, Any]) -> ModelSettings:
     """The model of a run's settings, typed; raises `KeyError` if they have none."""
     return msgspec.convert(setting(settings, MODEL), ModelSettings)
+
+
+def todays_run(run: Run, settings_type: type) -> Run:
+    """A run of a workload with such settings, in today's words: itself, where none had another."""
+    from vendomini.schema import at_key, todays_value, todays_words
+
+    settings = todays_words(run.settings, settings_type)
+    arm = {key: todays_value(value, at_key(key, settings_type)) for key, value in run.arm.items()}
+    if settings is run.settings and arm == run.arm:
+        return run
+    return replace(run, settings=settings, arm=arm)
 
 
 def one_an_arm(runs: Iterable[Run]) -> list[Run]:

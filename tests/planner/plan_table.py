@@ -112,7 +112,7 @@ def row_of(group: GroupPlan, planned: Planned) -> Row:
         "GPUs": group.choice.candidate.place,
         "TP x PP": " x ".join(map(str, shape)),
         "context": str(group.max_model_len),
-        "live": str(group.concurrency),
+        "under way": str(group.concurrency),
         "workers": str(group.workers),
         "GPU-hours": number(group.estimate.gpu_hours),
         "wall h": number(group.estimate.wall_hours),

@@ -16,7 +16,7 @@ from tests.planner.cases import (
     pool,
 )
 from vendomini.planner.choice import (
-    FEW_LIVE,
+    FEW_UNDER_WAY,
     ONE_GPU,
     SAFETY,
     SAME,
@@ -103,7 +103,7 @@ def test_one_gpu_with_room_is_taken_though_several_are_a_little_cheaper() -> Non
     several = [each for each in found(MIDDLE, [pool("H200", per_node=8)]).every]
     best = cheapest([each for each in several if each.deployment.backend == "vllm"])
     assert best.deployment.gpus == 1
-    assert best.estimate.live >= FEW_LIVE
+    assert best.estimate.under_way >= FEW_UNDER_WAY
     least = min(each.estimate.gpu_hours for each in several)
     assert best.estimate.gpu_hours <= least * ONE_GPU
 
@@ -139,9 +139,9 @@ def test_a_longer_context_has_to_fit_even_if_no_run_fills_it() -> None:
     assert long.margin < short.margin
 
 
-def test_the_phases_own_number_of_live_runs_is_kept() -> None:
+def test_the_phases_own_number_of_runs_under_way_is_kept() -> None:
     choice = chosen(SMALL, [A100], concurrency=5)
-    assert choice.candidate.estimate.live == 5
+    assert choice.candidate.estimate.under_way == 5
 
 
 def test_experts_stay_whole_where_tensor_parallelism_would_cut_their_blocks() -> None:

@@ -204,7 +204,7 @@ def test_every_way_is_costed_beside_the_chosen_one() -> None:
     assert costs["transformers"].gpu_hours <= costs["transformers, eager attention"].gpu_hours
     for how in ("vLLM", "transformers"):
         alone = costs[f"one run per job, {how}"]
-        assert (alone.workers, alone.live) == (220, 1)
+        assert (alone.workers, alone.under_way) == (220, 1)
         assert alone.gpu_hours > costs[how].gpu_hours
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.planner.cases import EXPERTS, LARGE, LATENT, PACKED, SMALL, known, run, work
 from vendomini.hardware import gpu_named
 from vendomini.planner.deployment import Deployment
-from vendomini.planner.estimate import HASTE, MOST_LIVE, SPREAD, Pace
+from vendomini.planner.estimate import HASTE, MOST_UNDER_WAY, SPREAD, Pace
 from vendomini.planner.work import RunWork, work_of
 
 HOUR = 3600.0
@@ -30,7 +30,7 @@ def pace(
     *,
     runs: int = 220,
     steps: int = 500,
-    most_live: int | None = None,
+    most_under_way: int | None = None,
 ) -> Pace:
     model, gpu, gpus, backend = shape
     deployment = Deployment(
@@ -40,7 +40,7 @@ def pace(
         pipeline_parallel_size=1 if backend == "vllm" else gpus,
         max_model_len=4096,
     )
-    return Pace(known(model), deployment, work(runs, steps), most_live=most_live)
+    return Pace(known(model), deployment, work(runs, steps), most_under_way=most_under_way)
 
 
 @settings(deadline=None)
@@ -84,10 +84,10 @@ def test_the_number_of_workers_keeps_to_what_there_is_and_hurries_only_so_much(
     at = pace(shape, runs=runs)
     workers = at.workers_for(wanted_s, at_once=at_once)
     assert 1 <= workers <= min(at_once, runs)
-    waves = min(at_once, -(-runs // at.most_live), runs)
+    waves = min(at_once, -(-runs // at.most_under_way), runs)
     if workers > 1 and workers <= waves:  # the fewest that end in time
         assert at.worker_s(workers - 1) > wanted_s
-    if workers > waves:  # further ones have fewer live runs each
+    if workers > waves:  # further ones have fewer runs under way each
         hasty, cheap = (at.estimate(n, at_once=at_once).gpu_hours for n in (workers, waves))
         assert hasty <= HASTE * cheap * (1 + 1e-9)
 
@@ -105,7 +105,7 @@ def test_a_limit_is_kept_where_any_number_of_workers_can_keep_it(
 
 
 def test_hours_are_starts_and_rounds_added_up() -> None:
-    at = pace(runs=100, steps=500, most_live=30)
+    at = pace(runs=100, steps=500, most_under_way=30)
     asked = run(500)
     per_round = asked.output_tokens * at.speed(30).step_s
     per_round += 30 * asked.new_tokens / at.speed(30).prefill_tokens_s
@@ -116,7 +116,7 @@ def test_hours_are_starts_and_rounds_added_up() -> None:
     assert estimate.worker_s == pytest.approx(seconds)
     assert estimate.gpu_hours == estimate.wall_hours == pytest.approx(seconds / HOUR)
     assert estimate.startup_share == pytest.approx(at.startup_s / seconds)
-    assert estimate.live == 30
+    assert estimate.under_way == 30
     low, high = estimate.gpu_hours_range
     assert (low, high) == (estimate.gpu_hours / SPREAD, estimate.gpu_hours * SPREAD)
 
@@ -137,14 +137,14 @@ def test_a_worker_takes_no_less_than_its_longest_run() -> None:
     assert mixed.worker_s(51) >= 2200 * mixed.round_s(1)
 
 
-def test_live_runs_are_no_more_than_fit_are_asked_for_or_are_there() -> None:
-    assert pace(runs=3).most_live == 3
-    assert pace(most_live=7).most_live == 7
-    assert pace(SHAPES[5], runs=10_000).most_live <= MOST_LIVE
-    crowded = pace(runs=10_000).most_live
+def test_runs_under_way_are_no_more_than_fit_are_asked_for_or_are_there() -> None:
+    assert pace(runs=3).most_under_way == 3
+    assert pace(most_under_way=7).most_under_way == 7
+    assert pace(SHAPES[5], runs=10_000).most_under_way <= MOST_UNDER_WAY
+    crowded = pace(runs=10_000).most_under_way
     roomy = Pace(
         known(SMALL), replace(pace().deployment, gpu=gpu_named("A100-80")), work(10_000)
-    ).most_live
+    ).most_under_way
     assert 1 < crowded < roomy
 
 
@@ -162,25 +162,27 @@ def test_transformers_reads_each_conversation_anew_and_vllm_only_what_is_new() -
 def test_one_job_a_run_starts_an_engine_for_each() -> None:
     at = pace(runs=50)
     alone, together = at.one_run_a_job(at_once=16), at.estimate(1, at_once=16)
-    assert (alone.workers, alone.live, alone.at_once) == (50, 1, 16)
+    assert (alone.workers, alone.under_way, alone.at_once) == (50, 1, 16)
     assert alone.gpu_hours == pytest.approx(50 * (at.startup_s + 550 * at.round_s(1)) / HOUR)
     assert alone.gpu_hours > together.gpu_hours
 
 
-def batched(at_once: int, *, runs: int = 40, most_live: int | None = None) -> Pace:
+def batched(at_once: int, *, runs: int = 40, most_under_way: int | None = None) -> Pace:
     """Runs of 2,560 short scores, so many of them at once."""
     scores = RunWork(
         requests=2560, prefix_tokens=400, growth_tokens=0, output_tokens=8, at_once=at_once
     )
     at = pace()
-    return Pace(known(SMALL), at.deployment, work_of({scores: runs}), most_live=most_live)
+    return Pace(known(SMALL), at.deployment, work_of({scores: runs}), most_under_way=most_under_way)
 
 
-def test_fewer_runs_are_live_where_each_asks_several_things_at_once() -> None:
-    assert batched(1).most_live == 40
-    assert batched(32).most_live == MOST_LIVE // 32
-    assert batched(MOST_LIVE).most_live == batched(10 * MOST_LIVE).most_live == 1
-    assert batched(4, most_live=12).most_live == 3
+def test_fewer_runs_are_under_way_where_each_asks_several_things_at_once() -> None:
+    assert batched(1).most_under_way == 40
+    assert batched(32).most_under_way == MOST_UNDER_WAY // 32
+    assert (
+        batched(MOST_UNDER_WAY).most_under_way == batched(10 * MOST_UNDER_WAY).most_under_way == 1
+    )
+    assert batched(4, most_under_way=12).most_under_way == 3
 
 
 def test_a_run_that_asks_at_once_is_as_fast_as_so_many_that_do_not() -> None:
@@ -190,10 +192,10 @@ def test_a_run_that_asks_at_once_is_as_fast_as_so_many_that_do_not() -> None:
 
 
 def test_what_is_asked_beyond_the_limit_waits() -> None:
-    at = batched(64, most_live=16)
-    assert at.most_live == 1
+    at = batched(64, most_under_way=16)
+    assert at.most_under_way == 1
     step_s, tokens = at.speed(1).step_s, 8
-    assert step_s == pytest.approx(batched(1, most_live=16).speed(16).step_s, rel=0.01)
+    assert step_s == pytest.approx(batched(1, most_under_way=16).speed(16).step_s, rel=0.01)
     assert at.round_s(1) == pytest.approx(64 / 16 * tokens * step_s)
     assert at.playing_s(1) == pytest.approx(2560 / 64 * at.round_s(1))
 
@@ -206,6 +208,6 @@ def test_one_batched_arm_beside_many_others_costs_what_it_is_worth() -> None:
         Pace(known(SMALL), at.deployment, work_of(kinds))
         for kinds in ({one: 100}, {one: 100, batch: 1})
     )
-    assert alone.most_live == 100
-    assert mixed.most_live == 101
+    assert alone.most_under_way == 100
+    assert mixed.most_under_way == 101
     assert alone.playing_s(100) < mixed.playing_s(101) < 3 * alone.playing_s(100)

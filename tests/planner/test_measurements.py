@@ -230,7 +230,10 @@ def test_an_engine_that_was_seen_twice_as_slow_is_planned_twice_as_slow() -> Non
     assert found.decode_tokens_s == pytest.approx(plain.decode_tokens_s / 2)
     assert found.prefill_tokens_s == pytest.approx(plain.prefill_tokens_s / 2)
     assert (plain.source, plain.is_measured, found.is_measured) == ("computed", False, True)
-    assert found.source == "1 measurement with about 32 live requests: 2.00 times the computed time"
+    assert (
+        found.source
+        == "1 measurement with about 32 requests under way: 2.00 times the computed time"
+    )
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ class Lab:
         """Until so many workers of the jobs have runs under way."""
 
         def at_work() -> list[WorkerRecord]:
-            return [each for each in self.workers(*jobs) if each.state == "working" and each.live]
+            return [
+                each for each in self.workers(*jobs) if each.state == "working" and each.under_way
+            ]
 
         self.cluster.wait_until(lambda: len(at_work()) >= workers, what="workers at work")
         return at_work()

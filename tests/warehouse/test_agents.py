@@ -1,4 +1,4 @@
-"""The heuristic lasts, the random one plays, the scripted one does what replies say."""
+"""The heuristic lasts, the random one plays, the probe does what replies say."""
 
 import hashlib
 import itertools
@@ -147,11 +147,11 @@ def saying(**call: Any) -> str:
     return msgspec.json.encode(call).decode()
 
 
-SCRIPTED = {"agent.kind": "scripted", "simulation.max_steps": 40}
+PROBE = {"agent.kind": "probe", "simulation.max_steps": 40}
 
 
-def test_the_scripted_agent_asks_once_a_step_with_one_message() -> None:
-    run = played(settings({**SCRIPTED, "agent.model.temperature": 0.9}))
+def test_the_probe_asks_once_a_step_with_one_message() -> None:
+    run = played(settings({**PROBE, "agent.model.temperature": 0.9}))
     assert len(run.requests) == 40
     for request in run.requests:
         assert isinstance(request, ChatRequest)
@@ -161,10 +161,10 @@ def test_the_scripted_agent_asks_once_a_step_with_one_message() -> None:
         assert len(request.messages[0].content) < 1200
 
 
-def test_a_json_reply_is_the_scripted_agents_call_and_card() -> None:
+def test_a_json_reply_is_the_probes_call_and_card() -> None:
     card = {"expected_success": False}
     run = played(
-        settings(SCRIPTED),
+        settings(PROBE),
         reply=lambda request: saying(tool="tool_fly", args={"to": "S1"}, card=card),
     )
     assert run.steps[0].action is not None
@@ -187,7 +187,7 @@ def test_a_json_reply_is_the_scripted_agents_call_and_card() -> None:
     ],
 )
 def test_any_other_reply_is_some_sensible_call(text: str) -> None:
-    run = played(settings(SCRIPTED), reply=lambda request: text)
+    run = played(settings(PROBE), reply=lambda request: text)
     assert run.outcome.steps > 0
     assert run.steps[0].action is not None
     assert run.steps[0].action.tool in TOOLS
@@ -202,7 +202,7 @@ def test_the_outcome_depends_on_replies_and_on_them_alone(texts: list[str]) -> N
         return lambda request: texts[next(count) % len(texts)]
 
     one, two = (
-        played(settings({**SCRIPTED, "agent.model.name": name}), reply=replies())
+        played(settings({**PROBE, "agent.model.name": name}), reply=replies())
         for name in ("a", "b")
     )
     assert one.bytes == two.bytes
@@ -212,17 +212,17 @@ def test_the_outcome_depends_on_replies_and_on_them_alone(texts: list[str]) -> N
 def test_different_replies_make_different_runs() -> None:
     def varied(salt: str) -> bytes:
         return played(
-            settings(SCRIPTED),
+            settings(PROBE),
             reply=lambda r: hashlib.sha256((salt + r.messages[0].content).encode()).hexdigest(),
         ).bytes
 
     assert len({varied(salt) for salt in "abc"}) == 3
 
 
-def test_the_scripted_agents_menu_reaches_orders_and_shipments() -> None:
+def test_the_probes_menu_reaches_orders_and_shipments() -> None:
     chosen = settings(
         {
-            **SCRIPTED,
+            **PROBE,
             "simulation.max_steps": 400,
             "simulation.initial_storage_per_sku": 20,
             "crash_detector.continue_after_crash": 1000,

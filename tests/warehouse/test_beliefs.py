@@ -196,7 +196,7 @@ def test_the_truth_beside_a_belief_is_that_of_the_morning() -> None:
     assert min(map(len, seen.values())) > 5
 
 
-@pytest.mark.parametrize("kind", ["heuristic", "random", "scripted"])
+@pytest.mark.parametrize("kind", ["heuristic", "random", "probe"])
 def test_only_a_models_agent_is_asked_for_beliefs(kind: str) -> None:
     run = played(llm({EVERY: 1, "agent.kind": kind}))
     assert (run.questions, run.outcome.beliefs.asked) == ([], 0)

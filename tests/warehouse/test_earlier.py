@@ -156,7 +156,7 @@ def test_an_outcome_s_rule_is_the_one_that_is_replayed(earlier: Experiment) -> N
     ("outcome", "end"), [({}, "max_steps"), ({"stop_rule": "lenient"}, "never_started")]
 )
 def test_a_run_of_before_did_not_have_to_start(outcome: dict[str, str], end: str) -> None:
-    chosen = settings({"agent.kind": "scripted", "simulation.max_steps": 160})
+    chosen = settings({"agent.kind": "probe", "simulation.max_steps": 160})
     wait = Reply(choices=(Choice(text='{"tool": "tool_wait", "args": {}}'),))
     episode = WAREHOUSE.replay(
         chosen, seed=0, replication=0, record=lambda step: None, outcome=outcome

@@ -191,7 +191,7 @@ def test_orders_are_late_by_one_to_three_days_as_often_as_suppliers_are_unreliab
     assert 0.01 <= sum(days > 0 for days in late) / len(late) <= 0.15
 
 
-@pytest.mark.parametrize("kind", ["heuristic", "random", "scripted"])
+@pytest.mark.parametrize("kind", ["heuristic", "random", "probe"])
 def test_equal_seeds_and_replies_give_equal_bytes(kind: str) -> None:
     chosen = settings({"agent.kind": kind, "pe_induction.p_shock": 0.5})
 

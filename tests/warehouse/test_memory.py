@@ -35,11 +35,11 @@ def test_exactly_the_enabled_tools_are_in_the_prompt_the_reply_schema_and_callab
     assert told(memory, recovery) == (enabled, enabled, enabled)
 
 
-@pytest.mark.parametrize("kind", ["llm", "scripted", "heuristic", "random"])
+@pytest.mark.parametrize("kind", ["llm", "probe", "heuristic", "random"])
 def test_only_agents_that_ask_are_offered_what_an_interface_adds(kind: str) -> None:
     run = game(kind=kind)
-    assert set(added(run)) == (set(ARGUMENTS) if kind in ("llm", "scripted") else set())
-    assert run.tools.call("tool_read_scratchpad", {}).succeeded is (kind in ("llm", "scripted"))
+    assert set(added(run)) == (set(ARGUMENTS) if kind in ("llm", "probe") else set())
+    assert run.tools.call("tool_read_scratchpad", {}).succeeded is (kind in ("llm", "probe"))
     assert [tool.name for tool in run.tools.offered[: len(TOOLS) - 1]] == [
         name for name in TOOLS if name != "tool_expedite"
     ]

@@ -203,7 +203,7 @@ def test_tools_and_questions_differ_in_prompt_and_checks(key: str, values: tuple
     assert len({one.checks for one in shown}) == len(values)
 
 
-@pytest.mark.parametrize("kind", ["heuristic", "random", "scripted"])
+@pytest.mark.parametrize("kind", ["heuristic", "random", "probe"])
 def test_agents_that_are_not_asked_by_the_interface_show_nothing_of_it(kind: str) -> None:
     keys = {"agent.kind": kind}
     plain = trial(keys)
@@ -226,10 +226,8 @@ def test_the_model_is_left_out_of_a_trial() -> None:
 
 
 def test_each_agent_that_asks_no_model_is_tried_as_itself() -> None:
-    worlds = {
-        kind: trial({"agent.kind": kind}).world for kind in ("heuristic", "random", "scripted")
-    }
-    assert worlds["random"] != worlds["heuristic"] == worlds["scripted"]
+    worlds = {kind: trial({"agent.kind": kind}).world for kind in ("heuristic", "random", "probe")}
+    assert worlds["random"] != worlds["heuristic"] == worlds["probe"]
 
 
 def test_replications_and_seeds_are_other_worlds() -> None:
@@ -262,7 +260,7 @@ def any_settings(draw: st.DrawFn) -> dict[str, Any]:
     return {key: draw(st.sampled_from(ACTS[key][:2])) for key in keys}
 
 
-@given(keys=any_settings(), kind=st.sampled_from(["llm", "heuristic", "random", "scripted"]))
+@given(keys=any_settings(), kind=st.sampled_from(["llm", "heuristic", "random", "probe"]))
 @examples(max_examples=15, deadline=None)
 def test_equal_settings_give_equal_digests(keys: dict[str, Any], kind: str) -> None:
     chosen = changed({**keys, "agent.kind": kind})

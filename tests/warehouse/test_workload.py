@@ -38,7 +38,7 @@ def test_a_window_nobody_decided_is_one_clear_error() -> None:
     assert "agent.model.context_length" in refused.value.hint
 
 
-@pytest.mark.parametrize("kind", ["scripted", "heuristic", "random"])
+@pytest.mark.parametrize("kind", ["probe", "heuristic", "random"])
 def test_nothing_is_noted_of_agents_without_a_conversation(kind: str) -> None:
     assert notes({"agent.model.context_length": 4096, "agent.kind": "llm"})
     assert not notes({"agent.model.context_length": 4096, "agent.kind": kind})
@@ -77,7 +77,7 @@ def test_values_that_are_impossible_together_are_refused(keys: dict[str, Any], w
         {"measurement.pe_windows": (1,)},
         {"measurement.pe_windows": (1, 2, 10**6)},
         {"agent.kind": "llm", "agent.model.context_length": 4000},
-        {"agent.kind": "scripted", "agent.model.context_length": 3999},
+        {"agent.kind": "probe", "agent.model.context_length": 3999},
     ],
 )
 def test_values_at_their_common_bound_are_taken(keys: dict[str, Any]) -> None:
@@ -103,14 +103,14 @@ def test_every_axis_of_phase_1_acts_on_the_heuristic_or_is_reported() -> None:
             set(),
         ),
         (
-            "scripted",
+            "probe",
             ("agent.interface.memory_tools", "agent.interface.recovery_tools"),
             set(),
         ),
         ("llm", ("agent.interface.beliefs_every",), set()),
-        ("scripted", PHASE1, {"agent.interface.prediction_mode"}),
+        ("probe", PHASE1, {"agent.interface.prediction_mode"}),
         (
-            "scripted",
+            "probe",
             ("agent.model.temperature", "agent.model.context_length"),
             {"agent.model.context_length"},
         ),
@@ -141,7 +141,7 @@ def test_the_shape_of_shocks_is_inert_without_shocks() -> None:
 
 
 def test_demand_is_told_for_agents_that_ask_and_only_for_them() -> None:
-    asks = {"llm": "model", "scripted": "script", "heuristic": "nobody", "random": "nobody"}
+    asks = {"llm": "model", "probe": "script", "heuristic": "nobody", "random": "nobody"}
     for kind, asked in asks.items():
         chosen = settings({"agent.kind": kind})
         assert WAREHOUSE.asks(chosen) == asked
@@ -166,8 +166,8 @@ def test_the_demand_counts_belief_questions_apart_from_the_conversation(every: i
     assert (demand.requests, demand.side_requests) == (len(run.requests), len(run.questions))
 
 
-def test_the_scripted_demand_covers_its_requests() -> None:
-    chosen = settings({"agent.kind": "scripted", "simulation.max_steps": 150})
+def test_the_probes_demand_covers_its_requests() -> None:
+    chosen = settings({"agent.kind": "probe", "simulation.max_steps": 150})
     demand = WAREHOUSE.demand(chosen)
     assert demand is not None
     run = played(chosen)

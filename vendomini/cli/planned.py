@@ -89,7 +89,7 @@ def _columns(group: GroupPlan) -> dict[str, str]:
         "GPUs": _gpus(group),
         "TP x PP": _shape(group),
         "context": "-" if group.max_model_len is None else f"{group.max_model_len}",
-        "live": "-" if group.live is None else str(group.live),
+        "under way": "-" if group.under_way is None else str(group.under_way),
         "workers": str(group.workers),
         "GPU-hours": gpu_hours,
         "wall": wall,

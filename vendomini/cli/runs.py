@@ -17,7 +17,7 @@ from vendomini.phase import Run
 from vendomini.shipped import phases
 from vendomini.store.experiment import Experiment
 from vendomini.transcript import visible
-from vendomini.workloads.registry import workload_named
+from vendomini.workloads.registry import todays_runs, workload_named
 
 LISTED = 3  # ids that an error names
 
@@ -126,7 +126,7 @@ def _in_experiment(experiment: Experiment, overrides: Sequence[str]) -> Found:
     file = experiment.path("phase.yaml")
     if overrides:
         return _in_phase(file, overrides, lambda name: experiment)
-    runs = sorted(experiment.runs(), key=lambda run: not run.in_grid)
+    runs = sorted(todays_runs(experiment.runs()), key=lambda run: not run.in_grid)
     return Found(runs=runs, experiment=experiment, phase=lambda: _load(file, ()))
 
 

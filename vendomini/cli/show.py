@@ -207,7 +207,7 @@ def _of_living(record: "WorkerRecord") -> str:
     job = f"job {record.slurm.job}" if record.slurm else f"process {record.process.pid}"
     said = (
         f"worker {record.incarnation} on {where}, {job}: {record.state}, "
-        f"{record.runs} runs done, {record.live} live, {record.steps} steps"
+        f"{record.runs} runs done, {record.under_way} under way, {record.steps} steps"
     )
     if record.state == "starting" and record.doing:
         said += "; " + record.doing.removeprefix("[*] ")

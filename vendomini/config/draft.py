@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from vendomini.config.translation import Translator, leaves
 from vendomini.errors import ConfigError
-from vendomini.schema import shown
+from vendomini.schema import Words, at_or_in, shown, texts_in, todays_value
 from vendomini.yamlfile import Document, load_yaml, parse_value
 
 INHERIT, GRID, FIXED = "inherit", "grid", "fixed"
@@ -98,6 +98,24 @@ def compose(
     for override in overrides:
         _add_override(draft, override)
     return draft
+
+
+def put_in_todays_words(draft: Draft, once: Mapping[str, Words]) -> None:
+    """Give values that had another word once the word of today, each with a note.
+
+    `once` are the older words of settings, by dotted key.
+    """
+    for key, words in once.items():
+        *sections, last = key.split(".")
+        inside: Any = draft.sections
+        for name in sections:
+            inside = inside.get(name) if isinstance(inside, dict) else None
+        if isinstance(inside, dict) and last in inside:
+            _renew(draft, inside, last, key, words)
+        for part in (FIXED, GRID):
+            values = draft.part(part)
+            for name in [name for name in values if at_or_in(name, key)]:
+                _renew(draft, values, name, f"{part}.{name}", words)
 
 
 def inherited(path: Path, *, shipped: Callable[[str], Path]) -> list[Document]:
@@ -288,3 +306,12 @@ def _todays(
     today, value, notes = draft.translator.translate_setting(key, value, where, is_axis=is_axis)
     draft.notes += notes
     return today, value
+
+
+def _renew(draft: Draft, inside: Tree, name: str, key: str, words: Words) -> None:
+    before = inside[name]
+    inside[name] = todays_value(before, words)
+    if inside[name] is not before:
+        older = [text for text in words if text in texts_in(before)]
+        said = ", ".join(f"`{text}` means `{words[text]}`" for text in older)
+        draft.notes.append(f"{draft.place(key)}: {said}")

@@ -11,8 +11,8 @@ from vendomini.config.load import MODEL_NAME, Phase
 from vendomini.config.translation import leaves
 from vendomini.errors import ConfigError
 from vendomini.identity import model_identity, run_id
-from vendomini.phase import Run, Scalar, has_model, one_an_arm, setting
-from vendomini.schema import defaults, settings_out_of_id, shown
+from vendomini.phase import Run, Scalar, has_model, one_an_arm, setting, todays_run
+from vendomini.schema import at_key, defaults, first_words, settings_out_of_id, shown
 
 REVISION = f"{MODEL}.revision"
 WINDOW = f"{MODEL}.context_length"
@@ -36,8 +36,12 @@ def expand(
     missing, or two arms are the same run (two folders with the same model).
     """
     runs = _expanded(phase, window)
-    if not phase.once_in_id or not (there := known()):
+    if not phase.once_in_id or not (written_then := known()):
         return runs
+    there = {
+        id: todays_run(run, phase.settings_type) if run.workload == phase.workload else run
+        for id, run in written_then.items()
+    }
     written = {key: setting(phase.base, key) for key in phase.once_in_id}
     # Whatever the file says now, a run that is there is the run.
     others = [_then(run, phase.once_in_id) for run in one_an_arm(there.values())]
@@ -92,6 +96,7 @@ def _expanded(
         # An engine's setting has no usual value: as an axis it is in the id, whatever it is.
         named |= {k: v for k, v in chosen.items() if _differs(k, v, usual, left_out)}
         named |= in_it
+        named = {k: first_words(v, at_key(k, phase.settings_type)) for k, v in named.items()}
         model = None
         if has_model(settings):
             model = identity(setting(settings, MODEL_NAME), setting(settings, REVISION))

@@ -11,7 +11,17 @@ from typing import Any, Protocol, TypeAlias, get_type_hints
 
 from vendomini.chat import MODEL
 from vendomini.config.arms import Arm, Axes, resolve
-from vendomini.config.draft import FIXED, GRID, PARTS, Draft, Tree, compose, inherited, written_last
+from vendomini.config.draft import (
+    FIXED,
+    GRID,
+    PARTS,
+    Draft,
+    Tree,
+    compose,
+    inherited,
+    put_in_todays_words,
+    written_last,
+)
 from vendomini.config.translation import Translator
 from vendomini.errors import ConfigError, UnknownWorkload
 from vendomini.identity import absolute, is_local
@@ -26,12 +36,14 @@ from vendomini.phase import (
 )
 from vendomini.schema import (
     check_value,
+    choices_of,
     complete,
     defaults,
     find_setting,
     nullable_mappings,
     settings_out_of_id,
     shown,
+    words_once,
 )
 from vendomini.serving import EngineSettings
 from vendomini.yamlfile import Document, dump_yaml
@@ -132,6 +144,7 @@ def load_phase(
         translator=workload.translator,
         mappings=nullable_mappings(schema),
     )
+    put_in_todays_words(draft, words_once(workload.settings_type))
     axes = _axes(draft, schema)
     for key in draft.overridden:
         find_setting(schema, key, draft.place(key), also=PARTS)
@@ -233,7 +246,22 @@ def _workload(
             "which every phase file has for itself",
             hint="give the section another name: see the example in docs/workloads.md",
         )
+    _check_once(workload, where)
     return workload
+
+
+def _check_once(workload: WorkloadType, where: str) -> None:
+    """Refuse older words of a setting that today's could not be told from."""
+    for key, words in words_once(workload.settings_type).items():
+        found = find_setting(workload.settings_type, key, where)
+        choices = choices_of(found.hint, found.metadata)
+        for old, today in words.items():
+            if old in choices or today in words or (choices and today not in choices):
+                raise ConfigError(
+                    f"{where}: workload `{workload.name}` cannot be played: `once` of its setting "
+                    f"`{key}` says that `{old}` means `{today}`",
+                    hint="an older word is no choice any more, and what it means is one",
+                )
 
 
 def _arms(

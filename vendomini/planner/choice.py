@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from vendomini.hardware import GIB
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Backend, Deployment, MemoryUse
-from vendomini.planner.estimate import MOST_LIVE, Estimate, Pace
+from vendomini.planner.estimate import MOST_UNDER_WAY, Estimate, Pace
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import attention, cannot_run, refused_dtype
 from vendomini.planner.gpu_memory import memory_use
@@ -30,9 +30,9 @@ deployment is taken."""
 
 ONE_GPU = 1.5
 """How much dearer one GPU may be than several: its jobs start sooner, and more of them make up for
-what each holds less, as long as it holds `FEW_LIVE` runs."""
+what each holds less, as long as it holds `FEW_UNDER_WAY` runs."""
 
-FEW_LIVE = 8
+FEW_UNDER_WAY = 8
 
 MINUTES_STEP = 10
 """Time limits are whole multiples of it."""
@@ -93,7 +93,7 @@ class Candidate:
     @property
     def is_one_gpu(self) -> bool:
         """Whether it is one GPU, with room enough to be worth its while."""
-        return self.deployment.gpus == 1 and self.estimate.live >= FEW_LIVE
+        return self.deployment.gpus == 1 and self.estimate.under_way >= FEW_UNDER_WAY
 
     @property
     def place(self) -> str:
@@ -150,11 +150,15 @@ def candidates(
                     ] = None
                     continue
                 pace = Pace(
-                    model, deployment, work, most_live=wanted.engine.concurrency, measured=measured
+                    model,
+                    deployment,
+                    work,
+                    most_under_way=wanted.engine.concurrency,
+                    measured=measured,
                 )
                 made = _candidate(pool, pace, memory, at_once, limits, wanted)
                 found.setdefault(how, []).append(made)
-                if deployment.gpus == 1 and pace.most_live >= min(MOST_LIVE, work.runs):
+                if deployment.gpus == 1 and pace.most_under_way >= min(MOST_UNDER_WAY, work.runs):
                     break  # it holds all that it may: further GPUs are for further workers
     return Candidates(
         best={how: cheapest(several) for how, several in found.items()},
@@ -200,7 +204,7 @@ def shapes(model: ModelSpec, pool: Pool, how: How, wanted: Wanted) -> Iterator[D
         nodes=pool.nodes,
         max_model_len=wanted.max_model_len,
         gpu_memory_utilization=wanted.engine.gpu_memory_utilization,
-        max_num_seqs=wanted.engine.concurrency or MOST_LIVE,
+        max_num_seqs=wanted.engine.concurrency or MOST_UNDER_WAY,
         enforce_eager=wanted.engine.enforce_eager,
         flash_attention=not plain and attention(model, pool.gpu, "hf") == FLASH,
     ):

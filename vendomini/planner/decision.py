@@ -176,14 +176,14 @@ def _reasons(model: ModelSpec, best: Candidate, work: Work, found: Candidates) -
     memory, deployment, estimate = best.memory, best.deployment, best.estimate
     each = f"{best.place}: {memory.weights / GIB:.1f} GiB of weights on each"
     room = (
-        f"{memory.kv / GIB:.1f} GiB for conversations, live runs an engine: {estimate.live} of up "
-        f"to {work.conversation_tokens:,} tokens"
+        f"{memory.kv / GIB:.1f} GiB for conversations, runs under way per engine: "
+        f"{estimate.under_way}, of up to {work.conversation_tokens:,} tokens"
     )
     said = [f"{each}, {room}, {memory.margin / GIB:.1f} GiB to spare for the longest one"]
     if (other := _smaller(best, found)) is not None:
         said.append(
-            f"{other.place} would hold {other.estimate.live} live runs an engine and take "
-            f"{other.estimate.gpu_hours:,.1f} GPU-hours, not {estimate.gpu_hours:,.1f}"
+            f"{other.place} would hold {other.estimate.under_way} runs under way per engine and "
+            f"take {other.estimate.gpu_hours:,.1f} GPU-hours, not {estimate.gpu_hours:,.1f}"
         )
     elif (why := _why_not_fewer(best, found)) is not None:
         said.append(f"not fewer GPUs: {why}")

@@ -79,7 +79,7 @@ class Speed:
     """What one replica does, in seconds and tokens a second.
 
     `step_s` is one decode step of the whole batch, so the time of each reply's next token;
-    `decode_tokens_s` is of all live sequences together. `source` says whether it was computed or
+    `decode_tokens_s` is of all sequences under way. `source` says whether it was computed or
     measured, and on what.
     """
 

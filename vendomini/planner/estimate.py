@@ -1,8 +1,8 @@
 """How long a group's work takes on some engines, and what it costs: pure.
 
-A *round* is one request of each live run, or as many as it asks at once: their prompts are read
-one after another, their replies are written together. A worker plays its runs in waves of as many
-as are live at once.
+A *round* is one request of each run under way, or as many as it asks at once: their prompts are
+read one after another, their replies are written together. A worker plays its runs in waves of as
+many as are under way at once.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from vendomini.planner.startup import startup_s
 from vendomini.planner.work import Work
 from vendomini.store.measurements import Measured
 
-MOST_LIVE = 256
-"""Requests in flight on one engine at most, where the phase does not say how many: so many live
-runs, where each asks one at a time."""
+MOST_UNDER_WAY = 256
+"""Requests in flight on one engine at most, where the phase does not say how many: so many
+runs under way, where each asks one at a time."""
 
 SPREAD = 1.6
 """By which factor a computed time may be wrong either way: about the 90th percentile of computed
@@ -40,13 +40,13 @@ class Estimate:
     `gpu_hours` are booked, of all workers; `wall_hours` go from the first worker's start to the
     last one's end, with `at_once` of the workers at a time. Both may be wrong by the factor
     `spread` either way. `startup_share` is the part of the time in which engines load, `worker_s`
-    the seconds that one worker needs, its start included. `live` runs share an engine, which holds
-    `in_flight` requests at a time.
+    the seconds that one worker needs, its start included. `under_way` runs share an engine, which
+    holds `in_flight` requests at a time.
     """
 
     workers: int
     at_once: int
-    live: int
+    under_way: int
     in_flight: int
     gpu_hours: float
     wall_hours: float
@@ -73,55 +73,56 @@ class Pace:
         deployment: Deployment,
         work: Work,
         *,
-        most_live: int | None = None,
+        most_under_way: int | None = None,
         measured: Sequence[Measured] = (),
     ) -> None:
-        """`most_live` is the phase's own limit of requests in flight; None: `MOST_LIVE`."""
+        """`most_under_way` is the phase's own limit of requests in flight; None:
+        `MOST_UNDER_WAY`."""
         self.deployment = deployment
         self.startup_s = startup_s(model, deployment, measured=measured)
         self._model, self._work, self._measured = model, work, measured
         self._speeds: dict[int, Speed] = {}
         tokens = min(work.conversation_tokens, deployment.max_model_len)
         fit = sequences_that_fit(model, deployment, tokens)
-        self.most_in_flight = max(1, min(most_live or MOST_LIVE, fit))
-        self.most_live = max(1, min(int(self.most_in_flight / work.at_once), work.runs))
+        self.most_in_flight = max(1, min(most_under_way or MOST_UNDER_WAY, fit))
+        self.most_under_way = max(1, min(int(self.most_in_flight / work.at_once), work.runs))
 
-    def speed(self, live: int) -> Speed:
-        """The engine's speed with so many live runs, in the middle of their conversations."""
-        if live not in self._speeds:
+    def speed(self, under_way: int) -> Speed:
+        """The engine's speed with so many runs under way, in the middle of their conversations."""
+        if under_way not in self._speeds:
             context = min(round(self._work.mean_context_tokens), self.deployment.max_model_len)
-            self._speeds[live] = speed(
+            self._speeds[under_way] = speed(
                 self._model,
                 self.deployment,
-                sequences=self._in_flight(live),
+                sequences=self._in_flight(under_way),
                 context=context,
                 measured=self._measured,
             )
-        return self._speeds[live]
+        return self._speeds[under_way]
 
-    def round_s(self, live: int) -> float:
-        """Seconds in which each of so many live runs has the requests answered that it asks at
-        once; what has no room waits for the first to be answered."""
-        if not live:
+    def round_s(self, under_way: int) -> float:
+        """Seconds in which each of so many runs under way has the requests answered that it asks
+        at once; what has no room waits for the first to be answered."""
+        if not under_way:
             return 0.0
-        at = self.speed(live)
+        at = self.speed(under_way)
         # Transformers keeps no cache of prefixes: each request reads its whole conversation.
         is_cached = self.deployment.backend == "vllm"
         read = self._work.new_tokens if is_cached else self._work.mean_context_tokens
-        asked = live * self._work.at_once
-        batches = asked / self._in_flight(live)
+        asked = under_way * self._work.at_once
+        batches = asked / self._in_flight(under_way)
         return batches * self._work.output_tokens * at.step_s + asked * read / at.prefill_tokens_s
 
-    def _in_flight(self, live: int) -> int:
-        """How many requests of so many live runs the engine answers at a time."""
-        return max(live, min(round(live * self._work.at_once), self.most_in_flight))
+    def _in_flight(self, under_way: int) -> int:
+        """How many requests of so many runs under way the engine answers at a time."""
+        return max(under_way, min(round(under_way * self._work.at_once), self.most_in_flight))
 
     def playing_s(self, runs: int) -> float:
         """Seconds in which one worker plays so many runs: full waves and a rest, but no less than
         its longest run takes."""
-        waves, rest = divmod(runs, self.most_live)
-        rounds = waves * self.round_s(self.most_live) + self.round_s(rest)
-        longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_live))
+        waves, rest = divmod(runs, self.most_under_way)
+        rounds = waves * self.round_s(self.most_under_way) + self.round_s(rest)
+        longest = self._work.longest_run_requests * self.round_s(min(runs, self.most_under_way))
         return max(self._work.mean_run_rounds * rounds, longest)
 
     def worker_s(self, workers: int) -> float:
@@ -133,11 +134,11 @@ class Pace:
         is set. No more than `at_once` have GPUs.
 
         As long as an engine has more than one wave to play, further workers cost only their start.
-        Beyond that each has fewer live runs, so the tokens get dearer: that is worth it for the
-        limit, but for the wish only up to `HASTE` times the GPU-hours.
+        Beyond that each has fewer runs under way, so the tokens get dearer: that is worth it for
+        the limit, but for the wish only up to `HASTE` times the GPU-hours.
         """
         most = max(1, min(at_once, self._work.runs))
-        waves = min(most, -(-self._work.runs // self.most_live))
+        waves = min(most, -(-self._work.runs // self.most_under_way))
         cheap = self._fewest(wanted_s, 1, waves)
         if self.worker_s(cheap) <= wanted_s:
             return cheap
@@ -162,21 +163,21 @@ class Pace:
 
     def estimate(self, workers: int, *, at_once: int) -> Estimate:
         """What the work costs with so many workers, of which `at_once` have GPUs at a time."""
-        live = min(self.most_live, -(-self._work.runs // workers))
-        return self._estimate(workers, at_once, self.worker_s(workers), live)
+        under_way = min(self.most_under_way, -(-self._work.runs // workers))
+        return self._estimate(workers, at_once, self.worker_s(workers), under_way)
 
     def one_run_a_job(self, *, at_once: int) -> Estimate:
         """What it costs to start an engine for each run, as one job each."""
         worker_s = self.startup_s + self._work.mean_run_rounds * self.round_s(1)
         return self._estimate(self._work.runs, at_once, worker_s, 1)
 
-    def _estimate(self, workers: int, at_once: int, worker_s: float, live: int) -> Estimate:
+    def _estimate(self, workers: int, at_once: int, worker_s: float, under_way: int) -> Estimate:
         waves = -(-workers // max(at_once, 1))
-        at = self.speed(live)
+        at = self.speed(under_way)
         return Estimate(
             workers=workers,
             at_once=min(workers, at_once),
-            live=live,
+            under_way=under_way,
             in_flight=self.most_in_flight,
             gpu_hours=workers * self.deployment.gpus * worker_s / 3600,
             wall_hours=waves * worker_s / 3600,

@@ -11,7 +11,7 @@ from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.choice import Wanted
 from vendomini.planner.deployment import BACKENDS, HF, VLLM, Deployment
-from vendomini.planner.estimate import MOST_LIVE
+from vendomini.planner.estimate import MOST_UNDER_WAY
 from vendomini.planner.fit import deployments
 from vendomini.planner.gates import cannot_run, refused_dtype
 from vendomini.planner.gpu_memory import longest_that_fits, memory_use
@@ -209,7 +209,7 @@ def _all(model: ModelSpec, pool: Pool, wanted: Wanted) -> Iterator[Deployment]:
             nodes=pool.nodes,
             max_model_len=wanted.max_model_len,
             gpu_memory_utilization=wanted.engine.gpu_memory_utilization,
-            max_num_seqs=wanted.engine.concurrency or MOST_LIVE,
+            max_num_seqs=wanted.engine.concurrency or MOST_UNDER_WAY,
             enforce_eager=wanted.engine.enforce_eager,
         ):
             pairs = [(wanted.engine.gpus, shape.gpus)]

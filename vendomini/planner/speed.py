@@ -69,7 +69,7 @@ def speed(
     measured: Sequence[Measured] = (),
     overheads: Overheads | None = None,
 ) -> Speed:
-    """The speed of one replica with `sequences` live conversations of `context` tokens each.
+    """The speed of one replica with `sequences` conversations under way of `context` tokens each.
 
     `measured` are speeds seen on this cluster (`store.measurements`): those of this very
     deployment replace the computed ones, scaled by what the formula says of the difference in
@@ -111,9 +111,9 @@ def _prompts_at_once(deployment: Deployment, sequences: float) -> float:
 
 
 def _told(seen: Sequence[Measured], times: float) -> str:
-    live = f"{median(each.concurrency for each in seen):.3g}"
+    under_way = f"{median(each.concurrency for each in seen):.3g}"
     count = "1 measurement" if len(seen) == 1 else f"{len(seen)} measurements"
-    return f"{count} with about {live} live requests: {times:.2f} times the computed time"
+    return f"{count} with about {under_way} requests under way: {times:.2f} times the computed time"
 
 
 def step_s(

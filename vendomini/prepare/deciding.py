@@ -43,8 +43,8 @@ from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Length
 
 DEFAULT_CONCURRENCY = 256
-"""Live runs on one engine where the phase does not say how many, and at most. An engine whose KV
-cache holds fewer whole conversations gets fewer; that is known when it has started."""
+"""Runs under way on one engine where the phase does not say how many, and at most. An engine whose
+KV cache holds fewer whole conversations gets fewer; that is known when it has started."""
 
 EAGER = "eager"
 """The plain attention, which the engine is told to use where it has no other for a model."""
@@ -215,7 +215,7 @@ def _planned(
         group,
         engine=spec,
         resources=resources,
-        concurrency=engine.concurrency or candidate.estimate.live * group.at_once,
+        concurrency=engine.concurrency or candidate.estimate.under_way * group.at_once,
         in_flight=candidate.estimate.in_flight,
         workers=candidate.estimate.workers if resources is None else resources.workers,
         loads_model=True,

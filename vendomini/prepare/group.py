@@ -89,7 +89,7 @@ class GroupPlan:
         return self.models[0] if len(self.models) == 1 else f"any of {len(self.models)} models"
 
     @property
-    def live(self) -> int | None:
+    def under_way(self) -> int | None:
         """Most runs that share an engine; None: not known before it has started."""
         if self.concurrency is None:
             return None

@@ -22,7 +22,7 @@ from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Demand, Length, Workload
 
 ENGINELESS_CONCURRENCY = 4
-"""Live runs of a worker that never asks: they take turns on one core, and their writes overlap."""
+"""Runs under way of a worker that never asks: they take turns on one core, their writes overlap."""
 
 NOTHING_KNOWN = EngineFacts()
 

@@ -15,21 +15,39 @@ from vendomini.schema.fields import (
     setting_keys,
     settings_out_of_id,
 )
+from vendomini.schema.once import (
+    Words,
+    at_key,
+    at_or_in,
+    first_words,
+    texts_in,
+    todays_value,
+    todays_words,
+    words_once,
+)
 from vendomini.schema.words import choices_of, nearest, shown
 
 __all__ = [
     "Place",
     "Source",
+    "Words",
+    "at_key",
+    "at_or_in",
     "check_value",
     "choices_of",
     "complete",
     "conform",
     "defaults",
     "find_setting",
+    "first_words",
     "nearest",
     "nullable_mappings",
     "setting_keys",
     "settings_out_of_id",
     "shown",
+    "texts_in",
+    "todays_value",
+    "todays_words",
     "unknown_key",
+    "words_once",
 ]

@@ -20,6 +20,7 @@ from vendomini.store.records import (
     ErrorRecord,
     Marker,
     Pin,
+    ReadWorkerRecord,
     ResultRecord,
     SlurmJobs,
     WorkerRecord,
@@ -157,7 +158,8 @@ class Experiment:
         return found
 
     def worker(self, incarnation: str) -> WorkerRecord | None:
-        return self._read(self.worker_path(incarnation), _WORKER)
+        read = self._read(self.worker_path(incarnation), _WORKER)
+        return None if read is None else read.todays()
 
     # -- writing -------------------------------------------------------------------------
 
@@ -322,4 +324,4 @@ _RESULT = msgspec.json.Decoder(ResultRecord)
 _ERROR = msgspec.json.Decoder(ErrorRecord)
 _SLURM = msgspec.json.Decoder(SlurmJobs)
 _PIN = msgspec.json.Decoder(Pin)
-_WORKER = msgspec.json.Decoder(WorkerRecord)
+_WORKER = msgspec.json.Decoder(ReadWorkerRecord)

@@ -14,10 +14,10 @@ FILE = "measurements.jsonl"
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker's engine did in its life.
 
-    `gpu` is the device's name as its driver says it. `concurrency` is the mean of live requests
-    while there were any, `context` the mean prompt of a request. Tokens are of all requests;
+    `gpu` is the device's name as its driver says it. `concurrency` is the mean of requests under
+    way while there were any, `context` the mean prompt of a request. Tokens are of all requests;
     `tokens_cached` of the `tokens_in` were in the prefix cache. `seconds` counts only time in
-    which requests were live, `startup_s` the engine's start. `ended` is UTC, ISO 8601.
+    which requests were under way, `startup_s` the engine's start. `ended` is UTC, ISO 8601.
     """
 
     model: str

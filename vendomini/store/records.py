@@ -35,7 +35,7 @@ class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlurmPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where in Slurm a worker lives. `job` is ``<id>`` or ``<array id>_<task>``, `user` a uid."""
+    """Where in Slurm a worker is. `job` is ``<id>`` or ``<array id>_<task>``, `user` a uid."""
 
     job: str
     restarts: int
@@ -59,7 +59,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     dead_after_s: float = 180.0  # silence of so many seconds means that it is dead
     steps: int = 0
     runs: int = 0
-    live: int = 0
+    under_way: int = 0
     gpus: str | None = None
     slurm: SlurmPlace | None = None
     engine: Mapping[str, Any] | None = None  # the spec it was opened with; None: never asks
@@ -67,6 +67,16 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None  # why it ended early
     doing: str | None = None  # what it waits for before it works: its engine's own words
     engine_facts: Mapping[str, str] = {}  # what really serves: versions, device, attention
+
+
+class ReadWorkerRecord(WorkerRecord, frozen=True, kw_only=True):
+    """A heartbeat as it is read: workers of older versions say `live` for `under_way`."""
+
+    live: int = 0
+
+    def todays(self) -> WorkerRecord:
+        known = {name: getattr(self, name) for name in WorkerRecord.__struct_fields__}
+        return WorkerRecord(**{**known, "under_way": self.under_way or self.live})
 
 
 class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ class Finder:
         self._looked_at = float("-inf")
 
     def limit(self, at_most: int) -> int:
-        """Most live runs: what the engine can hold, and no more than a fair share of the rest."""
+        """Most runs under way: what the engine can hold, and at most a fair share of the rest."""
         share = -(-max(self.remaining, 1) // max(self._job.workers, 1))
         return max(1, min(at_most, share))
 
@@ -54,8 +54,8 @@ class Finder:
         """Whether looking again so soon would only cost the file system."""
         return time.monotonic() - self._looked_at < LOOK_AGAIN_S
 
-    def look(self, live: set[str]) -> Found:
-        """Look at the files, and queue what may be claimed; `live` is under way here already."""
+    def look(self, under_way: set[str]) -> Found:
+        """Look at the files, and queue what may be claimed; `under_way` are so here already."""
         self._looked_at = time.monotonic()
         finished = self._experiment.finished()
         unfinished = [run for run in self.runs if run not in finished]
@@ -68,7 +68,7 @@ class Finder:
             submission=self._job.submission,
             verdict=self._watch.verdict,
         )
-        queue = [(run, attempt) for run, attempt in found.open if run not in live]
+        queue = [(run, attempt) for run, attempt in found.open if run not in under_way]
         # Workers that start together begin at different places, and so seldom want the same run.
         start = hash(self._incarnation) % len(queue) if queue else 0
         self.queue = queue[start:] + queue[:start]

@@ -22,7 +22,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     pin_key: str
     engine: EngineSpec | None  # None: the runs of this group never ask
-    concurrency: int  # most requests that one worker has in flight; live episodes, if it never asks
+    concurrency: int  # most requests of one worker in flight; episodes under way, if it never asks
     # The longest conversation of a run, in tokens: what one request needs of the KV cache.
     # None: not known, and `concurrency` alone decides.
     conversation_tokens: int | None = None

@@ -23,7 +23,7 @@ class Meter:
         self.busy_s = 0.0
         self._request_s = 0.0  # of all requests together
         self._clock = clock
-        self._live = 0
+        self._under_way = 0
         self._since = 0.0
 
     @property
@@ -73,8 +73,8 @@ class Meter:
 
     def _pass(self, change: int) -> None:
         now = self._clock()
-        if self._live:
+        if self._under_way:
             self.busy_s += now - self._since
-            self._request_s += (now - self._since) * self._live
+            self._request_s += (now - self._since) * self._under_way
         self._since = now
-        self._live += change
+        self._under_way += change

@@ -25,7 +25,7 @@ def most_in_flight(capacity: Capacity, *, conversation_tokens: int | None, at_mo
 
 
 class Pace:
-    """The live episodes of one engine, in the order in which they began, and what they ask.
+    """The episodes under way on one engine, in the order in which they began, and what they ask.
 
     What is counted is sequences: a request makes one for each of its choices. `at_once` is how
     many requests an episode has in flight at a time; it may ask for more, and waits then.
@@ -39,7 +39,7 @@ class Pace:
         self.in_flight = 0
         self._most = at_most
         self._at_once = at_once
-        self._live: dict[str, int] = {}  # each run with its number, in the order of beginning
+        self._under_way: dict[str, int] = {}  # each run with its number, in the order of beginning
         self._begun = 0
         self._arrived = 0
         # By the run's number and by arrival: (number, arrival, run, sequences, its turn, which
@@ -50,7 +50,7 @@ class Pace:
         self._peak = 0  # sequences in flight, at most since the last look
 
     @property
-    def most_live(self) -> int:
+    def most_under_way(self) -> int:
         """Most episodes that may ask, and beyond which none begins."""
         return max(1, self.limit // self._at_once)
 
@@ -61,10 +61,10 @@ class Pace:
     def begin(self, run: str) -> None:
         """The youngest from now on."""
         self._begun += 1
-        self._live[run] = self._begun
+        self._under_way[run] = self._begun
 
     def leave(self, run: str) -> None:
-        self._live.pop(run, None)
+        self._under_way.pop(run, None)
         self._admit()
 
     async def turn(self, run: str, sequences: int = 1) -> int:
@@ -75,7 +75,7 @@ class Pace:
             return sequences
         self._arrived += 1
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        entry = (self._live.get(run, 0), self._arrived, run, sequences, told)
+        entry = (self._under_way.get(run, 0), self._arrived, run, sequences, told)
         heappush(self._waiting, entry)
         self._admit()
         try:
@@ -101,7 +101,9 @@ class Pace:
         if preempted:
             self._quiet_looks = 0
             # What was really in flight: a request may make more sequences than was planned.
-            fewer = min(self.limit, max(self._peak, len(self._live) * self._at_once) or self.limit)
+            fewer = min(
+                self.limit, max(self._peak, len(self._under_way) * self._at_once) or self.limit
+            )
             self.limit = max(1, fewer - max(1, fewer // SHRINK))
         elif self.limit < self._most:
             self._quiet_looks += 1
@@ -128,10 +130,10 @@ class Pace:
             heappop(self._waiting)
 
     def _may_ask(self, run: str) -> bool:
-        if len(self._live) <= self.most_live:
+        if len(self._under_way) <= self.most_under_way:
             return True
-        for rank, other in enumerate(self._live):
-            if rank >= self.most_live:
+        for rank, other in enumerate(self._under_way):
+            if rank >= self.most_under_way:
                 return False
             if other == run:
                 return True

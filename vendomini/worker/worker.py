@@ -88,7 +88,7 @@ class Worker:
         self._said_drain = False
         self._say = said
         self._loop: asyncio.AbstractEventLoop | None = None  # None: not at work yet
-        self._live: dict[asyncio.Task[None], tuple[str, int]] = {}
+        self._under_way: dict[asyncio.Task[None], tuple[str, int]] = {}
         self._handed_back: list[tuple[str, int]] = []  # attempts that lost their engine
         self._claims = Claims(experiment, identity.incarnation)
         self._logs = Logs(experiment, identity.incarnation, failed=self._fail)
@@ -154,43 +154,43 @@ class Worker:
             found: Found | None = None  # None: did not look this time
             if self._drain.reason is not None:
                 await self._announce_drain()
-                if not self._live:
+                if not self._under_way:
                     return
             else:
                 if self._has_room and not finder.queue and not self._looked_lately:
-                    live = {run for run, _ in self._live.values()}
-                    found = await asyncio.to_thread(finder.look, live)
+                    under_way = {run for run, _ in self._under_way.values()}
+                    found = await asyncio.to_thread(finder.look, under_way)
                 if self._has_room and finder.queue:
                     await self._begin_some()
-            if self._live or finder.queue:
-                await self._wait(at_most=POLL_S if self._live else 0.0)
+            if self._under_way or finder.queue:
+                await self._wait(at_most=POLL_S if self._under_way else 0.0)
             elif found is not None and not (found.open or found.unsure):
                 return
             else:
                 # Others were quicker at all that was open, or it is not sure yet whether they
-                # live; a late listing may offer the same again.
+                # under way; a late listing may offer the same again.
                 await self._wait(at_most=POLL_S / 2)
 
     @property
     def _has_room(self) -> bool:
-        return self._room > 0 and not (self._live and self._pace.is_crowded)
+        return self._room > 0 and not (self._under_way and self._pace.is_crowded)
 
     @property
     def _room(self) -> int:
         """How many more runs may be begun."""
-        return self._finder.limit(self._pace.most_live) - len(self._live)
+        return self._finder.limit(self._pace.most_under_way) - len(self._under_way)
 
     @property
     def _looked_lately(self) -> bool:
         """With runs under way there is time; without, looking is all there is to do."""
-        return bool(self._live) and self._finder.looked_lately()
+        return bool(self._under_way) and self._finder.looked_lately()
 
     async def _begin_some(self) -> None:
         if not self._engine_is_open and not await self._open_engine():
             return
         for run, attempt in await asyncio.to_thread(self._finder.claim_some, self._room):
             task = asyncio.create_task(self._player.try_run(self._finder.runs[run], attempt))
-            self._live[task] = (run, attempt)
+            self._under_way[task] = (run, attempt)
 
     async def _open_engine(self) -> bool:
         """Load the model, before anything is claimed. False if it was told to leave meanwhile."""
@@ -216,7 +216,7 @@ class Worker:
             )
             self._pace.set_most(most)
             if engine.capacity.kv_cache_tokens is not None:
-                what = "live runs" if self._job.at_once == 1 else "requests at a time"
+                what = "runs under way" if self._job.at_once == 1 else "requests at a time"
                 self._say(
                     f"up to {most} {what}: the KV cache holds "
                     f"{engine.capacity.kv_cache_tokens:,} tokens, a conversation needs up to "
@@ -284,13 +284,13 @@ class Worker:
     async def _announce_drain(self) -> None:
         if not self._said_drain:
             self._said_drain = True
-            self._say(f"draining: {self._drain.reason}; {len(self._live)} runs under way")
+            self._say(f"draining: {self._drain.reason}; {len(self._under_way)} runs under way")
             await asyncio.to_thread(lambda: self._heartbeat.change(state="draining"))
 
     async def _wait(self, *, at_most: float) -> None:
         """Until a run ends, somebody asks to drain, or that many seconds have passed."""
-        for task in await self._look_up(self._live, at_most=at_most):
-            ended = self._live.pop(task)
+        for task in await self._look_up(self._under_way, at_most=at_most):
+            ended = self._under_way.pop(task)
             try:
                 task.result()
                 self._finder.remaining -= 1
@@ -319,16 +319,16 @@ class Worker:
 
     async def _let_go(self) -> None:
         """End what is under way; its runs are free for others before the engine is stopped."""
-        for task in self._live:
+        for task in self._under_way:
             task.cancel()
-        for task, ended in self._live.items():
+        for task, ended in self._under_way.items():
             try:
                 await task
             except (asyncio.CancelledError, EngineDead):
                 self._handed_back.append(ended)
             except VendoMiniError as error:
                 self._drain.fail(str(error))
-        self._live.clear()
+        self._under_way.clear()
         if self._drain.problem is None:
             for run, attempt in self._handed_back:
                 await asyncio.to_thread(self._claims.release, run, attempt)
@@ -359,6 +359,6 @@ class Worker:
             record,
             steps=self._player.steps,
             runs=self._player.tally.done,
-            live=len(self._live),
+            under_way=len(self._under_way),
             doing=None if self._engine_is_open else self._doing(),
         )

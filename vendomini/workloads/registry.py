@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from typing import TypeGuard
 
 from vendomini.entrypoints import WORKLOADS, brought_by
-from vendomini.errors import UnknownWorkload
-from vendomini.phase import Asked, Run, settings_of
+from vendomini.errors import ConfigError, UnknownWorkload
+from vendomini.phase import Asked, Run, settings_of, todays_run
 from vendomini.schema import setting_keys
 from vendomini.workloads.workload import Workload
 
@@ -50,6 +50,21 @@ def asked_by(run: Run) -> Asked:
         return run.asks
     workload = workload_named(run.workload)
     return workload.asks(settings_of(run.settings, workload.settings_type))
+
+
+def todays_runs(runs: Iterable[Run]) -> list[Run]:
+    """Runs in today's words; those of a workload that is not installed as they were written."""
+    types: dict[str, type | None] = {}
+    found = []
+    for run in runs:
+        if run.workload not in types:
+            try:
+                types[run.workload] = workload_named(run.workload).settings_type
+            except ConfigError:
+                types[run.workload] = None
+        settings_type = types[run.workload]
+        found.append(run if settings_type is None else todays_run(run, settings_type))
+    return found
 
 
 def module_of(workload: Workload) -> str:

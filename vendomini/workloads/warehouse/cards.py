@@ -126,7 +126,7 @@ class Track:
         self._fast = self._medium = self._slow = 0.0
         self._stats = (0, 0.0, 0.0, 0.0)  # count, mean, sum of squared deviations, max
         self._longest = longest_window
-        self._recent = array("d")  # a ring: thousands of runs live at once, each with six
+        self._recent = array("d")  # a ring: thousands of runs under way at once, each with six
 
     def add(self, error: float) -> None:
         """Count an error, in Welford's way, so that memory does not grow with the run."""

@@ -16,6 +16,7 @@ from vendomini.workloads.warehouse.belief import Belief, divergence
 from vendomini.workloads.warehouse.cards import Predictions
 from vendomini.workloads.warehouse.heuristic import Heuristic
 from vendomini.workloads.warehouse.llm import Llm
+from vendomini.workloads.warehouse.probe import Probe
 from vendomini.workloads.warehouse.random_agent import RandomAgent
 from vendomini.workloads.warehouse.records import (
     Action,
@@ -29,7 +30,6 @@ from vendomini.workloads.warehouse.records import (
     Step,
     Truth,
 )
-from vendomini.workloads.warehouse.scripted import Scripted
 from vendomini.workloads.warehouse.settings import WarehouseSettings
 from vendomini.workloads.warehouse.shocks import TYPES, Shocks
 from vendomini.workloads.warehouse.stop import PLAYED, End, Stop, StopRule
@@ -51,8 +51,8 @@ def agent_of(settings: WarehouseSettings, run: "Game", *, seed: int, replication
             return Heuristic(told)
         case "random":
             return RandomAgent(told, seed=seed, replication=replication)
-        case "scripted":
-            return Scripted(told, settings.agent.model)
+        case "probe":
+            return Probe(told, settings.agent.model)
         case "llm":
             return Llm(told, settings.agent)
 

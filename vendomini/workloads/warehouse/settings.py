@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from vendomini.phase import ModelSettings
 
-AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "scripted"]
+AgentKind: TypeAlias = Literal["llm", "heuristic", "random", "probe"]
 Level: TypeAlias = Literal["0", "1", "2", "3", "4"]  # of complexity
 Pressure: TypeAlias = Literal["low", "medium", "high"]
 Magnitude: TypeAlias = Literal["low", "medium", "high"]
@@ -89,7 +89,7 @@ class InterfaceSettings:
 class AgentSettings:
     """Who plays."""
 
-    kind: AgentKind = "llm"
+    kind: AgentKind = field(default="llm", metadata={"once": {"scripted": "probe"}})
     model: ModelSettings = field(default_factory=ModelSettings)
     interface: InterfaceSettings = field(default_factory=InterfaceSettings)
 

@@ -23,7 +23,7 @@ from vendomini.workloads.warehouse.tools import Called, Refused, Tool, call, fai
 from vendomini.workloads.warehouse.world import World
 
 AUDITED = 10  # predictions that an audit lists, the newest
-ASKING = ("llm", "scripted")  # kinds of agents that an interface adds tools for
+ASKING = ("llm", "probe")  # kinds of agents that an interface adds tools for
 
 
 def audited(agent: AgentSettings) -> int:

@@ -11,7 +11,7 @@
 *Amplified* means that what is rare, late or scarce in the run comes in its trial: a dose that is
 not 0 is at least `LEAST_DOSE`, customers who come at all come often, no limit ends the trial
 early, and there is money and room for every order. So a magnitude is seen to act at p_shock 0.001
-too. The `heuristic` agent stands for a scripted one.
+too. The `heuristic` agent stands for the probe.
 
 What `agent.model` says is left out: it is compared, not tried.
 """  # noqa: E501  (a table row is one line)

@@ -43,9 +43,9 @@ LLM_GROWTH_TOKENS = 130
 LLM_OUTPUT_TOKENS = 60
 # What a card says of itself beside, by kind of field: the name, and a sentence where it is text.
 REFLECTIVE_TOKENS: Mapping[FieldKind, int] = {"share": 6, "text": 10, "texts": 20, "reasoning": 35}
-# Of the scripted agent: one message a step, which never grows, and a short reply.
-SCRIPTED_PREFIX_TOKENS = 150
-SCRIPTED_OUTPUT_TOKENS = 64
+# Of the probe: one message a step, which never grows, and a short reply.
+PROBE_PREFIX_TOKENS = 150
+PROBE_OUTPUT_TOKENS = 64
 
 FEW_DAYS = 20  # as many as a window of the crash detector has by default
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
@@ -118,7 +118,7 @@ class Warehouse(Workload):
         match settings.agent.kind:
             case "llm":
                 return "model"
-            case "scripted":
+            case "probe":
                 return "script"
             case "heuristic" | "random":
                 return "nobody"
@@ -179,11 +179,11 @@ class Warehouse(Workload):
             if kind in ("heuristic", "random"):
                 if key.startswith(("agent.model.", "agent.interface.", "engine.")):
                     reasons[key] = f"the `{kind}` agent never asks a model"
-            elif kind == "scripted" and (
+            elif kind == "probe" and (
                 (key.startswith("agent.interface.") and key not in OF_TOOLS)
                 or key == "agent.model.context_length"
             ):
-                reasons[key] = "the `scripted` agent asks in one fixed way"
+                reasons[key] = "the `probe` agent asks in one fixed way"
             elif key in OF_CARDS and asks_no_card and "agent.interface.prediction_mode" not in keys:
                 reasons[key] = "no card is asked for: `agent.interface.prediction_mode` is `none`"
             if kind == "random" and key == "measurement.pe_windows":
@@ -225,12 +225,12 @@ class Warehouse(Workload):
         if self.asks(settings) == "nobody":
             return None
         steps, most = settings.simulation.max_steps, settings.agent.model.max_tokens_per_call
-        if settings.agent.kind == "scripted":
+        if settings.agent.kind == "probe":
             return Demand(
                 requests=steps,
-                prefix_tokens=SCRIPTED_PREFIX_TOKENS,
+                prefix_tokens=PROBE_PREFIX_TOKENS,
                 growth_tokens=0,
-                output_tokens=min(most, SCRIPTED_OUTPUT_TOKENS),
+                output_tokens=min(most, PROBE_OUTPUT_TOKENS),
             )
         interface = settings.agent.interface
         every = interface.beliefs_every

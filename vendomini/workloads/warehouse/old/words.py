@@ -50,9 +50,9 @@ UNREAD: Mapping[str, str] = {
     "crash_detection": "write `crash_detection` as `crash_detector`",
     "logging": "leave `logging` out: every step is logged",
     "runs_per_config": "write `runs_per_config` as `experiment.replications`",
-    "logs_dir": "leave `logs_dir` out: experiments live below --root",
+    "logs_dir": "leave `logs_dir` out: experiments are kept below --root",
     "results_dir": "leave `results_dir` out: `vendomini collect` has --out",
-    "checkpoints_dir": "leave `checkpoints_dir` out: experiments live below --root",
+    "checkpoints_dir": "leave `checkpoints_dir` out: experiments are kept below --root",
 }
 """Keys of its other layouts that mean nothing here, and what to do about each."""
 

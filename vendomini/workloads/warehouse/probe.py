@@ -1,4 +1,4 @@
-"""The scripted agent, for tests of everything round the world: it asks once a step.
+"""The probe, an agent for tests of everything round the world: it asks once a step.
 
 Each request is one user message: the day, how many messages wait, and the last result. The
 reply decides, and only the reply:
@@ -24,7 +24,7 @@ QUANTITIES = 10
 Arguments: TypeAlias = dict[str, Any]
 
 
-class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProbeReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reply that says what to call."""
 
     tool: str
@@ -32,10 +32,10 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     card: Card | None = None
 
 
-_READER = msgspec.json.Decoder(ScriptedReply)
+_READER = msgspec.json.Decoder(ProbeReply)
 
 
-class Scripted:
+class Probe:
     """Plays one run."""
 
     __slots__ = ("_briefing", "_customers", "_model", "_sampling")
