@@ -168,7 +168,7 @@ class Worker:
                 return
             else:
                 # Others were quicker at all that was open, or it is not sure yet whether they
-                # under way; a late listing may offer the same again.
+                # live; a late listing may offer the same again.
                 await self._wait(at_most=POLL_S / 2)
 
     @property
