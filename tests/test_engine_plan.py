@@ -12,13 +12,13 @@ import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
 from vendomini.chat import EngineSpec
-from vendomini.cli.preparing import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Engines, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import gpu_named
 from vendomini.identity import model_identity, run_id
+from vendomini.looking.prepared import Prepared, Request, prepare
 from vendomini.models import ModelFacts, read_model
 from vendomini.models.lookup import model_spec
 from vendomini.phase import setting, settings_of
@@ -363,7 +363,6 @@ def prepared(*overrides: str, cluster: bool = False) -> Prepared:
             limit=None,
             n_jobs=1,
             restart_groups=(),
-            as_json=False,
         )
     )
 

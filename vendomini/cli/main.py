@@ -127,9 +127,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Play a phase: what is done stays, what is missing is played."""
-    from vendomini.cli import preparing
+    from vendomini.looking.prepared import Request
 
-    request = preparing.Request(
+    request = Request(
         config=config,
         overrides=tuple(overrides or ()),
         cluster=cluster,
@@ -138,15 +138,15 @@ def run(
         limit=limit,
         n_jobs=n_jobs,
         restart_groups=tuple(restart_group or ()),
-        as_json=as_json,
         max_gpu_hours=max_gpu_hours,
-        explain=explain,
     )
     if dry_run or explain is not None:
-        raise typer.Exit(preparing.show_plan(request))
+        from vendomini.cli import planning
+
+        raise typer.Exit(planning.show_plan(request, explain=explain, as_json=as_json))
     from vendomini.cli import running
 
-    raise typer.Exit(running.run(request))
+    raise typer.Exit(running.run(request, as_json=as_json))
 
 
 @app.command(epilog="Example:\n\n  vendomini plan --config my_phase.yaml engine.gpu=H100 --json")
@@ -169,9 +169,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what `run` would do, and why. Books nothing, and writes nothing but a cache."""
-    from vendomini.cli import preparing
+    from vendomini.cli import planning
+    from vendomini.looking.prepared import Request
 
-    request = preparing.Request(
+    request = Request(
         config=config,
         overrides=tuple(overrides or ()),
         cluster=cluster,
@@ -179,13 +180,9 @@ def plan(
         root=root,
         limit=limit,
         n_jobs=n_jobs,
-        restart_groups=(),
-        as_json=as_json,
-        check=check,
         max_gpu_hours=max_gpu_hours,
-        explain=explain,
     )
-    raise typer.Exit(preparing.show_plan(request))
+    raise typer.Exit(planning.show_plan(request, check=check, explain=explain, as_json=as_json))
 
 
 def _experiments(incomplete: str) -> list[str]:

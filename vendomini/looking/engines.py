@@ -1,0 +1,165 @@
+"""What engines can run on here, and as what: interpreters, containers, GPUs, pins.
+
+All of it is looked at only for a phase whose runs will ask a model, and nothing is loaded.
+"""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vendomini.cluster import Profile
+from vendomini.config import Phase, values_of
+from vendomini.engines.gpus import visible_gpus
+from vendomini.errors import ConfigError
+from vendomini.identity import absolute
+from vendomini.looking.models import YES, Models, needs_model
+from vendomini.looking.places import Pools, memory_gb
+from vendomini.prepare import PACKAGES, EngineFacts, pin_key
+from vendomini.store.experiment import Experiment
+from vendomini.store.measurements import read_measurements
+from vendomini.workloads.registry import module_of
+from vendomini.workloads.workload import Workload
+
+ANSWER_S = 30.0
+"""An interpreter answers in tenths of a second; a cold file system of a cluster takes longer."""
+
+PROBE = """
+import importlib.util, sys
+for name in sys.argv[1:]:
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:  # of the package that it is in
+        continue
+    if found is not None and found.origin is not None:
+        print(name)
+"""
+
+
+def look_at_engines(
+    phase: Phase,
+    models: Models,
+    *,
+    workload: Workload,
+    profile: Profile | None,
+    experiment: Experiment,
+    restarted: Sequence[str],
+    pools: Pools,
+    is_sketch: bool = False,
+) -> EngineFacts:
+    """What is known of the engines that a phase's runs will ask. Without a profile they run here.
+
+    `restarted` groups start anew: what served them says nothing. `pools` are where they may run.
+    `is_sketch`: this machine is not said to be of the cluster, so its packages say nothing of it.
+    Raises `ConfigError` for an interpreter or a container that cannot be used.
+    """
+    python = sys.executable
+    if profile is not None and profile.python is not None:
+        words = shlex.split(profile.python)  # it may be a command, and is quoted like one
+        python = words[0] if len(words) == 1 else profile.python
+    module = module_of(workload)
+    if not needs_model(phase):
+        here = not is_sketch and os.access(python, os.X_OK)
+        return EngineFacts(
+            python=python,
+            workload=module,
+            packages={python: _ask(python, module)} if here else {},
+            models=models.known,
+            sizes=models.sizes,
+        )
+    if profile is None:
+        _check_containers(phase)
+    return EngineFacts(
+        python=python,
+        workload=module,
+        packages={} if is_sketch else _packages(phase, python, profile, module),
+        models=models.known,
+        sizes=models.sizes,
+        pins=_pins(experiment, restarted),
+        gpus=len(visible_gpus(os.environ)) if profile is None else 0,
+        pools=pools.pools,
+        memory_gb=memory_gb() if profile is None else None,
+        measured=read_measurements(experiment.folder.parent),
+        wants_vllm=os.environ.get("VENDOMINI_USE_VLLM", "").lower() in YES,
+    )
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _packages(
+    phase: Phase, python: str, profile: Profile | None, workload: str
+) -> dict[str, frozenset[str]]:
+    """By interpreter, what it has; those that are not on this machine are left out."""
+    asked = {python}
+    if set(values_of(phase, "engine.container")) == {None}:
+        asked |= {absolute(str(path)) for path in values_of(phase, "engine.python") if path}
+    if profile is not None:
+        own = (profile.engines.vllm, profile.engines.hf)
+        asked |= {each.python for each in own if each.python and not each.container}
+    found = {}
+    for path in sorted(asked):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            found[path] = _ask(path, workload)
+        elif profile is None:
+            raise ConfigError(
+                f"`engine.python` is `{path}`, which is no program that can be run",
+                hint="name the interpreter of the engine's environment, such as env/bin/python",
+            )
+    return found
+
+
+def _ask(python: str, workload: str) -> frozenset[str]:
+    """Which packages an interpreter has, and whether the module of a workload. They are looked
+    for; of a module inside a package, the package is loaded."""
+    names = sorted({workload, *(name for wanted in PACKAGES.values() for name in wanted)})
+    if python == sys.executable:
+        own = frozenset({workload})  # it is loaded here
+        return own | {n for n in names if n not in own and importlib.util.find_spec(n) is not None}
+    try:
+        done = subprocess.run(
+            [python, "-c", PROBE, *names],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
+        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        failed = done.returncode != 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem, failed = [str(error)], True
+    if failed:
+        raise ConfigError(
+            f"`{python}` is no Python that works: {problem[0] if problem else 'it says nothing'}",
+            hint="name the interpreter of the engine's environment as engine.python",
+        )
+    return frozenset(done.stdout.split())
+
+
+def _check_containers(phase: Phase) -> None:
+    images = [str(image) for image in values_of(phase, "engine.container") if image]
+    if images and not (shutil.which("apptainer") or shutil.which("singularity")):
+        raise ConfigError(
+            f"`engine.container` is `{images[0]}`, but neither apptainer nor singularity is on "
+            "PATH",
+            hint="load its module, or use engine.python instead",
+        )
+    for image in images:
+        if "://" not in image and not Path(image).expanduser().exists():
+            raise ConfigError(
+                f"`engine.container` is `{image}`, and there is no such file",
+                hint="name an image file, or one to fetch, such as docker://vllm/vllm-openai",
+            )
+
+
+def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
+    if not experiment.exists():
+        return {}
+    anew = {pin_key(group) for group in restarted}
+    names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
+    found = {name: experiment.pinned(name) for name in names if name not in anew}
+    return {name: pin.backend for name, pin in found.items() if pin is not None}
