@@ -22,11 +22,11 @@ def run(request: Request, *, as_json: bool = False) -> int:
     if as_json:
         show.print_json(
             {
-                "experiment": str(played.experiment),
+                "experiment": str(played.folder),
                 "submission": played.submission,
                 "runs": asdict(played.runs),
             }
         )
     else:
-        typer.echo(str(played.experiment))
+        typer.echo(str(played.folder))
     return played.exit_status

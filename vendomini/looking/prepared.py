@@ -130,10 +130,10 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
 
 
 def checked(
-    request: Request, prepared: Prepared, *, meanwhile: Callable[[str], None]
+    request: Request, prepared: Prepared, *, meanwhile: Callable[[str], None] | None = None
 ) -> tuple[Prepared, "Checked"]:
     """With the axes tried, and noted in the plan those that do nothing; raises `ConfigError` for
-    one where that is an error. `meanwhile` is told if it takes a while."""
+    one where that is an error. `meanwhile` is told if it takes a while; None: nobody watches."""
     from vendomini.looking.axes import check_axes
     from vendomini.prepare.selftest import idle_notes, refuse_idle
 

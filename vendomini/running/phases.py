@@ -22,13 +22,13 @@ from vendomini.submit import new_submission, one_model_at_a_time
 class Played:
     """What `run` came to, when it returned.
 
-    `experiment` is its folder. `submission` is the name under which workers were started; None:
+    `folder` is the experiment's. `submission` is the name under which workers were started; None:
     nothing was left to do. `runs` are those of the grid by state, also the ones that `--limit`
     left out. `exit_status` is that of the command: 0 all was played, or submitted; 1 some runs
     failed or are unfinished; 3 a worker could not go on; 130 interrupted.
     """
 
-    experiment: Path
+    folder: Path
     submission: str | None
     runs: Counts
     exit_status: int
@@ -96,7 +96,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
 def _played(experiment: Experiment, *, submission: str | None, exit_status: int) -> Played:
     in_grid = [run for run in experiment.runs() if run.in_grid]
     return Played(
-        experiment=experiment.folder,
+        folder=experiment.folder,
         submission=submission,
         runs=count(states(experiment, in_grid).values()),
         exit_status=exit_status,

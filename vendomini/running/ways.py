@@ -45,15 +45,15 @@ def way_to_play(
         wanted = {group.key: group.resources for group in plan.groups if group.resources}
         check_against(profile, facts, wanted=wanted)
         return partial(_as_jobs, experiment, profile, facts, voice)
-    if place.node is None:
-        raise SubmitError(
-            f"inside Slurm job {place.queue_id}, but not on one of its nodes",
-            hint="start the worker on its nodes: srun vendomini run --cluster ...",
-        )
     if not joins:
         raise SubmitError(
             f"inside Slurm job {place.queue_id}, where this process would become a worker",
             hint="give the command there, `vendomini run --cluster`, or call this outside of a job",
+        )
+    if place.node is None:
+        raise SubmitError(
+            f"inside Slurm job {place.queue_id}, but not on one of its nodes",
+            hint="start the worker on its nodes: srun vendomini run --cluster ...",
         )
     _fitting(plan, place)
     return partial(_in_place, experiment, profile, place, voice)
