@@ -18,6 +18,7 @@ from tests.fakes.slurm import FakeSlurm
 from tests.product import ROOT, write_phase, write_profile
 from tests.product import vendomini as command
 from vendomini.prepare import plan_as_json
+from vendomini.running.plain import Lines
 from vendomini.store.experiment import Experiment
 
 LARGE = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
@@ -170,6 +171,17 @@ def test_a_run_says_how_it_goes_on_stderr_or_nothing(
     again = vendomini.run(phase, root=tmp_path, quiet=True)
     assert (again.submission, again.runs, again.exit_status) == (None, played.runs, 0)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_run_says_now_and_then_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines(first_s=0.0).playing(done=0, total=9) as tell:
+        tell(done=0, steps_per_s=0.0, doing="loading the weights")
+    with Lines(first_s=0.0).playing(done=2, total=9) as tell:
+        tell(done=3, steps_per_s=1234.5, doing=None)
+    with Lines().playing(done=3, total=9) as tell:
+        tell(done=9, steps_per_s=1234.5, doing=None)  # done before anybody began to wonder
+    said = "0 of 9 runs, loading the weights\n3 of 9 runs, 1,234 steps/s\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_only_some_runs_and_a_group_anew(tmp_path: Path) -> None:

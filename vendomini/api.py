@@ -40,11 +40,12 @@ def plan(
     """What `run` would do, and why, as `vendomini plan` shows it; nothing is written but a cache.
 
     Where this machine cannot hold the phase's models, it is the plan for an example of a cluster,
-    and its notes say so. `check` tries what each axis changes; that is in the notes, too.
+    and its notes say so. `check` tries the axes: the notes have those that do nothing.
 
     Raises `ConfigError` for what the phase, the overrides or the profile say wrong, and with
-    `check` for an axis that does nothing; `PlanError` if nothing fits, or if more than
-    `max_gpu_hours` are expected; `SubmitError` if Slurm is asked and does not answer.
+    `check` for an axis that does nothing where a model would be asked; `PlanError` if nothing
+    fits, or if more than `max_gpu_hours` are expected; `SubmitError` if Slurm is asked and does
+    not answer.
     """
     from vendomini.looking.prepared import checked, prepare
 

@@ -40,10 +40,15 @@ class Tables:
         """One row a run, whatever its state; what its columns mean is in `schema`."""
         return self._read[0]
 
-    @cached_property
+    @property
     def steps(self) -> "polars.DataFrame":
         """One row a logged step, of the runs that are finished."""
-        return joined_parts(Reading(self._experiment).parts(_in_silence))
+        return self._read_steps[0]
+
+    @property
+    def without_steps(self) -> tuple[str, ...]:
+        """Finished runs that `steps` has nothing of, because their log was lost."""
+        return self._read_steps[1]
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -64,6 +69,11 @@ class Tables:
                 pass
         table = reading.table()
         return table, reading.schema(table), reading.notes
+
+    @cached_property
+    def _read_steps(self) -> "tuple[polars.DataFrame, tuple[str, ...]]":
+        reading = Reading(self._experiment)
+        return joined_parts(reading.parts(_in_silence)), reading.without_steps
 
 
 def _in_silence(done: int, total: int) -> None:

@@ -41,16 +41,15 @@ def later() -> Iterator[None]:
     not to hear it anyway.
     """
     terms: list[int] = []
-    is_main = _is_main()
-    handler = signal.getsignal(signal.SIGTERM)
-    if is_main:
+    handler = signal.getsignal(signal.SIGTERM) if _is_main() else None
+    if handler is not None:
         signal.signal(signal.SIGTERM, lambda number, _: terms.append(number))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if terms:
         raise KeyboardInterrupt

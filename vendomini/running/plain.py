@@ -4,18 +4,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from vendomini.prepare import Plan
 from vendomini.running.voice import Progress
 
-FIRST_S = 5.0
 LONGER = 1.5
-"""Progress is told after 5 s, and then each time that half as much again has passed: some twenty
-lines in four hours."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """Lines on stderr, whatever that is when they are said."""
+    """Lines on stderr, whatever that is when they are said.
+
+    Progress is told after `first_s` seconds, and then each time that half as much again has
+    passed: some twenty lines in four hours.
+    """
+
+    first_s: float = 5.0
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -35,7 +40,7 @@ class Lines:
     @contextmanager
     def playing(self, *, done: int, total: int) -> Iterator[Progress]:
         started = time.monotonic()
-        next_s = FIRST_S
+        next_s = self.first_s
 
         def tell(*, done: int, steps_per_s: float, doing: str | None) -> None:
             nonlocal next_s
