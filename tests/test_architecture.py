@@ -21,9 +21,9 @@ LAYERS = [
     {"planner", "workloads", "engines"},
     {"prepare", "worker"},
     {"submit", "standing"},
-    {"collect"},
-    {"report"},
-    {"cli"},
+    {"collect", "looking"},
+    {"running"},
+    {"api", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "vllm", "submitit", "polars", "pyarrow", "matplotlib", "pandas")

@@ -12,8 +12,8 @@ from tests.model_folders import model_folder
 from tests.product import ROOT, write_profile
 from vendomini.cli import show
 from vendomini.cli.main import main
-from vendomini.cli.preparing import Request, prepare
 from vendomini.engines.commands import engine_command
+from vendomini.looking.prepared import Request, prepare
 
 SMALL = ROOT / "configs" / "phases" / "phase1_small_models.yaml"
 LARGE = ROOT / "configs" / "phases" / "phase1_large_models.yaml"
@@ -150,7 +150,6 @@ def test_what_the_phase_says_of_its_engine_opens_it(
         limit=None,
         n_jobs=1,
         restart_groups=(),
-        as_json=False,
     )
     (group,) = prepare(request, only_plan=True).plan.groups
     spec = group.spec
@@ -174,7 +173,6 @@ def test_whole_experts_are_told_to_vllm(plan: Plan) -> None:
         limit=None,
         n_jobs=1,
         restart_groups=(),
-        as_json=False,
     )
     (group,) = prepare(request, only_plan=True).plan.groups
     assert group.spec is not None

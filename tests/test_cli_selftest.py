@@ -14,9 +14,9 @@ import pytest
 
 from tests.product import ROOT, vendomini
 from tests.toy import Toy, toy_runs
-from vendomini.cli.selftest import check_axes
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
+from vendomini.looking.axes import check_axes
 from vendomini.phase import Run
 from vendomini.prepare.selftest import refuse_idle
 from vendomini.workloads.registry import workload_named

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.harness import play
 from tests.toy import toy_experiment
-from vendomini import collect as collecting
-from vendomini.collect import Collected, collect
+from vendomini.collect import Collected, Tables, collect, reading
 from vendomini.store.experiment import Experiment
 from vendomini.tables import run_columns, series, step_columns
 
@@ -134,6 +133,25 @@ def test_of_a_run_begun_twice_by_one_worker_the_last_beginning_counts(tmp_path: 
     assert sorted(steps["total"]) == sorted(expected)
 
 
+def test_tables_in_memory_are_those_that_are_written(tmp_path: Path) -> None:
+    experiment = toy_experiment(tmp_path, 4)
+    play(experiment)
+    collected, steps = table_of(tmp_path, experiment)
+    tables = Tables(experiment)
+    for loaded, written in (
+        (tables.runs, polars.read_parquet(collected.runs_parquet)),
+        (tables.steps, steps),
+    ):
+        assert loaded.schema == written.schema
+        assert loaded.equals(written)
+    assert tables.schema == json.loads(collected.schema_json.read_bytes())
+    assert (tables.name, tables.folder) == (experiment.name, experiment.folder)
+    for log in experiment.path("logs").glob("*.steps.jsonl"):
+        log.unlink()
+    assert tables.without_steps == ()  # it is what was there when it was read
+    assert len(Tables(experiment).without_steps) == 4
+
+
 @pytest.mark.parametrize("rows_at_once", [1, 7])
 def test_a_table_does_not_depend_on_how_many_steps_are_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
@@ -141,7 +159,8 @@ def test_a_table_does_not_depend_on_how_many_steps_are_read_at_once(
     experiment = toy_experiment(tmp_path, 4)
     play(experiment)
     _, expected = table_of(tmp_path, experiment)
-    monkeypatch.setattr(collecting, "STEP_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(reading, "STEP_ROWS_AT_ONCE", rows_at_once)
     _, steps = table_of(tmp_path, experiment)
     assert steps.equals(expected)
     assert steps.height == 20
+    assert Tables(experiment).steps.equals(expected)

@@ -12,7 +12,6 @@ import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
 from tests.stranger_engines import FORK
-from vendomini.cli.preparing import Prepared, Request, prepare
 from vendomini.cluster import EngineEnvironment, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.engines.commands import engine_command
@@ -20,6 +19,7 @@ from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.hardware import gpu_named
 from vendomini.identity import model_identity, run_id
+from vendomini.looking.prepared import Prepared, Request, prepare
 from vendomini.models import ModelFacts, read_model
 from vendomini.models.lookup import model_spec
 from vendomini.phase import setting, settings_of
@@ -371,7 +371,6 @@ def prepared(*overrides: str, cluster: bool = False) -> Prepared:
             limit=None,
             n_jobs=1,
             restart_groups=(),
-            as_json=False,
         )
     )
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.harness import outcomes
 from tests.product import write_phase
-from vendomini.cli.preparing import Request
 from vendomini.cli.running import run
 from vendomini.errors import ConfigError
+from vendomini.looking.prepared import Request
 from vendomini.store.experiment import Experiment
 
 GROUP = "meta-llama/Llama-3.1-8B-Instruct"
@@ -27,7 +27,6 @@ def played(tmp_path: Path) -> Request:
         limit=None,
         n_jobs=1,
         restart_groups=(),
-        as_json=False,
     )
     assert run(request) == 0
     return request

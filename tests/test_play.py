@@ -22,10 +22,10 @@ from tests.warehouse.playing import settings
 from vendomini.chat import ChatRequest, Choice, Message, Reply
 from vendomini.cli.main import main
 from vendomini.cli.play import _logged_steps
-from vendomini.cli.runs import Found, chosen
 from vendomini.cli.view import View
 from vendomini.config import Phase
 from vendomini.errors import ConfigError
+from vendomini.looking.runs import Found, chosen
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import ErrorRecord
 from vendomini.transcript import (

@@ -13,8 +13,8 @@ from tests.forked import Forked
 from tests.product import ROOT
 from vendomini import shipped
 from vendomini.cli.options import Options
-from vendomini.cli.runs import find_runs
 from vendomini.errors import ConfigError
+from vendomini.looking.runs import find_runs
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +66,10 @@ def test_a_shipped_name_in_a_path_is_only_a_hint(given: str) -> None:
 
 def test_play_prefers_an_experiment_to_the_phase_of_its_name(program: Forked, here: Path) -> None:
     root = here / "experiments"
-    assert len(find_runs(Path("demo"), (), root=root).runs) == 30
+    assert len(find_runs(Path("demo"), (), root=root, say=print).runs) == 30
     done = program("run", "demo", "experiment.replications=1", "--limit", "1", cwd=here)
     assert (done.returncode, done.stdout) == (0, "experiments/demo\n"), done.stderr
-    assert len(find_runs(Path("demo"), (), root=root).runs) == 6
+    assert len(find_runs(Path("demo"), (), root=root, say=print).runs) == 6
     assert "finished: shown from its log" in program("play", "demo", cwd=here).stderr
 
 

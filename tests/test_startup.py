@@ -34,8 +34,9 @@ import atexit, json, sys
 given, sys.argv = json.loads(sys.argv[1]), ["vendomini", *sys.argv[2:]]
 def tell():
     loaded = [name for name in sys.modules if name.startswith("vendomini.")]
-    rooms = {name.split(".")[1] for name in loaded} - {"cli"}
-    here = {name for name in loaded if name.startswith("vendomini.cli.")}
+    opened = ("vendomini.cli.", "vendomini.looking.", "vendomini.running.")
+    rooms = {name.split(".")[1] for name in loaded} - {"cli", "looking", "running"}
+    here = {name for name in loaded if name.startswith(opened)}
     watched = {name for name in given if name in sys.modules}
     print(json.dumps(sorted(rooms | here | watched)), file=sys.stderr)
 atexit.register(tell)
@@ -53,7 +54,7 @@ STORE = {"chat", "entrypoints", "msgspec", "phase", "serving", "store"}
 MODELS = {"chat", "hardware", "identity", "models", "msgspec", "schema"}
 WORKLOADS = {"schema", "transcript", "workloads"}
 """What a workload says of itself."""
-STATUS = {*COMMANDS, *STORE, "standing", "vendomini.cli.show", "vendomini.cli.status"}
+STANDING = {*COMMANDS, *STORE, "standing", "vendomini.cli.show", "vendomini.looking.experiments"}
 PLAN = {
     *COMMANDS,
     *STORE,
@@ -61,19 +62,8 @@ PLAN = {
     *WORKLOADS,
     *("cluster", "config", "data", "engines", "interpolation", "partitions", "planner", "prepare"),
     *("profile", "slurm", "yaml", "yamlfile"),
-    *(
-        f"vendomini.cli.{name}"
-        for name in (
-            "engines",
-            "gpu_memory",
-            "known",
-            "places",
-            "planned",
-            "preparing",
-            "runs",
-            "show",
-        )
-    ),
+    *(f"vendomini.cli.{name}" for name in ("gpu_memory", "known", "planned", "planning", "show")),
+    *(f"vendomini.looking.{name}" for name in ("engines", "models", "places", "prepared", "runs")),
 }
 
 
@@ -92,11 +82,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--help",), COMMANDS),
         (("run", "--help"), COMMANDS),
         (("--version",), COMMANDS),
-        (("status", "small"), STATUS),
+        (("status", "small"), {*STANDING, "vendomini.cli.status"}),
         (
             ("collect", "small"),
             {
-                *STATUS,
+                *STANDING,
                 *WORKLOADS,
                 *("collect", "polars", "rich.progress", "tables", "vendomini.cli.results"),
             },

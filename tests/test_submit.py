@@ -17,11 +17,11 @@ from tests.fakes.slurm import FakeSlurm
 from tests.harness import outcomes
 from tests.product import attempts, vendomini, wait_until, write_phase, write_profile
 from vendomini import slurm
-from vendomini.cli.preparing import Request, prepare
 from vendomini.cli.running import run
 from vendomini.cli.status import show_status
 from vendomini.cluster import Allocation, Resources
 from vendomini.errors import ConfigError, SubmitError
+from vendomini.looking.prepared import Request, prepare
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.profile import load_profile
 from vendomini.store.experiment import Experiment
@@ -48,7 +48,6 @@ def request_for(tmp_path: Path, *overrides: str, **profile: Any) -> Request:
         limit=None,
         n_jobs=1,
         restart_groups=(),
-        as_json=False,
     )
 
 

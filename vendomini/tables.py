@@ -99,14 +99,28 @@ def write_parts(parts: "Iterable[list[polars.Series]]", path: Path) -> None:
     """Write a table of steps whose parts come one after the other, with whatever columns."""
     import polars
 
-    none = polars.DataFrame(schema={"run_id": polars.String, "step": polars.Int64})
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:
-        scans = [none.lazy()]
+        scans = [_no_steps().lazy()]
         for columns in parts:
             part = Path(folder, f"{len(scans)}.parquet")
             polars.DataFrame(columns).write_parquet(part)
             scans.append(polars.scan_parquet(part))
         polars.concat(scans, how="diagonal_relaxed").sink_parquet(path)
+
+
+def joined_parts(parts: "Iterable[list[polars.Series]]") -> "polars.DataFrame":
+    """The same table in memory."""
+    import polars
+
+    return polars.concat(
+        [_no_steps(), *map(polars.DataFrame, parts)], how="diagonal_relaxed", rechunk=True
+    )
+
+
+def _no_steps() -> "polars.DataFrame":
+    import polars
+
+    return polars.DataFrame(schema={"run_id": polars.String, "step": polars.Int64})
 
 
 def step_columns(steps: Sequence[Step]) -> "list[polars.Series]":

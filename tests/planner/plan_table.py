@@ -11,10 +11,11 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.product import ROOT
-from vendomini.cli.engines import look_at_engines, look_at_models, models_of
-from vendomini.cli.places import pools_there
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
+from vendomini.looking.engines import look_at_engines
+from vendomini.looking.models import look_at_models, models_of
+from vendomini.looking.places import pools_there
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan, make_plan, refuse_unplayable
 from vendomini.profile import load_profile

@@ -46,9 +46,9 @@ from tests.planner.plan_table import (
 from tests.product import COMMAND, ROOT
 from vendomini.cli import show
 from vendomini.cli.main import main
-from vendomini.cli.preparing import Request, prepare
 from vendomini.config import expand, load_phase
 from vendomini.errors import PlanError
+from vendomini.looking.prepared import Request, prepare
 from vendomini.prepare import GroupPlan, Plan, refuse_costly
 from vendomini.workloads.registry import workload_named
 
@@ -179,7 +179,6 @@ def test_the_table_is_of_what_the_command_line_plans() -> None:
             limit=None,
             n_jobs=1,
             restart_groups=(),
-            as_json=False,
         )
         assert prepare(request, only_plan=True).plan == planned.plan
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.slurm.planning import GPU_NODES, LARGE, SMALL, Desk, by_model
 from tests.slurm_cluster.cluster import SlurmCluster
-from vendomini.cli.places import Pools, pools_there
 from vendomini.cluster import Profile
+from vendomini.looking.places import Pools, pools_there
 from vendomini.profile import default_profile
 
 pytestmark = pytest.mark.slurm

@@ -63,12 +63,12 @@ SHIPPED = (
 def run(options: Options) -> None:
     """Play the runs of a phase that are not finished yet."""
     if options.dry_run or options.explain is not None:
-        from vendomini.cli import preparing
+        from vendomini.cli import planning
 
-        raise typer.Exit(preparing.show_plan(options.request()))
+        raise typer.Exit(planning.show_plan(options))
     from vendomini.cli import running
 
-    raise typer.Exit(running.run(options.request()))
+    raise typer.Exit(running.run(options.request(), as_json=options.as_json))
 
 
 @app.command(
@@ -80,9 +80,9 @@ def run(options: Options) -> None:
 @takes(Options, without=["dry_run", "restart_groups"])
 def plan(options: Options) -> None:
     """Show what `run` would do, and why. Submits nothing, and writes only a cache."""
-    from vendomini.cli import preparing
+    from vendomini.cli import planning
 
-    raise typer.Exit(preparing.show_plan(options.request()))
+    raise typer.Exit(planning.show_plan(options))
 
 
 def _experiments(incomplete: str) -> list[str]:

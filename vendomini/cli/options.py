@@ -18,7 +18,7 @@ from vendomini.errors import ConfigError
 if TYPE_CHECKING:  # the command line loads no planner
     from _typeshed import DataclassInstance
 
-    from vendomini.cli.preparing import Request
+    from vendomini.looking.prepared import Request
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -214,7 +214,7 @@ class Options:
 
     def request(self) -> "Request":
         """What is asked. Raises `ConfigError` unless one phase is named."""
-        from vendomini.cli.preparing import Request
+        from vendomini.looking.prepared import Request
 
         config, overrides = self._phase_and_settings()
         return Request(
@@ -226,9 +226,6 @@ class Options:
             limit=self.limit,
             n_jobs=self.n_jobs,
             restart_groups=self.restart_groups,
-            as_json=self.as_json,
-            check=self.check,
-            explain=self.explain,
             max_gpu_hours=self.max_gpu_hours,
         )
 

@@ -20,14 +20,15 @@ import msgspec
 
 from vendomini.chat import Engine, Episode, Reply, Request
 from vendomini.cli import show
-from vendomini.cli.engines import look_at_engines, look_at_models
-from vendomini.cli.places import pools_here
-from vendomini.cli.runs import Found, chosen, find_runs, list_runs, of_file, place_of
-from vendomini.cli.view import View
+from vendomini.cli.view import View, list_runs
 from vendomini.collect import derived, known_settings, todays_outcome
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.registry import engine_for
 from vendomini.errors import ConfigError, StoreError, VendoMiniError, WorkloadError
+from vendomini.looking.engines import look_at_engines
+from vendomini.looking.models import look_at_models
+from vendomini.looking.places import pools_here
+from vendomini.looking.runs import Found, chosen, find_runs, of_file, place_of
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
 from vendomini.serving import EngineSpec
@@ -73,7 +74,7 @@ def play(request: Shown) -> int:
 
 def _play(request: Shown) -> int:
     wanted = _range_of(request.steps)
-    found = find_runs(request.config, request.overrides, root=request.root)
+    found = find_runs(request.config, request.overrides, root=request.root, say=show.say)
     if request.only_list:
         list_runs(found, as_json=request.as_json)
         return 0

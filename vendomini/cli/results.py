@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vendomini.cli import show
-from vendomini.cli.status import experiment_named
+from vendomini.looking.experiments import experiment_named
 
 
 def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool) -> int:

@@ -1,6 +1,5 @@
 """How plans, states and tables look in a terminal."""
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +20,7 @@ if TYPE_CHECKING:  # every command shows something: what it shows it has loaded 
     from vendomini.collect import Collected, Measured
     from vendomini.slurm import Ending, QueuedJob
     from vendomini.standing import Status
-    from vendomini.store.experiment import Experiment, Extension
     from vendomini.store.records import WorkerRecord
-    from vendomini.submit import Submitted
 
 OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
@@ -35,6 +32,12 @@ LEFT = frozenset({"group", "backend", "dtype", "GPUs", "the same runs with"})
 def say(text: str) -> None:
     """One line about what happens, beside the data."""
     ERR.print(text, markup=False, soft_wrap=True)
+
+
+def meanwhile(text: str) -> None:
+    """Why nothing is to be seen for a while, if this is a terminal."""
+    if ERR.is_terminal:
+        say(text)
 
 
 def say_out(text: str) -> None:
@@ -53,26 +56,6 @@ def error(error: VendoMiniError) -> None:
     if error.hint:
         text.append("\nhint: ", "bold").append(error.hint)
     ERR.print(text, soft_wrap=True)
-
-
-def extension(experiment: "Experiment", extension: "Extension", *, done: int) -> None:
-    """What `run` found and added."""
-    kept, new, gone = len(extension.kept), len(extension.new), len(extension.orphaned)
-    say(
-        f"{experiment.folder}: {done} done and kept, {kept - done} unfinished, {new} new"
-        + (f", {gone} no longer in the grid (kept, marked)" if gone else "")
-    )
-
-
-def submitted(submitted: Sequence["Submitted"], experiment: "Experiment") -> None:
-    """Which jobs there are now."""
-    for job in submitted:
-        if not job.ids:
-            say(f"group `{job.group}` has all its workers in Slurm's queue already: none added")
-            continue
-        count = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
-        say(f"submitted group `{job.group}`: {count}, Slurm job {', '.join(job.ids)}")
-    say(f"see how it goes with: vendomini status {shlex.quote(str(experiment.folder))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
-"""How an experiment stands, and which one is meant."""
+"""How an experiment stands."""
 
-import difflib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vendomini.cli import show
-from vendomini.errors import StoreError, SubmitError
+from vendomini.errors import SubmitError
+from vendomini.looking.experiments import experiment_named
 from vendomini.standing import Status, status_of
 from vendomini.store.experiment import Experiment
 
@@ -55,23 +55,6 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
         if measured is not None:
             show.measures(measured)
     return 0
-
-
-def experiment_named(folder: Path, root: Path) -> Experiment:
-    """By folder, or by name below the root. Raises `StoreError` if there is no such."""
-    places = list(dict.fromkeys((folder, root / folder)))
-    for place in places:
-        experiment = Experiment(place)
-        if experiment.exists():
-            return experiment
-    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
-    neither = f", and neither is `{places[1]}`" if len(places) > 1 else ""
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    there_are = f"there are: {', '.join(names)}" if names else f"there is none below `{root}`"
-    raise StoreError(
-        f"`{folder}` is no experiment{neither}",
-        hint=(f"did you mean `{near[0]}`? " if near else "") + there_are,
-    )
 
 
 # -- private -------------------------------------------------------------------------------

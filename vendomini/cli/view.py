@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from vendomini.cli import show
+from vendomini.looking.runs import Found, place_of
 from vendomini.transcript import (
     Exchange,
     Line,
@@ -31,6 +32,19 @@ STYLES: Mapping[Tone, str] = {
     "bad": "red",
     "strong": "bold",
 }
+
+
+def list_runs(found: Found, *, as_json: bool) -> None:
+    """Each run's id, whether it is finished, and where in the grid it stands."""
+    finished = found.experiment.finished() if found.experiment.exists() else set()
+    for run in found.runs:
+        if as_json:
+            known = {"run": run.id, "finished": run.id in finished, "in_grid": run.in_grid}
+            line = json.dumps({**known, "replication": run.replication, "arm": run.arm})
+        else:
+            state = "finished" if run.id in finished else "-"
+            line = f"{run.id}  {state:<8}  {place_of(run)}"
+        sys.stdout.write(visible(line) + "\n")
 
 
 class View:

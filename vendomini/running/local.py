@@ -4,22 +4,16 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
-from vendomini.cli import show
 from vendomini.errors import StoreError
 from vendomini.phase import Run
 from vendomini.prepare import Plan
+from vendomini.running import interruptions
+from vendomini.running.interruptions import INTERRUPTED
+from vendomini.running.voice import Voice
 from vendomini.standing import count, states, workers
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord
@@ -28,7 +22,6 @@ from vendomini.submit import submit_local
 LOOK_EVERY_S = 1.0
 POLL_S = 0.05
 ASK_AGAIN_S = 3.0
-WIDE = 60
 PROBE_BYTES = 1 << 16
 CANNOT_WORK = "cannot work: "
 """How a worker's log begins to say why, in the words of `worker.entry`."""
@@ -41,38 +34,20 @@ def play_locally(
     runs: Sequence[Run],
     submission: str,
     only: Sequence[str] | None,
+    voice: Voice,
 ) -> int:
     """Exit status: 0 all done, 1 some runs failed or are unfinished, 3 a worker could not go on,
     130 interrupted."""
     handles: list[Any] = []
     older = experiment.disk.names(experiment.path("workers"))
     try:
-        with _interruptions_later():
+        with interruptions.later():
             for _, started in submit_local(experiment, plan, submission=submission, only=only):
                 handles.extend(started)
-        _watch(experiment, handles, runs, submission, older=older)
+        _watch(experiment, handles, runs, submission, older=older, voice=voice)
     except KeyboardInterrupt:
-        return _interrupt(experiment, handles)
-    return _judge(experiment, runs, submission, handles)
-
-
-@contextmanager
-def _interruptions_later() -> Iterator[None]:
-    """Ctrl-C and TERM wait until the end of the block: no worker is started and not known of.
-
-    Ctrl-C is blocked rather than handled: processes that are started inherit the block, and are
-    not to hear it anyway.
-    """
-    terms: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: terms.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if terms:
-        raise KeyboardInterrupt
+        return _interrupt(experiment, handles, voice)
+    return _judge(experiment, runs, submission, handles, voice)
 
 
 def _watch(
@@ -82,13 +57,13 @@ def _watch(
     submission: str,
     *,
     older: Collection[str],
+    voice: Voice,
 ) -> None:
     """Return when nobody plays the runs any more: neither our workers nor those of others."""
     ids = {run.id for run in runs}
-    with _progress() as progress:
-        # What earlier commands have played says nothing of the speed of this one.
-        done = len(ids & experiment.finished())
-        task = progress.add_task("", total=len(ids), completed=done, rate="-", doing="playing")
+    # What earlier commands have played says nothing of the speed of this one.
+    done = len(ids & experiment.finished())
+    with voice.playing(done=done, total=len(ids)) as tell:
         started = time.monotonic()
         while True:
             ours_end = all(handle.done() for handle in handles)
@@ -97,11 +72,10 @@ def _watch(
             records = _records(experiment, submission, older)
             steps = sum(each.steps for each in records)
             loading = [each.doing for each in records if each.doing and each.state == "starting"]
-            progress.update(
-                task,
-                completed=done,
-                rate=f"{steps / seconds:,.0f}",
-                doing="playing" if steps or not loading else _short(loading[0]),
+            tell(
+                done=done,
+                steps_per_s=steps / seconds,
+                doing=None if steps or not loading else loading[0],
             )
             if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
                 return
@@ -120,42 +94,19 @@ def _records(experiment: Experiment, submission: str, older: Collection[str]) ->
     return [each for each in records if each and each.submission == submission]
 
 
-def _short(text: str) -> str:
-    """What an engine says while it starts, in the width a bar leaves it."""
-    text = text.removeprefix("[*] ")
-    return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
-
-
-def _progress() -> Progress:
-    """Runs done, steps a second, time left; without the steps where the terminal is narrow."""
-    rate = TextColumn("{task.fields[rate]} steps/s,")
-    return Progress(
-        TextColumn("{task.fields[doing]}", markup=False),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("runs,"),
-        *([rate] if show.ERR.width >= WIDE else []),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=show.ERR,
-        expand=True,
-    )
-
-
 def _states(experiment: Experiment, runs: Sequence[Run]) -> set[str]:
     return set(states(experiment, runs).values())
 
 
-def _interrupt(experiment: Experiment, handles: Sequence[Any]) -> int:
+def _interrupt(experiment: Experiment, handles: Sequence[Any], voice: Voice) -> int:
     """Ask the workers to drain; a second Ctrl-C lets them stop at once."""
 
     def ask(*_: object) -> None:
         _terminate(handles)
 
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
+    interruptions.answer(ask)
     ask()
-    show.say("interrupted: workers are leaving, Ctrl-C again to stop them at once")
+    voice.say("interrupted: workers are leaving, Ctrl-C again to stop them at once")
     asked_at = time.monotonic()
     while not all(handle.done() for handle in handles):
         time.sleep(0.1)
@@ -163,10 +114,10 @@ def _interrupt(experiment: Experiment, handles: Sequence[Any]) -> int:
             # A worker that was just starting may not have heard it.
             ask()
             asked_at = time.monotonic()
-    show.say(
+    voice.say(
         f"nothing is lost: the same command goes on where this one stopped ({experiment.folder})"
     )
-    return 130
+    return INTERRUPTED
 
 
 def _terminate(handles: Sequence[Any]) -> None:
@@ -179,12 +130,16 @@ def _terminate(handles: Sequence[Any]) -> None:
 
 
 def _judge(
-    experiment: Experiment, runs: Sequence[Run], submission: str, handles: Sequence[Any]
+    experiment: Experiment,
+    runs: Sequence[Run],
+    submission: str,
+    handles: Sequence[Any],
+    voice: Voice,
 ) -> int:
     counts = count(states(experiment, runs).values())
-    show.say(f"{counts.done} of {counts.total} runs are done, {counts.failed} failed")
+    voice.say(f"{counts.done} of {counts.total} runs are done, {counts.failed} failed")
     if counts.failed:
-        show.say(f"why: vendomini status {shlex.quote(str(experiment.folder))}")
+        voice.say(f"why: vendomini status {shlex.quote(str(experiment.folder))}")
     if counts.done == counts.total:
         return 0
     ours = [each for each in workers(experiment) if each.record.submission == submission]
@@ -193,14 +148,14 @@ def _judge(
         problems |= {why for handle in handles if (why := _why_it_never_worked(handle))}
     problems |= _full(experiment)
     for problem in sorted(problems):
-        show.say(problem)
+        voice.say(problem)
     killed = sum(each.record.state != "ended" and not each.is_alive for each in ours)
     if killed and not problems:
-        show.say(f"{killed} of {len(handles)} workers were killed, perhaps for want of memory")
+        voice.say(f"{killed} of {len(handles)} workers were killed, perhaps for want of memory")
     unfinished = counts.waiting + counts.running
     if unfinished:
         mended = "when that is mended, " if problems else ""
-        show.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
+        voice.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
     return 3 if problems else 1
 
 

@@ -1,20 +1,21 @@
 """The three ways a plan is played: here, as jobs of Slurm, or inside a job of the user's own."""
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from vendomini.cli import show
-from vendomini.cli.local import play_locally
 from vendomini.cluster import Allocation, ClusterFacts, Profile
 from vendomini.errors import SubmitError
 from vendomini.partitions import check_against
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan
+from vendomini.running.local import play_locally
+from vendomini.running.voice import Voice
 from vendomini.slurm import allocation, cluster_facts
 from vendomini.store.experiment import Experiment
-from vendomini.submit import groups_that_fit, job_for, refuse_place, submit_slurm
+from vendomini.submit import Submitted, groups_that_fit, job_for, refuse_place, submit_slurm
 from vendomini.worker.entry import be_worker
 
 Way: TypeAlias = Callable[[Plan, str, Sequence[str] | None], int]
@@ -22,45 +23,58 @@ Way: TypeAlias = Callable[[Plan, str, Sequence[str] | None], int]
 
 
 def way_to_play(
-    experiment: Experiment, plan: Plan, runs: Sequence[Run], profile: Profile | None
+    experiment: Experiment,
+    plan: Plan,
+    runs: Sequence[Run],
+    profile: Profile | None,
+    *,
+    voice: Voice,
+    joins: bool,
 ) -> Way:
     """Choose the way: without a profile here, inside a job in place, else as jobs of Slurm.
 
-    What would refuse the plan refuses it here, before a file is written: raises `ConfigError`
-    or `SubmitError`.
+    `joins`: this process may become a worker of the job that it is in. What would refuse the plan
+    refuses it here, before a file is written: raises `ConfigError` or `SubmitError`.
     """
     if profile is None:
-        return partial(_here, experiment, runs)
+        return partial(_here, experiment, runs, voice)
     place = allocation(os.environ)
     if place is None:
         refuse_place(experiment.folder)
         facts = cluster_facts()
         wanted = {group.key: group.resources for group in plan.groups if group.resources}
         check_against(profile, facts, wanted=wanted)
-        return partial(_as_jobs, experiment, profile, facts)
+        return partial(_as_jobs, experiment, profile, facts, voice)
+    if not joins:
+        raise SubmitError(
+            f"inside Slurm job {place.queue_id}, where this process would become a worker",
+            hint="give the command there, `vendomini run --cluster`, or call this outside of a job",
+        )
     if place.node is None:
         raise SubmitError(
             f"inside Slurm job {place.queue_id}, but not on one of its nodes",
             hint="start the worker on its nodes: srun vendomini run --cluster ...",
         )
     _fitting(plan, place)
-    return partial(_in_place, experiment, profile, place)
+    return partial(_in_place, experiment, profile, place, voice)
 
 
 def _here(
     experiment: Experiment,
     runs: Sequence[Run],
+    voice: Voice,
     plan: Plan,
     submission: str,
     only: Sequence[str] | None,
 ) -> int:
-    return play_locally(experiment, plan, runs=runs, submission=submission, only=only)
+    return play_locally(experiment, plan, runs=runs, submission=submission, only=only, voice=voice)
 
 
 def _as_jobs(
     experiment: Experiment,
     profile: Profile,
     facts: ClusterFacts,
+    voice: Voice,
     plan: Plan,
     submission: str,
     only: Sequence[str] | None,
@@ -68,7 +82,7 @@ def _as_jobs(
     submitted = submit_slurm(
         experiment, plan, profile=profile, facts=facts, submission=submission, only=only
     )
-    show.submitted(submitted, experiment)
+    _say_submitted(submitted, experiment, voice)
     return 0
 
 
@@ -76,13 +90,14 @@ def _in_place(
     experiment: Experiment,
     profile: Profile,
     place: Allocation,
+    voice: Voice,
     plan: Plan,
     submission: str,
     only: Sequence[str] | None,
 ) -> int:
     """Be a worker for one group after another, in this process."""
     fitting, reasons = _fitting(plan, place)  # of the groups that are left: fewer may fit
-    show.say(
+    voice.say(
         f"inside Slurm job {place.queue_id}: joining as a worker for "
         f"{len(fitting)} of {len(plan.groups)} groups"
         + (f" ({'; '.join(reasons)})" if reasons else "")
@@ -117,3 +132,16 @@ def _fitting(plan: Plan, place: Allocation) -> tuple[list[GroupPlan], list[str]]
             hint="ask Slurm for more, or run outside of a job to have jobs submitted",
         )
     return fitting, reasons
+
+
+def _say_submitted(submitted: Sequence[Submitted], experiment: Experiment, voice: Voice) -> None:
+    """Which jobs there are now."""
+    for job in submitted:
+        if not job.ids:
+            voice.say(
+                f"group `{job.group}` has all its workers in Slurm's queue already: none added"
+            )
+            continue
+        count = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
+        voice.say(f"submitted group `{job.group}`: {count}, Slurm job {', '.join(job.ids)}")
+    voice.say(f"see how it goes with: vendomini status {shlex.quote(str(experiment.folder))}")

@@ -1,26 +1,21 @@
-"""From the options of `run` and `plan` to a plan, and the plan shown."""
+"""From what is asked of `run` and `plan` to a plan."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vendomini.cli import show
-from vendomini.cli.engines import (
-    look_at_engines,
-    look_at_models,
-    models_of,
-    needs_model,
-    window_note,
-)
-from vendomini.cli.places import Pools, example_cluster, memory_gb, pools_here, pools_there
-from vendomini.cli.runs import of_file, runs_in
 from vendomini.cluster import Profile
 from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
+from vendomini.looking.engines import look_at_engines
+from vendomini.looking.models import look_at_models, models_of, needs_model, window_note
+from vendomini.looking.places import Pools, example_cluster, memory_gb, pools_here, pools_there
+from vendomini.looking.runs import of_file, runs_in
 from vendomini.phase import Run
-from vendomini.prepare import EngineFacts, Plan, make_plan, plan_as_json, refuse_costly
+from vendomini.prepare import EngineFacts, Plan, make_plan, refuse_costly
 from vendomini.profile import default_profile, load_profile
 from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
@@ -28,7 +23,7 @@ from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 
 if TYPE_CHECKING:  # the self-test plays runs: a plan without it loads no world
-    from vendomini.cli.selftest import Checked
+    from vendomini.looking.axes import Checked
 
 NO_GPU_HERE = (
     "this machine has no GPU and {memory:.0f} GiB of memory, too little for these models: this is "
@@ -39,7 +34,7 @@ NO_GPU_HERE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options of `run` and `plan`.
+    """Which phase `run` and `plan` are about, and where it is to be played.
 
     `config` and `profile` are paths of files, or names of shipped ones.
     """
@@ -51,10 +46,7 @@ class Request:
     root: Path
     limit: int | None
     n_jobs: int
-    restart_groups: tuple[str, ...]
-    as_json: bool
-    check: bool = False  # `plan` tries the axes, as `run` does
-    explain: str | None = None  # `plan` tells all that decided for this model
+    restart_groups: tuple[str, ...] = ()
     max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 
@@ -142,33 +134,15 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     )
 
 
-def show_plan(request: Request) -> int:
-    """`plan`, and `run --dry-run`."""
-    from vendomini.cli import planned
-
-    prepared = prepare(request, only_plan=True)
-    tried = None
-    if request.check:
-        prepared, tried = checked(request, prepared)
-    if request.explain is not None:
-        planned.explain(prepared.plan, request.explain)
-    elif request.as_json:
-        axes = {} if tried is None else {"self_test": tried.as_json()}
-        show.print_json(plan_as_json(prepared.plan) | axes)
-    else:
-        planned.plan(prepared.plan, to=show.OUT)
-        if tried is not None:
-            tried.show()
-    return 0
-
-
-def checked(request: Request, prepared: Prepared) -> tuple[Prepared, "Checked"]:
+def checked(
+    request: Request, prepared: Prepared, *, meanwhile: Callable[[str], None] | None = None
+) -> tuple[Prepared, "Checked"]:
     """With the axes tried, and noted in the plan those that do nothing; raises `ConfigError` for
-    one where that is an error."""
-    from vendomini.cli.selftest import check_axes
+    one where that is an error. `meanwhile` is told if it takes a while; None: nobody watches."""
+    from vendomini.looking.axes import check_axes
     from vendomini.prepare.selftest import idle_notes, refuse_idle
 
-    checked = check_axes(prepared.every_run, prepared.workload)
+    checked = check_axes(prepared.every_run, prepared.workload, meanwhile=meanwhile)
     with of_file(request.config):
         refuse_idle(checked.test)
     notes = (*prepared.plan.notes, *idle_notes(checked.test))

@@ -1,4 +1,4 @@
-"""What a command asks of this machine before it plans: models, interpreters, GPUs, pins.
+"""What engines can run on here, and as what: interpreters, containers, GPUs, pins.
 
 All of it is looked at only for a phase whose runs will ask a model, and nothing is loaded.
 """
@@ -9,34 +9,26 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from vendomini.chat import MODEL
-from vendomini.cli.places import Pools, memory_gb
 from vendomini.cluster import Profile
-from vendomini.config import Phase, values_of, windowless
+from vendomini.config import Phase, values_of
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
-from vendomini.hardware import GIB
-from vendomini.identity import absolute, is_local
-from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
-from vendomini.models.lookup import model_spec
-from vendomini.models.spec import ModelSpec
-from vendomini.phase import Run, has_model, model_settings, setting
+from vendomini.identity import absolute
+from vendomini.looking.models import YES, Models, needs_model
+from vendomini.looking.places import Pools, memory_gb
 from vendomini.planner.deployment import BACKENDS
-from vendomini.prepare import EngineFacts, ModelName, pin_key
+from vendomini.prepare import EngineFacts, pin_key
 from vendomini.serving import AUTO
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
-from vendomini.workloads.registry import asked_by, module_of
+from vendomini.workloads.registry import module_of
 from vendomini.workloads.workload import Workload
 
-YES = ("1", "true", "yes", "on")
-WINDOW = f"{MODEL}.context_length"
 ANSWER_S = 30.0
 """An interpreter answers in tenths of a second; a cold file system of a cluster takes longer."""
 
@@ -50,66 +42,6 @@ for name in sys.argv[1:]:
     if found is not None and found.origin is not None:
         print(name)
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
-    """A phase's models as far as they are on this machine, and the window they all allow.
-
-    `known` are those whose files are here; `sizes` is what is known of every model, or why
-    nothing is. `window` is what a context length of ``auto`` means, in tokens; None: nobody asks,
-    or it is not known here. `limited_by` are the models that allow no more.
-    """
-
-    known: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
-    sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
-    window: int | None = None
-    limited_by: tuple[str, ...] = ()
-
-    def exceed(self, memory_gb: float) -> bool:
-        """Whether the weights of one of them alone are more than so many GiB."""
-        known = [size for size in self.sizes.values() if isinstance(size, ModelSpec)]
-        return any(size.weight_bytes > memory_gb * GIB for size in known)
-
-    @property
-    def notes(self) -> list[str]:
-        if self.window is None:
-            return []
-        return [
-            f"{WINDOW}: auto is {self.window} tokens, the largest window that all models of this "
-            f"phase share (set by {', '.join(self.limited_by)})"
-        ]
-
-
-def look_at_models(phase: Phase, *, is_here: bool) -> Models:
-    """Read what is on this machine of a phase's models.
-
-    `is_here`: the engines will run on this machine. Raises `ConfigError` for a model that no
-    engine could load.
-    """
-    needs_files = needs_model(phase)
-    asks_window = any(map(windowless, phase.arms))
-    if not needs_files and not asks_window:
-        return Models()
-    names = models_of(phase)
-    found, sizes = {}, {}
-    for name, revision in names:
-        try:
-            model = _read(name, revision, is_here=is_here)
-        except ConfigError:
-            if needs_files:
-                raise
-            continue
-        if model is not None:
-            found[name, revision] = model
-        sizes[name, revision] = _size(name, revision)
-    lengths = {name: _allows(found.get(name), sizes.get(name)) for name in names}
-    shared = [length for length in lengths.values() if length is not None]
-    if not asks_window or len(shared) < len(lengths):
-        return Models(known=found, sizes=sizes)
-    window = min(shared)
-    limited_by = tuple(name for (name, _), length in lengths.items() if length == window)
-    return Models(known=found, sizes=sizes, window=window, limited_by=limited_by)
 
 
 def look_at_engines(
@@ -160,75 +92,7 @@ def look_at_engines(
     )
 
 
-def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models) -> list[str]:
-    """What a reader must know if ``auto`` meant another number when runs were played."""
-    if models.window is None or not experiment.exists():
-        return []
-    older = [run for run in experiment.runs() if run.in_grid and asked_by(run) == "model"]
-    windows = {str(_window(run)) for run in older} - {str(_window(run)) for run in every_run}
-    if not windows:
-        return []
-    added = sorted(_names(every_run) - _names(older))
-    why = f"adding {', '.join(added)} makes" if added else "the change makes"
-    return [
-        f"{WINDOW}: auto is {models.window} and was {', '.join(sorted(windows))} in the runs "
-        f"there; {why} them other runs (to go on with those, give their number)"
-    ]
-
-
 # -- private -------------------------------------------------------------------------------
-
-
-def needs_model(phase: Phase) -> bool:
-    """Whether an engine of ours may have to load the phase's models."""
-    asked = {arm.asks for arm in phase.arms} - {"nobody"}
-    backends = set(values_of(phase, "engine.backend"))
-    if "model" in asked and AUTO in backends:
-        return True
-    named = (backend_named(str(name)) for name in backends - {AUTO})
-    return bool(asked) and any(backend.planned_as is not None for backend in named)
-
-
-def models_of(phase: Phase) -> list[ModelName]:
-    """The models that the phase names, in the grid's order."""
-    settings = [arm.settings for arm in phase.arms if has_model(arm.settings)]
-    found = map(model_settings, {id(setting(one, MODEL)): one for one in settings}.values())
-    return list(dict.fromkeys((model.name, model.revision) for model in found))
-
-
-def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
-    """None for a model of the hub that is not here, or not all of it: it can be downloaded."""
-    folder = find_folder(name, revision)
-    offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in YES
-    if folder is None:
-        if offline:
-            raise ConfigError(
-                f"model `{name}` is not in the hub's cache on this machine, and HF_HUB_OFFLINE "
-                "forbids to download it",
-                hint=f"download it first, or name its folder as {MODEL}.name",
-            )
-        return None
-    try:
-        return read_model(folder)
-    except ModelIncomplete:
-        if is_local(name) or offline:
-            raise
-        return None
-
-
-def _size(name: str, revision: str | None) -> ModelSpec | ConfigError:
-    """The model's sizes, or why they are not known."""
-    try:
-        return model_spec(name, revision)
-    except ConfigError as error:
-        return error
-
-
-def _allows(model: ModelFacts | None, size: ModelSpec | ConfigError | None) -> int | None:
-    """The longest context of a model, by its files or else its own entry in the catalogue."""
-    if model is not None:
-        return model.max_model_len
-    return size.max_model_len if isinstance(size, ModelSpec) and size.knows_context else None
 
 
 def _packages(
@@ -305,11 +169,3 @@ def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
     names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
     found = {name: experiment.pinned(name) for name in names if name not in anew}
     return {name: pin.backend for name, pin in found.items() if pin is not None}
-
-
-def _names(runs: Sequence[Run]) -> set[str]:
-    return {run.model.name for run in runs}
-
-
-def _window(run: Run) -> object:
-    return run.model.context_length

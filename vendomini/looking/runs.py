@@ -1,22 +1,18 @@
 """Which run a command is about: by phase file or experiment, and by the beginning of its id."""
 
 import difflib
-import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vendomini.cli import show
-from vendomini.cli.engines import look_at_models
 from vendomini.config import Phase, expand, load_phase
 from vendomini.errors import ConfigError, StoreError
+from vendomini.looking.models import look_at_models
 from vendomini.phase import Run
 from vendomini.shipped import phases
 from vendomini.store.experiment import Experiment
-from vendomini.transcript import visible
 from vendomini.workloads.registry import todays_runs, workload_named
 
 LISTED = 3  # ids that an error names
@@ -34,20 +30,23 @@ class Found:
     phase: Callable[[], Phase]
 
 
-def find_runs(config: Path, overrides: Sequence[str], *, root: Path) -> Found:
+def find_runs(
+    config: Path, overrides: Sequence[str], *, root: Path, say: Callable[[str], None]
+) -> Found:
     """The runs of a phase file, of an experiment by its folder or its name below `root`, or of a
     shipped phase by its name; the experiment wins over a shipped phase of its name.
 
-    Raises `ConfigError` or `StoreError` if there is no such thing.
+    `say` is told what a reader of the phase must know. Raises `ConfigError` or `StoreError` if
+    there is no such thing.
     """
     if os.path.isfile(config) or config.suffix in (".yaml", ".yml"):
-        return _in_phase(config, overrides, lambda name: Experiment(root / name))
+        return _in_phase(config, overrides, lambda name: Experiment(root / name), say)
     places = [Experiment(place) for place in dict.fromkeys((config, root / config))]
     for experiment in places:
         if experiment.exists():
-            return _in_experiment(experiment, overrides)
+            return _in_experiment(experiment, overrides, say)
     if (file := phases().get(str(config))) is not None:
-        return _in_phase(file, overrides, lambda name: Experiment(root / name))
+        return _in_phase(file, overrides, lambda name: Experiment(root / name), say)
     names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
     near = difflib.get_close_matches(config.name, {*names, *phases()}, n=1)
     there_are = f"experiments there are: {', '.join(names)}" if names else f"`{root}` has none"
@@ -85,19 +84,6 @@ def chosen(found: Found, wanted: str | None) -> Run:
     )
 
 
-def list_runs(found: Found, *, as_json: bool) -> None:
-    """Each run's id, whether it is finished, and where in the grid it stands."""
-    finished = found.experiment.finished() if found.experiment.exists() else set()
-    for run in found.runs:
-        if as_json:
-            known = {"run": run.id, "finished": run.id in finished, "in_grid": run.in_grid}
-            line = json.dumps({**known, "replication": run.replication, "arm": run.arm})
-        else:
-            state = "finished" if run.id in finished else "-"
-            line = f"{run.id}  {state:<8}  {place_of(run)}"
-        sys.stdout.write(visible(line) + "\n")
-
-
 def place_of(run: Run) -> str:
     """Where in the grid a run stands."""
     parts = [f"replication {run.replication}", *(f"{key}={run.arm[key]}" for key in run.arm)]
@@ -121,21 +107,26 @@ def of_file(file: Path) -> Iterator[None]:
 # -- private -------------------------------------------------------------------------------
 
 
-def _in_experiment(experiment: Experiment, overrides: Sequence[str]) -> Found:
+def _in_experiment(
+    experiment: Experiment, overrides: Sequence[str], say: Callable[[str], None]
+) -> Found:
     experiment.check()
     file = experiment.path("phase.yaml")
     if overrides:
-        return _in_phase(file, overrides, lambda name: experiment)
+        return _in_phase(file, overrides, lambda name: experiment, say)
     runs = sorted(todays_runs(experiment.runs()), key=lambda run: not run.in_grid)
     return Found(runs=runs, experiment=experiment, phase=lambda: _load(file, ()))
 
 
 def _in_phase(
-    file: Path, overrides: Sequence[str], experiment_of: Callable[[str], Experiment]
+    file: Path,
+    overrides: Sequence[str],
+    experiment_of: Callable[[str], Experiment],
+    say: Callable[[str], None],
 ) -> Found:
     phase = _load(file, overrides)
     for note in phase.notes:
-        show.say(f"note: {note}")
+        say(f"note: {note}")
     experiment = experiment_of(phase.experiment.name)
     with of_file(file):
         window = look_at_models(phase, is_here=True).window

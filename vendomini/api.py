@@ -1,0 +1,192 @@
+"""What Python callers have, served as `vendomini.plan`, `run`, `status` and `load`.
+
+Each does what the command of its name does, by the same function, and returns a value. Each loads
+what it needs when it is called, as the commands do.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vendomini.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vendomini.collect import Tables
+    from vendomini.looking.prepared import Request
+    from vendomini.prepare import Plan
+    from vendomini.running.phases import Played
+    from vendomini.standing import Status
+
+File: TypeAlias = str | os.PathLike[str]
+
+Overrides: TypeAlias = Mapping[str, Any] | Sequence[str] | None
+"""Settings that win over the file: by dotted key, or as ``KEY=VALUE``."""
+
+
+def plan(
+    file: File,
+    *,
+    overrides: Overrides = None,
+    profile: File | None = None,
+    cluster: bool = False,
+    root: File = "experiments",
+    limit: int | None = None,
+    n_jobs: int = 1,
+    max_gpu_hours: float | None = None,
+    check: bool = False,
+) -> "Plan":
+    """What `run` would do, and why, as `vendomini plan` shows it; nothing is written but a cache.
+
+    Where this machine cannot hold the phase's models, it is the plan for an example of a cluster,
+    and its notes say so. `check` tries the axes: the notes have those that do nothing.
+
+    Raises `ConfigError` for what the phase, the overrides or the profile say wrong, and with
+    `check` for an axis that does nothing where a model would be asked; `PlanError` if nothing
+    fits, or if more than `max_gpu_hours` are expected; `SubmitError` if Slurm is asked and does
+    not answer.
+    """
+    from vendomini.looking.prepared import checked, prepare
+
+    request = _request(
+        file,
+        overrides=overrides,
+        profile=profile,
+        cluster=cluster,
+        root=root,
+        limit=limit,
+        n_jobs=n_jobs,
+        max_gpu_hours=max_gpu_hours,
+    )
+    prepared = prepare(request, only_plan=True)
+    if check:
+        prepared, _ = checked(request, prepared)
+    return prepared.plan
+
+
+def run(
+    file: File,
+    *,
+    overrides: Overrides = None,
+    profile: File | None = None,
+    cluster: bool = False,
+    root: File = "experiments",
+    limit: int | None = None,
+    n_jobs: int = 1,
+    max_gpu_hours: float | None = None,
+    restart_groups: Sequence[str] = (),
+    quiet: bool = False,
+) -> "Played":
+    """Play a phase as `vendomini run` does: what is done stays, what is missing is played.
+
+    Here it returns when nobody plays the runs any more, with `cluster` when they are submitted.
+    That runs fail is no error: see the counts. Says how it goes on stderr, unless it is `quiet`.
+
+    Raises `ConfigError`, `PlanError`, `SubmitError`, `StoreError` or `WorkloadError` for what
+    cannot be done, before anything is written. A Ctrl-C, or a notebook's stop, has the workers
+    leave and then raises `KeyboardInterrupt`: the same call goes on where this one stopped. Inside
+    a Slurm job `cluster` is refused: the command would make its process a worker of that job.
+    """
+    from vendomini.running.interruptions import INTERRUPTED
+    from vendomini.running.phases import run as run_phase
+    from vendomini.running.plain import Lines, Silence
+
+    request = _request(
+        file,
+        overrides=overrides,
+        profile=profile,
+        cluster=cluster,
+        root=root,
+        limit=limit,
+        n_jobs=n_jobs,
+        max_gpu_hours=max_gpu_hours,
+        restart_groups=restart_groups,
+    )
+    played = run_phase(request, Silence() if quiet else Lines(), joins=False)
+    if played.exit_status == INTERRUPTED:
+        raise KeyboardInterrupt  # what follows in a script is not to be done either
+    return played
+
+
+def status(name: File, *, root: File = "experiments") -> "Status":
+    """How far an experiment is, from its files alone: by its folder, or its name below `root`.
+
+    Raises `StoreError` if there is no such experiment.
+    """
+    from vendomini.looking.experiments import experiment_named
+    from vendomini.standing import status_of
+
+    return status_of(experiment_named(Path(name), Path(root)))
+
+
+def load(name: File, *, root: File = "experiments") -> "Tables":
+    """An experiment's tables as `vendomini collect` makes them, each when it is first asked for.
+
+    Nothing is written. The experiment is named by its folder, or its name below `root`. Raises
+    `StoreError` if there is no such.
+    """
+    from vendomini.collect import Tables
+    from vendomini.looking.experiments import experiment_named
+
+    return Tables(experiment_named(Path(name), Path(root)))
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _request(
+    file: File,
+    *,
+    overrides: Overrides,
+    profile: File | None,
+    cluster: bool,
+    root: File,
+    limit: int | None,
+    n_jobs: int,
+    max_gpu_hours: float | None,
+    restart_groups: Sequence[str] = (),
+) -> "Request":
+    from vendomini.looking.prepared import Request
+
+    for name, value in (("overrides", overrides), ("restart_groups", restart_groups)):
+        if isinstance(value, str):  # a sequence, too, of letters
+            raise ConfigError(f"`{name}` is the text `{value}`", hint=f"give a list: [{value!r}]")
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={_written(key, value)}" for key, value in overrides.items()]
+    return Request(
+        config=Path(file),
+        overrides=tuple(overrides or ()),
+        cluster=cluster,
+        profile=None if profile is None else Path(profile),
+        root=Path(root),
+        limit=limit,
+        n_jobs=n_jobs,
+        restart_groups=tuple(restart_groups),
+        max_gpu_hours=max_gpu_hours,
+    )
+
+
+def _written(key: str, value: Any) -> str:
+    """A value as the command line has it: it is read back as what it was."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and _is_plain(key, value):
+        return value  # as one would write it, which is how an error shows it
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"override `{key}`: `{value!r}` is no value that a phase file could have",
+            hint="give text, a finite number, a boolean, None, or a list or mapping of these",
+        ) from None
+
+
+def _is_plain(key: str, text: str) -> bool:
+    """Whether this text means itself without quotes."""
+    from vendomini.yamlfile import parse_value
+
+    try:
+        return bool(parse_value(text, "override", key) == text)
+    except ConfigError:  # one of YAML's traps, such as `0x10`
+        return False

@@ -1,0 +1,119 @@
+"""An experiment read for its tables: its runs, and the steps of those that are finished."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from vendomini.collect.runs import Row, run_rows, workers_of, workload_of
+from vendomini.collect.steps import derived_columns, steps_by_run
+from vendomini.errors import WorkloadError
+from vendomini.store.experiment import Experiment
+from vendomini.tables import STEP_ROWS_AT_ONCE, Step, run_columns, step_columns
+from vendomini.workloads.registry import todays_runs
+from vendomini.workloads.workload import Workload
+
+if TYPE_CHECKING:  # polars takes a while to load, and `import vendomini.cli` must not
+    import polars
+
+
+class Reading:
+    """An experiment as its files tell it when this is made, for its tables.
+
+    What follows from steps is in the table of runs: `table`, `schema`, `notes` and `without_steps`
+    are of what `lines` has come to. Raises `StoreError` if it is no experiment.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        experiment.check()
+        runs = todays_runs(experiment.runs())
+        self._experiment = experiment
+        self._runs = {run.id: run for run in runs}
+        self._workload, note = workload_of(runs)
+        # Each with the first run that it is about.
+        self._notes = {"": (note, "")} if note else {}
+        self._rows = {row["run_id"]: row for row in run_rows(experiment, runs, self._workload)}
+        self._played_by = workers_of(self._rows)
+        self._found: set[str] = set()
+        self.steps = 0
+
+    @property
+    def runs(self) -> int:
+        return len(self._rows)
+
+    @property
+    def done(self) -> int:
+        return len(self._played_by)
+
+    @property
+    def derives(self) -> bool:
+        """Whether anything follows from steps."""
+        return self._workload is not None and type(self._workload).derive is not Workload.derive
+
+    def lines(self, progress: Callable[[int, int], None]) -> Iterator[list[bytes]]:
+        """The logged steps of one finished run after the other; `progress` is told how many of
+        how many have been read."""
+        progress(0, self.done)
+        for id, lines in steps_by_run(self._experiment, self._played_by):
+            try:
+                self._rows[id] |= derived_columns(
+                    self._experiment, self._runs[id], self._workload, lines
+                )
+            except WorkloadError as error:
+                # One note for all runs in which it is the same: messages may name what was there.
+                self._notes.setdefault(type(error.__cause__).__name__, (str(error), id))
+            self.steps += len(lines)
+            yield lines
+            self._found.add(id)
+            progress(len(self._found), self.done)
+
+    def parts(self, progress: Callable[[int, int], None]) -> "Iterator[list[polars.Series]]":
+        """The same as columns, some thousand rows at a time."""
+        waiting: list[Step] = []
+        for lines in self.lines(progress):
+            waiting += map(_decode_step, lines)
+            if len(waiting) >= STEP_ROWS_AT_ONCE:
+                yield step_columns(waiting)
+                waiting = []
+        if waiting:
+            yield step_columns(waiting)
+
+    def table(self) -> "polars.DataFrame":
+        """One row a run, whatever its state."""
+        import polars
+
+        return polars.DataFrame(run_columns(list(self._rows.values())))
+
+    def schema(self, table: "polars.DataFrame") -> Row:
+        """What the columns of the table of runs are: their type, and what the workload says of
+        those it measures."""
+        workload = self._workload
+        measures = {} if workload is None else {each.column: each for each in workload.measures}
+        columns: Row = {name: {"type": str(type)} for name, type in table.schema.items()}
+        for name, measure in measures.items():
+            if name in columns:
+                columns[name] |= {k: v for k, v in asdict(measure).items() if k != "column"}
+        if workload is None:
+            return {"runs": columns}
+        return {
+            "workload": workload.name,
+            "version": workload.version,
+            "derive_version": workload.derive_version,
+            "runs": columns,
+        }
+
+    @property
+    def without_steps(self) -> tuple[str, ...]:
+        """Finished runs whose step log was lost."""
+        return tuple(id for id in self._played_by if id not in self._found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the tables lack, and why."""
+        return tuple(
+            f"{note} (first in run {id})" if id else note for note, id in self._notes.values()
+        )
+
+
+_decode_step = msgspec.json.Decoder(Step).decode

@@ -1,0 +1,1 @@
+"""What carries a plan out: refuse what cannot be done, then write, then play."""
