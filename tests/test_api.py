@@ -102,7 +102,8 @@ def test_asking_how_an_experiment_stands_loads_no_planner(desk: Path) -> None:
         "print(*{name.split('.')[1] for name in sys.modules if name.startswith('vendomini.')})"
     )
     assert set(fresh(program, desk).stdout.split()) == {
-        *("api", "chat", "errors", "looking", "phase", "standing", "store")
+        *("api", "chat", "entrypoints", "errors", "looking", "phase", "serving", "standing"),
+        "store",
     }
 
 
