@@ -1,7 +1,8 @@
 """What Python callers have, served as `vendomini.plan`, `run`, `status` and `load`.
 
-Each does what the command of its name does, by the same function, and returns a value. Each loads
-what it needs when it is called, as the commands do.
+Each does what the command of its name does, by the same function, and returns a value. `file` and
+`profile` are paths, or names of shipped ones. Each loads what it needs when it is called, as the
+commands do.
 """
 
 import json
