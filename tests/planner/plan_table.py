@@ -14,7 +14,7 @@ from tests.product import ROOT
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError
 from vendomini.looking.engines import look_at_engines
-from vendomini.looking.models import look_at_models, models_of
+from vendomini.looking.models import look_at_models, names_of
 from vendomini.looking.places import pools_there
 from vendomini.phase import Run
 from vendomini.prepare import GroupPlan, Plan, make_plan, refuse_unplayable
@@ -60,7 +60,7 @@ def plans_of(phase: str) -> Iterator[Planned]:
     runs = expand(asked, window=models.window)
     by_id = {run.id: run for run in runs}
     workload = workload_named(asked.workload)
-    names = [name for name, _ in models_of(asked)]
+    names = [name for name, _ in names_of(asked)]
     for cluster in CLUSTERS:
         profile = load_profile(profile_of(cluster))
         pools = pools_there(profile, names, ask_slurm=False)

@@ -1,7 +1,7 @@
 """From a phase file to runs: load, compose, check, expand."""
 
 from vendomini.config.arms import Arm
-from vendomini.config.expand import expand, values_of, windowless
+from vendomini.config.expand import engines_of, expand, models_of, windowless
 from vendomini.config.load import Phase, load_phase
 from vendomini.config.translation import Translation, Translator, leaves
 
@@ -10,9 +10,10 @@ __all__ = [
     "Phase",
     "Translation",
     "Translator",
+    "engines_of",
     "expand",
     "leaves",
     "load_phase",
-    "values_of",
+    "models_of",
     "windowless",
 ]

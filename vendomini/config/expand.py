@@ -5,14 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from vendomini.chat import MODEL
 from vendomini.config.arms import Arm, with_setting
 from vendomini.config.load import MODEL_NAME, Phase
 from vendomini.config.translation import leaves
 from vendomini.errors import ConfigError
 from vendomini.identity import model_identity, run_id
-from vendomini.phase import Run, Scalar, has_model, one_an_arm, setting, todays_run
+from vendomini.phase import (
+    ModelSettings,
+    Run,
+    Scalar,
+    has_model,
+    model_settings,
+    one_an_arm,
+    setting,
+    todays_run,
+)
 from vendomini.schema import at_key, defaults, first_words, settings_out_of_id, shown
+from vendomini.serving import EngineSettings
 
 REVISION = f"{MODEL}.revision"
 WINDOW = f"{MODEL}.context_length"
@@ -64,9 +76,16 @@ def windowless(arm: Arm) -> bool:
     return arm.asks == "model" and setting(arm.settings, WINDOW) == "auto"
 
 
-def values_of(phase: Phase, key: str) -> tuple[Scalar, ...]:
-    """The values that a setting has in a phase's runs: its axis, or its one value."""
-    return dict(phase.axes).get(key, (setting(phase.base, key),))
+def engines_of(phase: Phase) -> list[EngineSettings]:
+    """What a phase says of its engines, each once, in the grid's order."""
+    written = {id(arm.settings["engine"]): arm.settings["engine"] for arm in phase.arms}
+    return [msgspec.convert(each, EngineSettings) for each in written.values()]
+
+
+def models_of(phase: Phase) -> list[ModelSettings]:
+    """The models that a phase names, each once as it is set, in the grid's order."""
+    named = [arm.settings for arm in phase.arms if has_model(arm.settings)]
+    return [model_settings(each) for each in {id(setting(s, MODEL)): s for s in named}.values()]
 
 
 # -- private -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vendomini.cluster import Profile
-from vendomini.config import Phase, values_of
+from vendomini.config import Phase, engines_of
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
@@ -100,12 +100,13 @@ def _packages(
 ) -> dict[str, frozenset[str]]:
     """By interpreter, what it has; those that are not on this machine are left out."""
     asked = {python}
-    if set(values_of(phase, "engine.container")) == {None}:
-        asked |= {absolute(str(path)) for path in values_of(phase, "engine.python") if path}
+    engines = engines_of(phase)
+    if all(engine.container is None for engine in engines):
+        asked |= {absolute(engine.python) for engine in engines if engine.python}
     if profile is not None:
         own = profile.engines.values()
         asked |= {each.python for each in own if each.python and not each.container}
-    backends = {*BACKENDS, *map(str, values_of(phase, "engine.backend"))} - {AUTO}
+    backends = {*BACKENDS, *(engine.backend for engine in engines)} - {AUTO}
     needed = {name for backend in backends for name in backend_named(backend).packages}
     found = {}
     for path in sorted(asked):
@@ -147,7 +148,7 @@ def _ask(python: str, workload: str, needed: AbstractSet[str] = frozenset()) -> 
 
 
 def _check_containers(phase: Phase) -> None:
-    images = [str(image) for image in values_of(phase, "engine.container") if image]
+    images = [engine.container for engine in engines_of(phase) if engine.container]
     if images and not (shutil.which("apptainer") or shutil.which("singularity")):
         raise ConfigError(
             f"`engine.container` is `{images[0]}`, but neither apptainer nor singularity is on "

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vendomini.chat import MODEL
-from vendomini.config import Phase, values_of, windowless
+from vendomini.config import Phase, engines_of, models_of, windowless
 from vendomini.engines.registry import backend_named
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
@@ -16,7 +16,7 @@ from vendomini.identity import is_local
 from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
 from vendomini.models.lookup import model_spec
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Run, has_model, model_settings, setting
+from vendomini.phase import Run
 from vendomini.prepare import ModelName
 from vendomini.serving import AUTO
 from vendomini.store.experiment import Experiment
@@ -65,7 +65,7 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
     asks_window = any(map(windowless, phase.arms))
     if not needs_files and not asks_window:
         return Models()
-    names = models_of(phase)
+    names = names_of(phase)
     found, sizes = {}, {}
     for name, revision in names:
         try:
@@ -89,18 +89,16 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
 def needs_model(phase: Phase) -> bool:
     """Whether an engine of ours may have to load the phase's models."""
     asked = {arm.asks for arm in phase.arms} - {"nobody"}
-    backends = set(values_of(phase, "engine.backend"))
+    backends = {engine.backend for engine in engines_of(phase)}
     if "model" in asked and AUTO in backends:
         return True
-    named = (backend_named(str(name)) for name in backends - {AUTO})
+    named = (backend_named(name) for name in backends - {AUTO})
     return bool(asked) and any(backend.planned_as is not None for backend in named)
 
 
-def models_of(phase: Phase) -> list[ModelName]:
+def names_of(phase: Phase) -> list[ModelName]:
     """The models that the phase names, in the grid's order."""
-    settings = [arm.settings for arm in phase.arms if has_model(arm.settings)]
-    found = map(model_settings, {id(setting(one, MODEL)): one for one in settings}.values())
-    return list(dict.fromkeys((model.name, model.revision) for model in found))
+    return list(dict.fromkeys((model.name, model.revision) for model in models_of(phase)))
 
 
 def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models) -> list[str]:

@@ -11,7 +11,7 @@ from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.looking.engines import look_at_engines
-from vendomini.looking.models import look_at_models, models_of, needs_model, window_note
+from vendomini.looking.models import look_at_models, names_of, needs_model, window_note
 from vendomini.looking.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.looking.runs import of_file, runs_in
 from vendomini.phase import Run
@@ -89,7 +89,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             profile = example_cluster()
             notes_of_place = [NO_GPU_HERE.format(memory=memory_gb())]
     if profile is not None and needs:
-        names = [name for name, _ in models_of(phase)]
+        names = [name for name, _ in names_of(phase)]
         pools = pools_there(profile, names, ask_slurm=request.cluster)
     every = expand(phase, window=models.window, known=runs_in(experiment))
     runs = every if request.limit is None else every[: request.limit]
