@@ -160,13 +160,23 @@ def test_its_engine_is_planned_played_and_named_like_our_own(desk: Desk, tmp_pat
     (group,) = json.loads(planned.stdout)["groups"]
     assert (group["backend"], group["gpus"], group["gpu_hours"]) == ("parrot", 0, 0.0)
     assert "the parrot engine runs inside the worker: no GPU" in group["reasons"]
+    assert group["usd"] is None  # this workload does not say beforehand what it asks
     played = desk("run", "--config", tmp_path / "labels.yaml", *words, cwd=tmp_path)
     assert played.returncode == 0, played.stderr
     experiment = Experiment(tmp_path / "experiments" / "labels")
     results = [experiment.result(run) for run in experiment.finished()]
     assert [each and each.served.backend for each in results] == ["parrot"] * 2
+    tokens = [each.served.tokens_in + 4 * each.served.tokens_out for each in results if each]
+    assert [each and each.served.usd for each in results] == [each / 1e6 for each in tokens]
     for run in experiment.finished():
         assert any(step["said"].isupper() for step in map(json.loads, steps(experiment, run)))
+
+
+def test_what_a_provider_asks_is_in_the_plan(desk: Desk, tmp_path: Path) -> None:
+    words = ("demo", "agent.kind=llm", "engine.backend=parrot", "agent.model.context_length=8192")
+    plan = json.loads(desk("plan", *words, "--json", cwd=tmp_path).stdout)
+    assert [group["usd"] for group in plan["groups"]] == [plan["usd"]]
+    assert f" {plan['usd']:,.2f} " in desk("plan", *words, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_the_picture_of_a_plan_is_what_the_program_prints(tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-m", "vendomini.cli.main", *shlex.split(command)],
         cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "150"},
+        env={**os.environ, "COLUMNS": "160"},
         capture_output=True,
         text=True,
         check=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 from vendomini.chat import ChatRequest, Engine, Reply, Request
 from vendomini.engines.backend import Backend, Say
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.serving import EngineSpec
+from vendomini.serving import EngineSettings, EngineSpec
 
 
 class Parrot(Backend):
@@ -14,6 +14,9 @@ class Parrot(Backend):
     def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Engine:
         said("the parrot is awake")
         return ScriptedEngine(answer, latency_s=spec.settings.latency_s)
+
+    def usd(self, settings: EngineSettings, *, tokens_in: float, tokens_out: float) -> float:
+        return (tokens_in + 4 * tokens_out) / 1e6
 
 
 def answer(request: Request) -> Reply | str:

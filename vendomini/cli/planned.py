@@ -93,6 +93,7 @@ def _columns(group: GroupPlan) -> dict[str, str]:
         "workers": str(group.workers),
         "GPU-hours": gpu_hours,
         "wall": wall,
+        "USD": "-" if group.usd is None else f"{group.usd:,.2f}",
         "start-up": "-" if group.estimate is None else _share(group.estimate.startup_share),
     }
 

@@ -64,6 +64,11 @@ class Backend:
         """What to do in place of a setting that does not act; None: nothing special."""
         return None
 
+    def usd(self, settings: EngineSettings, *, tokens_in: float, tokens_out: float) -> float | None:
+        """What so many tokens of prompts and replies cost, in US dollars; None: nobody is billed
+        for them."""
+        return None
+
     def stages(self, spec: EngineSpec) -> int:
         """How many GPUs in turn compute each token."""
         return spec.settings.pipeline_parallel_size or 1

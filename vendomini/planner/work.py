@@ -106,6 +106,16 @@ class Work:
     rounds: int
 
     @property
+    def tokens_in(self) -> float:
+        """Of all prompts together, whether or not a cache has them."""
+        return self.requests * self.mean_context_tokens
+
+    @property
+    def tokens_out(self) -> float:
+        """Of all replies together."""
+        return self.requests * self.output_tokens
+
+    @property
     def mean_run_requests(self) -> float:
         return self.requests / self.runs
 

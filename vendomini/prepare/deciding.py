@@ -1,6 +1,5 @@
 """What a group that asks a model gets: by a profile's rule, by the planner, or on this machine."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -74,7 +73,6 @@ def decide_group(
         facts=place.facts,
     )
     check_model(members, engine, backend, place.facts)
-    tokens = max((run.conversation_tokens for run in demands), default=None)
     most_at_once = max((run.at_once for run in demands), default=1)
     name = model_name(members[0])
     group = GroupPlan(
@@ -91,8 +89,7 @@ def decide_group(
         workers=1,
         loads_model=backend is None or backend.planned_as is not None,
         context_length=window_of(members),
-        conversation_tokens=tokens,
-        at_once=math.ceil(work_of(demands).at_once) if demands else 1,
+        work=work_of(demands) if demands else None,
         reasons=(*reasons, *_batches(most_at_once)),
     )
     if backend is not None and backend.planned_as is None:
@@ -154,13 +151,16 @@ def _without_gpus(
 ) -> GroupPlan:
     resources = None if place.profile is None else place.profile.engineless
     spec = spec_of(members, group.settings, profile=place.profile, facts=place.facts)
-    where = backend.where(spec.settings)
+    where, work = backend.where(spec.settings), group.work
     return replace(
         group,
         engine=spec,
         resources=resources,
         concurrency=spec.settings.concurrency or DEFAULT_CONCURRENCY,
         workers=workers_of(resources, place, most=len(members)),
+        usd=None
+        if work is None
+        else backend.usd(spec.settings, tokens_in=work.tokens_in, tokens_out=work.tokens_out),
         reasons=(*group.reasons, f"the {backend.name} engine runs {where}: no GPU"),
     )
 

@@ -1,6 +1,7 @@
 """A phase, decided: values, and their form for scripts."""
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 
 from vendomini.cluster import Resources
@@ -9,6 +10,7 @@ from vendomini.models.spec import ModelSpec
 from vendomini.planner.decision import Choice
 from vendomini.planner.estimate import Estimate
 from vendomini.planner.gates import runtime_dtype
+from vendomini.planner.work import Work
 from vendomini.serving import EngineSettings, EngineSpec
 
 NOTHING_SET = EngineSettings()
@@ -20,9 +22,10 @@ class GroupPlan:
 
     `resources` are those of one worker. `engine` is its engine, as far as it is decided; None if
     the group never asks. `choice` is what the planner found from `model_spec`, the model's sizes;
-    None where there was nothing to choose or to compute from. `conversation_tokens` is the longest
-    conversation of a run, `context_length` the longest window that a run allows it. `concurrency`
-    counts requests in flight, of which a run has up to `at_once`.
+    None where there was nothing to choose or to compute from. `work` is what its runs ask in all,
+    `context_length` the longest window that a run allows its conversation. `concurrency` counts
+    requests in flight, of which a run has up to `at_once`. `usd` is what a provider asks for it,
+    in US dollars.
     """
 
     key: str
@@ -36,8 +39,8 @@ class GroupPlan:
     model_spec: ModelSpec | None = None
     choice: Choice | None = None
     context_length: int | None = None
-    conversation_tokens: int | None = None
-    at_once: int = 1
+    work: Work | None = None
+    usd: float | None = None
     in_flight: int | None = None
     reasons: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
@@ -101,6 +104,16 @@ class GroupPlan:
         return not self.asks or (self.spec is not None and not self.loads_model)
 
     @property
+    def conversation_tokens(self) -> int | None:
+        """The longest conversation of a run."""
+        return None if self.work is None else self.work.conversation_tokens
+
+    @property
+    def at_once(self) -> int:
+        """Most requests that a run has in flight at a time."""
+        return 1 if self.work is None else math.ceil(self.work.at_once)
+
+    @property
     def estimate(self) -> Estimate | None:
         return None if self.choice is None else self.choice.candidate.estimate
 
@@ -134,6 +147,12 @@ class Plan:
         known = [each for each in hours if each is not None]
         return sum(known) if len(known) == len(hours) else None
 
+    @property
+    def usd(self) -> float | None:
+        """What providers ask for all groups, in US dollars; None: nobody is billed."""
+        asked = [group.usd for group in self.groups if group.usd is not None]
+        return sum(asked) if asked else None
+
 
 def plan_as_json(plan: Plan) -> dict[str, object]:
     """The plan for scripts; null where something is not known yet."""
@@ -142,6 +161,7 @@ def plan_as_json(plan: Plan) -> dict[str, object]:
         "phase_number": plan.phase,
         "runs": plan.runs,
         "gpu_hours": plan.gpu_hours,
+        "usd": plan.usd,
         "groups": [_group_as_json(group) for group in plan.groups],
         "notes": list(plan.notes),
     }
@@ -183,6 +203,7 @@ def _group_as_json(group: GroupPlan) -> dict[str, object]:
         "resources": None if resources is None else asdict(resources),
         "gpu_hours": group.gpu_hours,
         "wall_hours": group.wall_hours,
+        "usd": group.usd,
         **_costs(group),
         "guide": None if group.choice is None else group.choice.guide,
         "reasons": list(group.reasons),

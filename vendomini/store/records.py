@@ -149,6 +149,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     tokens_in: int
     tokens_out: int
     tokens_cached: int
+    usd: float | None = None  # what a provider asked for its replies; None: nobody was billed
 
 
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from vendomini.chat import Answerer, Engine, EngineFeatures, Reply, Request, choices_of
+from vendomini.engines.registry import backend_named
 from vendomini.errors import (
     EngineDead,
     EngineError,
@@ -150,6 +151,11 @@ class Player:
 
     def _served(self, attempt: int, answers: Answers, *, seconds: float) -> Served:
         slurm, engine = self._identity.slurm, self._job.engine
+        usd = None
+        if engine is not None:
+            usd = backend_named(engine.backend).usd(
+                engine.settings, tokens_in=answers.tokens_in, tokens_out=answers.tokens_out
+            )
         return Served(
             attempt=attempt,
             incarnation=self._identity.incarnation,
@@ -163,6 +169,7 @@ class Player:
             tokens_in=answers.tokens_in,
             tokens_out=answers.tokens_out,
             tokens_cached=answers.tokens_cached,
+            usd=usd,
         )
 
     def _publish(self, record: ResultRecord) -> None:
