@@ -9,22 +9,20 @@ from pathlib import Path
 import pytest
 
 import vendomini
+from tools.make_map import written
 
 PACKAGE = Path(vendomini.__file__).parent
-LAYERS = [
-    {"errors"},
-    {"entrypoints"},
-    {"chat", "serving", "hardware", "cluster", "shipped", "schema"},
-    {"phase", "yamlfile", "identity", "interpolation", "transcript"},
-    {"config", "profile", "partitions", "models", "slurm", "store"},
-    {"tables"},
-    {"planner", "workloads", "engines"},
-    {"prepare", "worker"},
-    {"submit", "standing"},
-    {"collect", "looking"},
-    {"running"},
-    {"api", "cli"},
-]
+DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
+
+
+def layers(document: str) -> list[set[str]]:
+    """The rooms on each line of the drawing under "Layers", the lowest first."""
+    _, _, below = document.partition("\n## Layers\n")
+    (drawn, *_) = re.findall(r"(?:^    \S.*\n)+", below, flags=re.MULTILINE)
+    return [set(line.split()) for line in reversed(drawn.splitlines())]
+
+
+LAYERS = layers(DOCUMENT.read_text(encoding="utf-8"))
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "vllm", "submitit", "polars", "pyarrow", "matplotlib", "pandas")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -58,6 +56,26 @@ def test_imports_point_downwards(path: Path) -> None:
         return
     upwards = {name for name in imported_modules(path) - {module} if LEVEL[name] >= LEVEL[module]}
     assert not upwards, f"{path.name} must not import {sorted(upwards)}"
+
+
+def test_every_room_is_drawn_and_no_other() -> None:
+    there = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert set(LEVEL) == there - {"__init__"}
+
+
+def test_the_map_names_every_module_in_its_own_words() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert written(document) == document, "python -m tools.make_map writes it anew"
+
+
+def test_the_heart_can_be_read_in_six_files() -> None:
+    (listed,) = re.findall(
+        r"## Read these six files first\n(.*?)\n## ", DOCUMENT.read_text("utf-8"), flags=re.DOTALL
+    )
+    files = re.findall(r"^\d\. `(vendomini/\S+)`", listed, flags=re.MULTILINE)
+    lines = [len((PACKAGE.parent / file).read_text("utf-8").splitlines()) for file in files]
+    assert len(files) == 6
+    assert sum(lines) < 1_500
 
 
 LEAKS = re.compile(r"warehouse|predecessor|simulation\.|max_steps|AgentKind")
@@ -106,6 +124,23 @@ def test_general_rooms_know_no_workload() -> None:
 )
 def test_a_planted_leak_is_found(line: str) -> None:
     assert leaks("collect.py", f"import os\n\n{line}\n") == [f"collect.py:3: {line}"]
+
+
+BY_PATH = re.compile(r"""settings\[["']|setting\([\w.]+, ["']""")
+"""A setting read by where it stands, such as ``settings["engine"]``: a value without a type."""
+
+
+def test_settings_are_read_as_typed_values() -> None:
+    """`config` puts them together, and `phase` gives a run's engine and model their types."""
+    found = []
+    for path in FILES:
+        room = path.relative_to(PACKAGE).as_posix()
+        if room.startswith(("config/", OWN_ROOM)) or room == "phase.py":
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if BY_PATH.search(line):
+                found.append(f"{room}:{number}: {line.strip()}")
+    assert found == []
 
 
 OWN_BACKENDS = re.compile(r"""(?<!\[)["'](vllm|hf|openai|scripted)["']""")
