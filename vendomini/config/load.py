@@ -1,13 +1,11 @@
 """Loads a phase file and checks it whole, so that nothing is written before all of it is right."""
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, get_type_hints
+from typing import Any
 
 from vendomini.chat import MODEL
 from vendomini.config.arms import Arm, Axes, resolve
@@ -20,14 +18,19 @@ from vendomini.config.draft import (
     compose,
     inherited,
     put_in_todays_words,
-    written_last,
 )
-from vendomini.config.translation import Translator
-from vendomini.errors import ConfigError, UnknownWorkload
+from vendomini.config.workload import (
+    Named,
+    WorkloadNamed,
+    WorkloadType,
+    inherited_by_name,
+    sections_type,
+    workload_of,
+)
+from vendomini.errors import ConfigError
 from vendomini.identity import absolute, is_local
 from vendomini.interpolation import resolved
 from vendomini.phase import (
-    Asked,
     ExperimentSettings,
     Scalar,
     has_model,
@@ -36,7 +39,6 @@ from vendomini.phase import (
 )
 from vendomini.schema import (
     check_value,
-    choices_of,
     complete,
     defaults,
     find_setting,
@@ -45,8 +47,7 @@ from vendomini.schema import (
     shown,
     words_once,
 )
-from vendomini.serving import EngineSettings
-from vendomini.yamlfile import Document, dump_yaml
+from vendomini.yamlfile import dump_yaml
 
 MOST_RUNS = 100_000
 """A larger grid is a slip in the file: the studies this is for have some thousands of runs."""
@@ -55,39 +56,6 @@ LONGEST_NAME = 100
 """Bytes of an experiment's name: it becomes part of folder and job names, which end at 255."""
 
 MODEL_NAME = f"{MODEL}.name"
-
-BASE = "base"
-"""What a phase file inherits from without any workload: experiment and engine."""
-
-
-class WorkloadType(Protocol):
-    """What must be known of a workload to read its phase files."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def settings_type(self) -> type: ...
-
-    @property
-    def once_in_id(self) -> tuple[str, ...]: ...
-
-    @property
-    def translator(self) -> Translator | None: ...
-
-    @property
-    def base_file(self) -> Path | None: ...
-
-    def derive_settings(self, settings: Any) -> Any: ...
-
-    def asks(self, settings: Any) -> Asked: ...
-
-
-WorkloadNamed: TypeAlias = Callable[[str | None], WorkloadType]
-"""Finds a workload by its name, None for the usual one; raises `ConfigError` if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +103,10 @@ def load_phase(
     key that is an axis replaces the axis; ``grid.KEY=[a, b]`` makes or replaces one. Raises
     `ConfigError` at the first thing that cannot be.
     """
-    documents = inherited(path, shipped=functools.partial(_shipped, workload_named=workload_named))
-    workload = _workload(documents, overrides, workload_named)
+    documents = inherited(
+        path, shipped=functools.partial(inherited_by_name, workload_named=workload_named)
+    )
+    workload = workload_of(documents, overrides, workload_named)
     schema = sections_type(workload.settings_type)
     draft = compose(
         documents,
@@ -157,7 +127,7 @@ def load_phase(
     base = complete(sections, schema, source=draft, also=PARTS)
     base["experiment"]["workload"] = workload.name
     fixed = {key: setting(base, key) for key in draft.fixed}
-    experiment = settings_of(base, _Experiment).experiment
+    experiment = settings_of(base, Named).experiment
     _check_name(experiment.name, draft.place("experiment.name"))
     count = _count(draft, axes, experiment.replications)
     checked = {key: _checked_axis(draft, schema, key, values) for key, values in axes.items()}
@@ -182,86 +152,6 @@ def load_phase(
         text=_text(base, fixed, checked),
         notes=tuple(draft.notes),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Experiment:
-    """The section every phase file has, whatever its workload."""
-
-    experiment: ExperimentSettings = field(default_factory=ExperimentSettings)
-
-
-@functools.cache
-def sections_type(settings_type: type) -> type:
-    """The schema of a phase file's sections: everybody's, then the workload's."""
-    hints = get_type_hints(settings_type)
-    own = []
-    for part in dataclasses.fields(settings_type):
-        default = part.default_factory
-        if default is dataclasses.MISSING:
-            copy = field(default=part.default, metadata=part.metadata)
-        else:
-            copy = field(default_factory=default, metadata=part.metadata)
-        own.append((part.name, hints[part.name], copy))
-    shared = [
-        ("experiment", ExperimentSettings, field(default_factory=ExperimentSettings)),
-        ("engine", EngineSettings, field(default_factory=EngineSettings)),
-    ]
-    return dataclasses.make_dataclass("Sections", [*shared, *own], frozen=True, kw_only=True)
-
-
-def _shipped(name: str, *, workload_named: WorkloadNamed) -> Path:
-    """The file that a phase inherits by name. Raises `ConfigError` if there is none."""
-    if name == BASE:
-        return Path(str(files("vendomini.data") / "base.yaml"))
-    try:
-        file = workload_named(name).base_file
-    except UnknownWorkload as error:
-        raise ConfigError(
-            "there is no such file beside it, and nothing of that name is shipped",
-            hint=f"name a file by its path, `{BASE}`, or a workload that ships one: {error.hint}",
-        ) from None
-    if file is None:
-        raise ConfigError(
-            f"workload `{name}` ships no file to inherit from", hint=f"write `inherit: {BASE}`"
-        )
-    return file
-
-
-def _workload(
-    documents: Sequence[Document], overrides: Sequence[str], workload_named: WorkloadNamed
-) -> WorkloadType:
-    """It is needed first: it decides which words a file may use."""
-    key = "experiment.workload"
-    name, where = written_last(documents, overrides, *key.split("."))
-    try:
-        workload = workload_named(check_value(_Experiment, key, name, where))
-    except ConfigError as error:
-        said = str(error) if str(error).startswith(where) else f"{where}: {error}"
-        raise ConfigError(said, hint=error.hint) from None
-    own = {part.name for part in dataclasses.fields(workload.settings_type)}
-    for taken in sorted(own & {"experiment", "engine", *PARTS}):
-        raise ConfigError(
-            f"{where}: workload `{workload.name}` cannot be played: it has a section `{taken}`, "
-            "which every phase file has for itself",
-            hint="give the section another name: see the example in docs/workloads.md",
-        )
-    _check_once(workload, where)
-    return workload
-
-
-def _check_once(workload: WorkloadType, where: str) -> None:
-    """Refuse older words of a setting that today's could not be told from."""
-    for key, words in words_once(workload.settings_type).items():
-        found = find_setting(workload.settings_type, key, where)
-        choices = choices_of(found.hint, found.metadata)
-        for old, today in words.items():
-            if old in choices or today in words or (choices and today not in choices):
-                raise ConfigError(
-                    f"{where}: workload `{workload.name}` cannot be played: `once` of its setting "
-                    f"`{key}` says that `{old}` means `{today}`",
-                    hint="an older word is no choice any more, and what it means is one",
-                )
 
 
 def _arms(
