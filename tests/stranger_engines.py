@@ -1,8 +1,12 @@
 """Engines as somebody else would bring them, named by their class."""
 
+from vendomini.engines.commands import OwnServer
+from vendomini.engines.scripted import Scripted
 from vendomini.engines.vllm import VLLM
+from vendomini.serving import EngineSettings
 
 FORK = "tests.stranger_engines:Fork"
+DEAR = "tests.stranger_engines:Dear"
 
 
 class Fork(VLLM):
@@ -10,3 +14,33 @@ class Fork(VLLM):
 
     packages = ("fork_of_vllm",)
     install = "pip install fork-of-vllm"
+
+
+class Dear(Scripted):
+    """A provider that needs a package which is here, and does not know its own prices."""
+
+    stands_in = False
+    packages = ("msgspec",)
+
+    def usd(self, settings: EngineSettings, *, tokens_in: float, tokens_out: float) -> float:
+        raise KeyError("price")
+
+
+class Misspelt(Scripted):
+    takes = frozenset({"concurency"})
+
+
+class Listed(Scripted):
+    takes = "concurrency"  # type: ignore[assignment]
+
+
+class OneWord(Scripted):
+    packages = "msgspec"  # type: ignore[assignment]
+
+
+class Mute(OwnServer):
+    """A server that nobody knows how to start or to talk to."""
+
+
+class Dotted(Scripted):
+    packages = ("no_such_package.inside",)

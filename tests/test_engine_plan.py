@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -570,6 +571,22 @@ def test_an_engine_of_others_is_planned_as_the_one_that_it_is_like() -> None:
     reasons = "\n".join(theirs.reasons)
     assert f"`engine.backend` is `{FORK}`, planned as vllm" in reasons
     assert "cannot be played as it is: no `fork_of_vllm` in `here/python`" in reasons
+
+
+def test_an_engine_of_others_that_gave_the_first_reply_goes_on_with_its_group() -> None:
+    name = "meta-llama/Llama-3.3-70B-Instruct"
+    nodes = Pool(gpu=gpu_named("H100"), gpus_per_node=8, nodes=2, cpus=64, memory_gb=512)
+    known = facts(VLLM, HF, sizes={(name, None): model_spec(name)}, pools=(nodes,))
+    key = group_of(f"agent.model.name={name}", known=known).key
+    known = replace(known, pins={pin_key(key): FORK})
+    group = group_of(f"agent.model.name={name}", known=known)
+    assert group.backend == FORK
+    assert f"`{FORK}` gave this group its first reply, planned as vllm" in "\n".join(group.reasons)
+
+
+def test_an_engine_without_gpus_carries_none(tmp_path: Path) -> None:
+    spec = spec_of("engine.backend=scripted", "engine.gpus=2", known=facts())
+    assert spec.gpus == 0
 
 
 def test_the_command_of_an_engine_of_others_is_its_own() -> None:

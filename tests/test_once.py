@@ -145,7 +145,17 @@ def test_what_is_offered_is_todays_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "once", [{"probe": "llm"}, {"scripted": "prob"}, {"a": "b", "b": "probe"}], ids=str
+    "once",
+    [
+        {"probe": "llm"},
+        {"scripted": "prob"},
+        {"a": "b", "b": "probe"},
+        "scripted",
+        None,
+        {"scripted": ["probe"]},
+        {1: "probe"},
+    ],
+    ids=str,
 )
 def test_older_words_that_could_not_be_told_from_todays_are_refused(
     once: Mapping[str, str], tmp_path: Path
@@ -162,5 +172,5 @@ def test_older_words_that_could_not_be_told_from_todays_are_refused(
         name = NAME
         settings_type = Confused
 
-    with pytest.raises(ConfigError, match=r"`once` of its setting `agent\.who` says that"):
+    with pytest.raises(ConfigError, match=r"`once` of its setting `agent\.who` (says that|is `)"):
         phase_of(Unclear(), tmp_path, text="experiment: {name: confused}")

@@ -85,7 +85,7 @@ class _File:
     heartbeat_s: float = field(default=30, metadata={"gt": 0})
     dead_after_s: float = field(default=180, metadata={"gt": 0})
     python: str | None = None
-    engines: dict[str, EngineEnvironment] = field(default_factory=dict)
+    engines: dict[str, EngineEnvironment] | None = None
     resources: tuple[_Rule, ...] = ()
     engineless: _Demand = _Demand(workers=4)
 
@@ -108,7 +108,8 @@ def load_profile(path: Path) -> Profile:
             f"than two beats of `heartbeat_s`, `{written.heartbeat_s:g}`",
             hint="a worker whose one beat is late would be taken for dead; use at least twice",
         )
-    for name in written.engines:
+    engines = written.engines or {}  # null: all of its lines are commented out
+    for name in engines:
         if name not in ENGINES.own and ENGINES.value_of(name) is None:
             raise ConfigError(
                 f"{document.place(f'engines.{name}')}: there is no engine `{name}`",
@@ -147,7 +148,7 @@ def load_profile(path: Path) -> Profile:
         heartbeat_s=written.heartbeat_s,
         dead_after_s=written.dead_after_s,
         python=written.python,
-        engines={name: _placed(each) for name, each in written.engines.items()},
+        engines={name: _placed(each) for name, each in engines.items()},
     )
 
 

@@ -196,7 +196,7 @@ def _of_living(record: "WorkerRecord") -> str:
         said += "; " + record.doing.removeprefix("[*] ")
     facts = record.engine_facts
     if record.engine is not None and facts:
-        backend = str(record.engine.get("settings", record.engine)["backend"])
+        backend = str(record.engine["backend"])
         said += f"; {backend}"
         if version := facts.get(backend):
             said += f" {version}"

@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, get_type_hints
+from typing import Any, Protocol, TypeAlias, get_args, get_type_hints
 
 from vendomini.config.draft import PARTS, written_last
 from vendomini.config.translation import Translator
 from vendomini.errors import ConfigError, UnknownWorkload
 from vendomini.phase import Asked, ExperimentSettings
-from vendomini.schema import check_value, choices_of, find_setting, words_once
+from vendomini.schema import alternatives, check_value, choices_of, find_setting, words_once
 from vendomini.serving import EngineSettings
 from vendomini.yamlfile import Document
 
@@ -124,13 +124,27 @@ def workload_of(
 
 def _refuse_words(workload: WorkloadType, where: str) -> None:
     """Refuse older words of a setting that today's could not be told from."""
+    cannot = f"{where}: workload `{workload.name}` cannot be played"
     for key, words in words_once(workload.settings_type).items():
+        if not isinstance(words, Mapping) or not all(
+            isinstance(word, str) for pair in words.items() for word in pair
+        ):
+            raise ConfigError(
+                f"{cannot}: `once` of its setting `{key}` is `{words!r}`",
+                hint="it is a mapping of older words to today's, both texts",
+            )
         found = find_setting(workload.settings_type, key, where)
-        choices = choices_of(found.hint, found.metadata)
+        choices = _choices(found.hint, found.metadata)
         for old, today in words.items():
             if old in choices or today in words or (choices and today not in choices):
                 raise ConfigError(
-                    f"{where}: workload `{workload.name}` cannot be played: `once` of its setting "
-                    f"`{key}` says that `{old}` means `{today}`",
+                    f"{cannot}: `once` of its setting `{key}` says that `{old}` means `{today}`",
                     hint="an older word is no choice any more, and what it means is one",
                 )
+
+
+def _choices(hint: Any, metadata: Mapping[str, Any]) -> list[Any]:
+    """What a setting's value may be, or each item of it."""
+    inside = [arg for each in alternatives(hint) for arg in get_args(each) if arg is not Ellipsis]
+    items = [choice for arg in inside for choice in choices_of(arg, {})]
+    return [*choices_of(hint, metadata), *items]

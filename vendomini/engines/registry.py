@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Iterable
+from dataclasses import fields
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vendomini.chat import Engine
-from vendomini.engines.backend import Backend, Say
+from vendomini.engines.backend import Backend, Dialect, Say
 from vendomini.entrypoints import ENGINES
 from vendomini.errors import ConfigError
-from vendomini.serving import EngineSpec
+from vendomini.serving import EngineSettings, EngineSpec
 
 
 @functools.cache
@@ -47,8 +49,45 @@ def engine_for(spec: EngineSpec, *, log: Path, said: Say) -> Engine:
     return backend_named(spec.backend).open(spec, log=log, said=said)
 
 
+def usd_of(spec: EngineSpec, *, tokens_in: float, tokens_out: float) -> float | None:
+    """What so many tokens cost, in US dollars; None: nobody is billed for them.
+
+    Raises `ConfigError` if the backend cannot say it, whatever its code does.
+    """
+    backend = backend_named(spec.backend)
+    try:
+        usd: Any = backend.usd(spec.settings, tokens_in=tokens_in, tokens_out=tokens_out)
+    except Exception as error:
+        problem = f"fails with {type(error).__name__}: {error}"
+    else:
+        if usd is None or (isinstance(usd, int | float) and isfinite(usd)):
+            return usd
+        problem = f"gives `{usd!r}`, which is no number"
+    raise ConfigError(
+        f"engine `{backend.name}` cannot say what tokens cost: its `usd` {problem}",
+        hint="a number of dollars, or None where nobody is billed: docs/engines.md",
+    )
+
+
+# -- private -------------------------------------------------------------------------------
+
+
 def _lacks(found: Any) -> Iterable[str]:
+    from vendomini.engines.commands import OwnServer
+
     if found.open is Backend.open:
         yield "has no `open`"
+    if issubclass(found, OwnServer):
+        if found.command is OwnServer.command:
+            yield "has no `command`"
+        if getattr(found, "dialect", None) not in get_args(Dialect):
+            yield f"has no `dialect`: one of {', '.join(get_args(Dialect))}"
+    names = {field.name for field in fields(EngineSettings)}
+    if not isinstance(found.takes, frozenset | set):
+        yield f"has `takes` `{found.takes!r}`, which is no set of names"
+    elif unknown := sorted(map(str, found.takes - names)):
+        yield f"has `{unknown[0]}` in `takes`, which is no setting of `engine`"
+    if not isinstance(found.packages, tuple | list):
+        yield f"has `packages` `{found.packages!r}`, which is no tuple of names"
     if found.planned_as not in (None, "vllm", "hf"):
         yield f"has `planned_as` `{found.planned_as}`, which is neither `vllm`, `hf` nor None"

@@ -71,7 +71,7 @@ def look_at_engines(
         return EngineFacts(
             python=python,
             workload=module,
-            packages={python: _ask(python, module)} if here else {},
+            packages={python: _ask(python, module, _needed(phase))} if here else {},
             models=models.known,
             sizes=models.sizes,
         )
@@ -106,8 +106,7 @@ def _packages(
     if profile is not None:
         own = profile.engines.values()
         asked |= {each.python for each in own if each.python and not each.container}
-    backends = {*BACKENDS, *(engine.backend for engine in engines)} - {AUTO}
-    needed = {name for backend in backends for name in backend_named(backend).packages}
+    needed = _needed(phase)
     found = {}
     for path in sorted(asked):
         if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -120,13 +119,19 @@ def _packages(
     return found
 
 
-def _ask(python: str, workload: str, needed: AbstractSet[str] = frozenset()) -> frozenset[str]:
+def _needed(phase: Phase) -> set[str]:
+    """The packages of all backends that may serve it."""
+    backends = {*BACKENDS, *(engine.backend for engine in engines_of(phase))} - {AUTO}
+    return {name for backend in backends for name in backend_named(backend).packages}
+
+
+def _ask(python: str, workload: str, needed: AbstractSet[str]) -> frozenset[str]:
     """Which packages an interpreter has, and whether the module of a workload. They are looked
     for; of a module inside a package, the package is loaded."""
     names = sorted({workload, *needed})
     if python == sys.executable:
         own = frozenset({workload})  # it is loaded here
-        return own | {n for n in names if n not in own and importlib.util.find_spec(n) is not None}
+        return own | {name for name in names if name not in own and _is_here(name)}
     try:
         done = subprocess.run(
             [python, "-c", PROBE, *names],
@@ -145,6 +150,13 @@ def _ask(python: str, workload: str, needed: AbstractSet[str] = frozenset()) -> 
             hint="name the interpreter of the engine's environment as engine.python",
         )
     return frozenset(done.stdout.split())
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of the package that it is in
+        return False
 
 
 def _check_containers(phase: Phase) -> None:

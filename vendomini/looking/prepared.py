@@ -15,7 +15,7 @@ from vendomini.looking.models import look_at_models, names_of, needs_model, wind
 from vendomini.looking.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.looking.runs import of_file, runs_in
 from vendomini.phase import Run
-from vendomini.prepare import EngineFacts, Plan, make_plan, refuse_costly
+from vendomini.prepare import EngineFacts, Plan, make_plan, refuse_costly, refuse_environments
 from vendomini.profile import default_profile, load_profile
 from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
@@ -76,6 +76,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     notes_of_place: list[str] = []
     if request.profile is not None:
         profile = load_profile(profile_file(request.profile))
+        refuse_environments(profile)
     elif request.cluster:
         profile = default_profile()
     with of_file(request.config):

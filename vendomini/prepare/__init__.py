@@ -1,5 +1,6 @@
 """From runs, a profile and what is known of models and engines to a plan."""
 
+from vendomini.prepare.backends import refuse_environments
 from vendomini.prepare.facts import EngineFacts, ModelName
 from vendomini.prepare.group import GroupPlan, Plan, pin_key, plan_as_json
 from vendomini.prepare.plan import (
@@ -18,6 +19,7 @@ __all__ = [
     "pin_key",
     "plan_as_json",
     "refuse_costly",
+    "refuse_environments",
     "refuse_missing",
     "refuse_unplayable",
 ]

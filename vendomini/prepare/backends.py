@@ -125,6 +125,19 @@ def refuse_unready(
         )
 
 
+def refuse_environments(profile: Profile) -> None:
+    """Raise `ConfigError` for an environment of a backend that has none of its own."""
+    for name, environment in profile.engines.items():
+        backend = backend_named(name)
+        for key in ("python", "container"):
+            if getattr(environment, key) is not None and key not in backend.takes:
+                raise ConfigError(
+                    f"profile `{profile.name}`: `engines.{name}.{key}` does nothing, for "
+                    f"`{name}` has no process of its own",
+                    hint=f"remove `{name}` from `engines`",
+                )
+
+
 def check_all_act(engines: Iterable[tuple[str, EngineSettings]]) -> None:
     """Refuse a setting that acts on no group of a phase.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.engines.backend import Backend
-from vendomini.engines.registry import backend_named
+from vendomini.engines.registry import backend_named, usd_of
 from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Asked, Run, one_an_arm
@@ -151,6 +151,7 @@ def _without_gpus(
 ) -> GroupPlan:
     resources = None if place.profile is None else place.profile.engineless
     spec = spec_of(members, group.settings, profile=place.profile, facts=place.facts)
+    spec = replace(spec, settings=replace(spec.settings, gpus=0))
     where, work = backend.where(spec.settings), group.work
     return replace(
         group,
@@ -160,7 +161,7 @@ def _without_gpus(
         workers=workers_of(resources, place, most=len(members)),
         usd=None
         if work is None
-        else backend.usd(spec.settings, tokens_in=work.tokens_in, tokens_out=work.tokens_out),
+        else usd_of(spec, tokens_in=work.tokens_in, tokens_out=work.tokens_out),
         reasons=(*group.reasons, f"the {backend.name} engine runs {where}: no GPU"),
     )
 
@@ -202,7 +203,8 @@ def _planned(
     resources = ruled
     if resources is None and place.profile is not None:
         resources = job_resources(model, candidate, place.profile, pools)
-    backend = backend_named(_in_name_of(engine, choice.backend))
+    named, _ = _last_word(group, engine, place)
+    backend = backend_named(choice.backend) if named is None else named
     spec = spec_of(
         members,
         _on_gpus(engine, backend, model, choice),
@@ -229,13 +231,6 @@ def _planned(
         ),
         rejected=choice.rejected,
     )
-
-
-def _in_name_of(engine: EngineSettings, planned: Planned) -> str:
-    """The backend that a phase names, which is planned as another; else what was planned."""
-    if engine.backend != AUTO and backend_named(engine.backend).planned_as == planned:
-        return engine.backend
-    return planned
 
 
 def _on_gpus(
@@ -270,7 +265,8 @@ def _wanted(
     ruled: Resources | None,
     cannot: Mapping[Planned, str],
 ) -> Wanted:
-    backend, why = _asked_backend(group, engine, place)
+    named, why = _last_word(group, engine, place)
+    backend = None if named is None else named.planned_as
     missing = unavailable(engine, place.profile, place.facts)
     if backend in missing or len({**missing, **cannot}) == len(BACKENDS):
         missing = {}  # it is planned as if it were there; `run` refuses
@@ -291,20 +287,24 @@ def _wanted(
     )
 
 
-def _asked_backend(
+def _last_word(
     group: GroupPlan, engine: EngineSettings, place: Place
-) -> tuple[Planned | None, str]:
-    """Who has the last word on the backend, if it is not the planner."""
-    if engine.backend != AUTO:
-        asked = backend_named(engine.backend)
-        like = "" if asked.name == asked.planned_as else f", planned as {asked.planned_as}"
-        return asked.planned_as, f"`engine.backend` is `{asked.name}`{like}"
+) -> tuple[Backend | None, str]:
+    """Which backend it is, if that is not for the planner to choose, and who says so."""
     pinned = place.facts.pins.get(pin_key(group.key))
-    if pinned is not None and (planned := backend_named(pinned).planned_as) is not None:
-        return planned, PINNED
-    if place.facts.wants_vllm:
-        return VLLM, USE_VLLM
-    return None, ""
+    if engine.backend != AUTO:
+        backend, why = backend_named(engine.backend), f"`engine.backend` is `{engine.backend}`"
+    elif pinned is not None:
+        backend, why = backend_named(pinned), PINNED
+        if backend.name != backend.planned_as:
+            why = f"`{backend.name}` gave this group its first reply"
+    elif place.facts.wants_vllm:
+        backend, why = backend_named(VLLM), USE_VLLM
+    else:
+        return None, ""
+    if backend.name != backend.planned_as:
+        why += f", planned as {backend.planned_as}"
+    return backend, why
 
 
 def _fixed_workers(members: Sequence[Run], place: Place, ruled: Resources | None) -> int | None:

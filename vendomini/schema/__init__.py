@@ -10,6 +10,7 @@ from vendomini.schema.check import (
     unknown_key,
 )
 from vendomini.schema.fields import (
+    alternatives,
     defaults,
     nullable_mappings,
     setting_keys,
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "Source",
     "Words",
+    "alternatives",
     "at_key",
     "at_or_in",
     "check_value",

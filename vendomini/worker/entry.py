@@ -202,7 +202,9 @@ def _identity(job: Job, place: Allocation | None, workload: Workload) -> WorkerR
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES") or None,
         slurm=slurm,
-        engine=None if job.engine is None else msgspec.to_builtins(job.engine),
+        engine=None
+        if job.engine is None
+        else {"backend": job.engine.backend, **msgspec.to_builtins(job.engine)},
         provenance={
             "python": platform.python_version(),
             "workload": described(workload),

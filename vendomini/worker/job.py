@@ -43,7 +43,7 @@ def write_job(folder: Path, job: Job) -> Path:
 
 
 def read_job(path: Path) -> Job:
-    """Raises `StoreError` if the file is missing, damaged, or says what this version does not."""
+    """Raises `StoreError` if the file is missing, damaged, or says what this version cannot."""
     content = Disk().read(path)
     if content is None:
         raise StoreError(f"there is no job file `{path}`", hint="submit the experiment again")
@@ -54,18 +54,34 @@ def read_job(path: Path) -> Job:
             f"the job file `{path}` is damaged: {error}", hint="submit the experiment again"
         ) from error
     try:
-        return msgspec.convert(_of_today(written), Job)
+        written = _of_today(written)
+        job = msgspec.convert(written, Job)
+        _refuse_unknown(written, job)
     except msgspec.ValidationError as error:
         raise StoreError(
             f"the job `{path}` was submitted by an older version of VendoMini, or a newer one: "
             f"{error}",
             hint="nothing is lost: give the phase to `vendomini run` again",
         ) from error
+    return job
 
 
 # -- private -------------------------------------------------------------------------------
 
 SETTINGS = frozenset(field.name for field in fields(EngineSettings))
+
+
+def _refuse_unknown(written: Any, job: Job) -> None:
+    """A setting of a newer version would be lost: raise `msgspec.ValidationError`."""
+    known = [(written, frozenset(Job.__struct_fields__))]
+    if job.engine is not None:
+        known += [
+            (written["engine"], frozenset(field.name for field in fields(EngineSpec))),
+            (written["engine"]["settings"], SETTINGS),
+        ]
+    for given, names in known:
+        if unknown := sorted(given.keys() - names):
+            raise msgspec.ValidationError(f"Object contains unknown field `{unknown[0]}`")
 
 
 def _of_today(written: Any) -> Any:

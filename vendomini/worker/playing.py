@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from vendomini.chat import Answerer, Engine, EngineFeatures, Reply, Request, choices_of
-from vendomini.engines.registry import backend_named
+from vendomini.engines.registry import usd_of
 from vendomini.errors import (
+    ConfigError,
     EngineDead,
     EngineError,
     EngineLacks,
@@ -153,9 +154,10 @@ class Player:
         slurm, engine = self._identity.slurm, self._job.engine
         usd = None
         if engine is not None:
-            usd = backend_named(engine.backend).usd(
-                engine.settings, tokens_in=answers.tokens_in, tokens_out=answers.tokens_out
-            )
+            try:
+                usd = usd_of(engine, tokens_in=answers.tokens_in, tokens_out=answers.tokens_out)
+            except ConfigError as error:  # a run is worth more than its price
+                self._say(str(error))
         return Served(
             attempt=attempt,
             incarnation=self._identity.incarnation,
