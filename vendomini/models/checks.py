@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
-from vendomini.models.facts import ModelFacts
+from vendomini.models.folder import ModelFacts
 from vendomini.schema import nearest, shown
 from vendomini.serving import EngineSettings
 
