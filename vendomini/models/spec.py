@@ -114,7 +114,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer. Sizes are channels; `window` is in tokens, None: all of the conversation."""
+    """One layer. Sizes are channels; `window` is in tokens, None: all of the conversation.
+
+    Of `delta`, `heads` are those of values and `kv_heads` those of keys, each `head_dim` wide.
+    """
 
     mixing: Mixing = "attention"
     heads: int = 0
