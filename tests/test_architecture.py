@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import vendomini.models
+import vendomini
 
 PACKAGE = Path(vendomini.__file__).parent
 LAYERS = [
@@ -58,18 +58,6 @@ def test_imports_point_downwards(path: Path) -> None:
         return
     upwards = {name for name in imported_modules(path) - {module} if LEVEL[name] >= LEVEL[module]}
     assert not upwards, f"{path.name} must not import {sorted(upwards)}"
-
-
-def test_the_files_of_models_call_each_other_in_the_order_of_the_list() -> None:
-    listed = re.findall(r"(?m)^    (\w+) {2,}", vendomini.models.__doc__ or "")
-    files = {path.stem: path for path in (PACKAGE / "models").glob("[!_]*.py")}
-    assert sorted(listed) == sorted(files)
-    for place, name in enumerate(listed):
-        imported = re.findall(
-            r"(?m)^from vendomini\.models(?:\.(\w+))? import (.+)", files[name].read_text()
-        )
-        called = {each for stem, names in imported for each in (stem or names).split(", ")}
-        assert called <= set(listed[place + 1 :]), name
 
 
 LEAKS = re.compile(r"warehouse|predecessor|simulation\.|max_steps|AgentKind")
