@@ -259,7 +259,7 @@ def test_a_worker_that_cannot_start_is_explained_and_is_code_3(cli: Cli, small: 
     done = cli("run", small, "engine.script=/no/such/log.jsonl")
     assert (done.code, done.out) == (3, "experiments/small\n")
     assert "a worker could not start: the scripted engine cannot read its recorded log" in done.err
-    assert "4 runs are unfinished: when that is mended, give the same command again" in done.err
+    assert "4 runs are unfinished: solve that, then give the same command again" in done.err
 
 
 def test_the_old_command_line_still_works(small: Path, tmp_path: Path) -> None:

@@ -486,11 +486,11 @@ ASKED_FOR = {
     "heads that do not divide": (
         (*VLLM, "engine.tensor_parallel_size=3"),
         "`engine.tensor_parallel_size` is `3`, which does not divide the `8` attention heads",
-        "it may be 1, 2, 4, 8",
+        "possible: 1, 2, 4, 8",
     ),
     "tensor parallelism with transformers": (
         ("engine.backend=hf", "engine.tensor_parallel_size=2"),
-        "`engine.tensor_parallel_size` is `2`, but does nothing with backend `hf`",
+        "`engine.tensor_parallel_size` is `2`, but has no effect with backend `hf`",
         "spreads a model's layers over its GPUs by itself",
     ),
     "no switch for thinking": (
@@ -510,17 +510,17 @@ ASKED_FOR = {
     ),
     "a setting of the scripted engine": (
         (*VLLM, "engine.latency_s=0.5"),
-        "`engine.latency_s` is `0.5`, but does nothing with backend `vllm`",
+        "`engine.latency_s` is `0.5`, but has no effect with backend `vllm`",
         "engine.backend=scripted",
     ),
     "a setting of transformers": (
         (*VLLM, "engine.attn_implementation=sdpa"),
-        "`engine.attn_implementation` is `sdpa`, but does nothing with backend `vllm`",
+        "`engine.attn_implementation` is `sdpa`, but has no effect with backend `vllm`",
         "engine.backend=hf",
     ),
     "an address that is not used": (
         ("engine.backend=hf", "engine.base_url=http://host/v1"),
-        "`engine.base_url` is `http://host/v1`, but does nothing with backend `hf`",
+        "`engine.base_url` is `http://host/v1`, but has no effect with backend `hf`",
         "engine.backend=openai",
     ),
     "no address": (

@@ -186,29 +186,37 @@ def test_whole_experts_are_told_to_vllm(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("words", "wrong", "choices"),
     [
-        (("engine.tensor_parallel_size=3",), "is `3`", "it may be 1, 2, 4"),
-        (("engine.tensor_parallel_size=8",), "nodes of up to 4 GPUs", "it may be 1, 2, 4"),
-        (("engine.tensor_parallel_size=2", "engine.gpus=4"), "is `4`", "leave one of them away"),
-        (("engine.gpu=H100",), "there is none", "A100-40"),
-        (("engine.gpu=V100-23",), "there is none", "did you mean `V100-32`"),
+        (("engine.tensor_parallel_size=3",), "is `3`", "possible: 1, 2, 4"),
+        (("engine.tensor_parallel_size=8",), "nodes of up to 4 GPUs", "possible: 1, 2, 4"),
+        (
+            ("engine.tensor_parallel_size=2", "engine.gpus=4"),
+            "is `4`",
+            "remove one of these settings",
+        ),
+        (("engine.gpu=H100",), "no node that may be used has it", "A100-40"),
+        (("engine.gpu=V100-23",), "no node that may be used has it", "did you mean `V100-32`"),
         (("engine.quantization=fp9",), "`fp9`", "did you mean `fp8`"),
         (("engine.quantization=awq",), "`awq`", "name a checkpoint that is stored so"),
         (("engine.dtype=fp16",), "`fp16`", "did you mean `float16`"),
         (("engine.max_model_len=200000",), "`131072`", "engine.max_model_len=131072"),
-        (("engine.max_model_len=2048",), "less than", "leave `max_model_len` away"),
+        (("engine.max_model_len=2048",), "less than", "remove `engine.max_model_len`"),
         (("agent.model.context_length=200000",), "`131072`", "context_length=131072"),
-        (("engine.gpus=3", "engine.backend=vllm"), "fits on nothing", "without that, 1 x A100-40"),
+        (
+            ("engine.gpus=3", "engine.backend=vllm"),
+            "fits on nothing",
+            "without these settings, 1 x A100-40",
+        ),
         (
             ("engine.backend=vllm", "engine.gpu=V100-32"),
             "vLLM needs compute capability 7.5",
-            "without that, 1 x A100-40, vllm",
+            "without these settings, 1 x A100-40, vllm",
         ),
         (
             ("engine.quantization=mxfp4", "engine.gpu=V100-32"),
             "it cannot quantise to `mxfp4`",
             "without `engine.quantization`, 1 x V100-32, hf",
         ),
-        (("engine.tensor_parallel_size=2", "engine.backend=hf"), "does nothing", "spreads"),
+        (("engine.tensor_parallel_size=2", "engine.backend=hf"), "has no effect", "spreads"),
         (("--max-gpu-hours", "nan"), "`nan`", "from 0 on"),
         (("--max-gpu-hours=-1",), "`-1.0`", "from 0 on"),
         (("--max-gpu-hours", "0.5"), "more than --max-gpu-hours `0.5`", "play fewer runs"),
@@ -229,9 +237,9 @@ def test_a_rule_whose_gpus_do_not_hold_the_model_is_refused(plan: Plan, tmp_path
     site = nodes(tmp_path, ("A100-40", 4, 4), resources=[rule])
     words = ("agent.model.name=Qwen/Qwen2.5-72B-Instruct", "agent.model.context_length=4096")
     said = refused(plan(LARGE, site, *words))
-    assert "where the `gpus` of the profile's rule is `1`" in said
+    assert "given that the `gpus` of the profile's rule is `1`" in said
     assert "engine.gpus" not in said
-    assert "without that, 4 x A100-40" in said
+    assert "without these settings, 4 x A100-40" in said
     assert plan(SMALL, site, *OF_LLAMA, "--json").group["workers"] == 2
 
 
@@ -341,8 +349,8 @@ def test_a_model_that_fits_on_nothing_is_told_what_would_be_needed(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "says nothing of the cluster's GPUs"),
-        ({"nodes": []}, "says nothing of the cluster's GPUs"),
+        ({}, "does not describe the cluster's GPUs"),
+        ({"nodes": []}, "does not describe the cluster's GPUs"),
         (
             {"nodes": [{"gpu": "A1000", "gpus": 4, "count": 1, "cpus": 8, "memory": "64G"}]},
             "A1000",

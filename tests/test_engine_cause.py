@@ -63,8 +63,8 @@ died unexpectedly (exit code: -9), shutting down executor.
         (USAGE, "unrecognized arguments: --uds", ""),
         (ABSENT, "No module named 'vllm'", "install"),
         (OWN, "there is no tokenizer in /models/m", ""),
-        (KILLED_CORE, "its process EngineCore was killed, perhaps for want of memory", ""),
-        (KILLED_WORKER, "its process VllmWorker-1 was killed, perhaps for want of memory", ""),
+        (KILLED_CORE, "its process EngineCore was killed, perhaps because memory ran out", ""),
+        (KILLED_WORKER, "its process VllmWorker-1 was killed, perhaps because memory ran out", ""),
         (CUDA, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.", "GPUs"),
     ],
 )

@@ -268,7 +268,7 @@ def test_local_workers_share_the_machines_gpus() -> None:
     assert (group.spec.gpus, group.workers) == (2, 2)
     reasons = "\n".join(group.reasons)
     assert "each worker has 2 GPUs of the 5 of this machine" in reasons
-    assert "no more than 2 of 4 workers" in reasons
+    assert "only 2 of 4 workers" in reasons
     with pytest.raises(ConfigError, match="`2` GPUs, but this machine has `1`"):
         plan_of(*asked, known=facts(VLLM, gpus=1))
 
@@ -280,7 +280,7 @@ def test_without_a_gpu_an_engine_runs_on_the_cpu_and_says_so() -> None:
     assert "the engine runs on the CPU: as `engine.device` says" in told.reasons
     assert told.spec is not None
     assert told.spec.gpus == 0
-    for profile, why in ((None, "this machine has no GPU"), (site(0), "asks for none")):
+    for profile, why in ((None, "this machine has no GPU"), (site(0), "asks for no GPU")):
         with pytest.raises(ConfigError, match=why):
             plan_of("engine.backend=hf", "engine.device=cuda", known=facts(), profile=profile)
 

@@ -233,7 +233,7 @@ def test_a_tensor_parallelism_divides_the_heads_or_is_told_what_does(tmp_path: P
     for size in (1, 2, 4, 8):
         check_tensor_parallel(facts, "m", size)
     said = refusal(lambda: check_tensor_parallel(facts, "m", 3))
-    assert "does not divide the `8` attention heads of model `m` | it may be 1, 2, 4, 8" in said
+    assert "does not divide the `8` attention heads of model `m` | possible: 1, 2, 4, 8" in said
 
 
 @pytest.mark.parametrize(
@@ -285,12 +285,12 @@ def test_a_server_elsewhere_needs_its_address() -> None:
 @pytest.mark.parametrize(
     ("backend", "settings", "said"),
     [
-        ("vllm", {"script": "log"}, "`engine.script` is `log`, but does nothing with backend"),
+        ("vllm", {"script": "log"}, "`engine.script` is `log`, but has no effect with backend"),
         ("vllm", {"latency_s": 0.1}, "engine.backend=scripted"),
         ("vllm", {"attn_implementation": "sdpa"}, "or use engine.backend=hf"),
         ("vllm", {"base_url": "http://h"}, "or use engine.backend=openai"),
         ("hf", {"block_size": 32}, "or use engine.backend=vllm"),
-        ("hf", {"enable_prefix_caching": False}, "is `false`, but does nothing"),
+        ("hf", {"enable_prefix_caching": False}, "is `false`, but has no effect"),
         ("hf", {"tensor_parallel_size": 2}, "spreads a model's layers over its GPUs by itself"),
         ("openai", {"dtype": "float16"}, "engine.backend=hf or engine.backend=vllm"),
     ],

@@ -53,7 +53,7 @@ def test_a_model_and_a_script_are_not_answered_by_the_same_unless_somebody_says_
     None
 ):
     mixed = ("grid.agent.kind=[probe, llm]", "agent.model.context_length=8192")
-    with pytest.raises(ConfigError, match=r"some runs of group .* ask a model, and others"):
+    with pytest.raises(ConfigError, match=r"some runs of group .* need a model and others"):
         plan_of(*mixed)
     groups = plan_of(*mixed, "engine.backend=scripted").groups
     assert {group.backend for group in groups} == {"scripted"}
@@ -65,7 +65,7 @@ def test_runs_that_never_ask_are_one_group_without_engine_or_gpu_whatever_their_
     assert (group.key, len(group.run_ids), group.backend) == (ENGINELESS, 660, None)
     assert group.resources == CPU
     assert group.workers == 3
-    assert "never ask" in group.reasons[0]
+    assert "ask nothing" in group.reasons[0]
 
 
 def test_resources_come_from_the_first_rule_that_matches_the_model() -> None:

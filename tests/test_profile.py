@@ -161,7 +161,11 @@ def test_a_profile_that_the_cluster_can_serve_passes(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("partition: gpu", "partition: gpus", "no partition `gpus` | did you mean `gpu`?"),
-        ("partition: gpu", "partition: old", "`old` takes no jobs now | partitions that do: cpu"),
+        (
+            "partition: gpu",
+            "partition: old",
+            "`old` takes no jobs now | partitions that take jobs: cpu",
+        ),
         ("minutes: 120", "minutes: 2881", "`minutes` is `2881`, but partition `gpu` allows at"),
         ("gpus: 1", "gpus: 9", "`gpus` is `9`, but no node of partition `gpu` has more than 8"),
         (
@@ -218,7 +222,7 @@ def test_nodes_that_the_cluster_does_not_have_are_named(
 ) -> None:
     told = unserved(tmp_path, **changed)
     assert said in told
-    assert "correct the profile's `nodes`, or leave them away" in told
+    assert "correct the profile's `nodes`, or remove them" in told
 
 
 def test_a_job_that_could_get_any_type_of_gpu_is_refused(tmp_path: Path) -> None:

@@ -425,7 +425,7 @@ def test_a_refusal_names_the_jobs_that_were_taken_before_it(
     with pytest.raises(SubmitError, match="QOSMaxSubmitJobPerUserLimit") as caught:
         submit(request, [resources(2), resources(4)])
     first, second = (job["id"] for job in fake_slurm.jobs())
-    assert f"(group `group 1`; jobs {first}, {second} were taken before it" in str(caught.value)
+    assert f"(group `group 1`; jobs {first}, {second} were submitted before" in str(caught.value)
 
 
 def test_a_lost_answer_doubles_nothing(

@@ -202,7 +202,7 @@ def test_a_setting_that_does_nothing_with_its_engine_is_refused(desk: Desk, tmp_
     words = ("engine.backend=parrot", "engine.dtype=float16")
     refused = desk("plan", "--config", write_labels(tmp_path), *words, cwd=tmp_path)
     assert refused.returncode == 2
-    assert "does nothing with backend `parrot`" in " ".join(refused.stderr.split())
+    assert "has no effect with backend `parrot`" in " ".join(refused.stderr.split())
 
 
 def test_by_its_class_it_has_the_same_runs_as_by_its_name(desk: Desk, tmp_path: Path) -> None:

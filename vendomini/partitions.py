@@ -73,14 +73,14 @@ def _open_partition(
         up = ", ".join(other.name for other in facts.partitions if other.is_up)
         raise ConfigError(
             f"{place}: partition `{partition.name}` takes no jobs now",
-            hint=f"partitions that do: {up or 'none'}",
+            hint=f"partitions that take jobs: {up or 'none'}",
         )
     return partition
 
 
 def _check_planned(group: str, resources: Resources, profile: Profile, facts: ClusterFacts) -> None:
     place = f"group `{group}`, as it is planned for the `nodes` of profile `{profile.name}`"
-    remedy = "correct the profile's `nodes`, or leave them away: then Slurm is asked what there is"
+    remedy = "correct the profile's `nodes`, or remove them: then Slurm says what there is"
     if not profile.nodes:
         place, remedy = (
             f"group `{group}`, as it is planned",
@@ -99,9 +99,9 @@ def _check_planned(group: str, resources: Resources, profile: Profile, facts: Cl
     if resources.gpus and not told_apart and len(types) > 1:
         raise ConfigError(
             f"{place}: its jobs name no type of GPU, but partition `{partition.name}` has "
-            f"{' and '.join(f'`{each}`' for each in types)}: they could get any",
-            hint="name the site's own with `gpu_type`, or a feature of these nodes with "
-            "`constraint`, in the profile's `nodes`",
+            f"{' and '.join(f'`{each}`' for each in types)}: they could get any of them",
+            hint="in the profile's `nodes`, set `gpu_type` to the cluster's name of the GPU, or "
+            "`constraint` to a feature of its nodes",
         )
 
 
@@ -128,8 +128,8 @@ def _misfit(resources: Resources, partition: Partition) -> _Misfit | None:
         return _Misfit(
             what=f"`minutes` is `{resources.minutes}`, but {where} allows at most "
             f"{partition.max_minutes}",
-            remedy=f"set `minutes: {partition.max_minutes}` or less: work that is not done then is "
-            "taken up by the next worker",
+            remedy=f"set `minutes: {partition.max_minutes}` or less: the next worker goes on "
+            "with what is not finished then",
         )
     kind = f"`{resources.gpu_type}` GPUs" if resources.gpu_type else "GPUs"
     most_gpus = max((node.gpu_count(resources.gpu_type) for node in partition.nodes), default=0)

@@ -167,8 +167,8 @@ def submit_slurm(
                 if not taken:
                     raise
                 raise SubmitError(
-                    f"{error} (group `{group.key}`; jobs {', '.join(taken)} were taken before it "
-                    "and go on)",
+                    f"{error} (group `{group.key}`; jobs {', '.join(taken)} were submitted "
+                    "before and go on)",
                     hint=error.hint,
                 ) from error
         submitted.append(Submitted(group=group.key, folder=folder, ids=tuple(ids), workers=missing))

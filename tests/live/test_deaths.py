@@ -120,7 +120,7 @@ def kill_the_server(place: Place) -> None:
 def kill_the_engine_core(place: Place) -> None:
     begin(place)
     place.engine_core.send(signal.SIGKILL)
-    cause = "the engine died: its process EngineCore was killed, perhaps for want of memory"
+    cause = "the engine died: its process EngineCore was killed, perhaps because memory ran out"
     assert_says_once(place.end(), cause)
 
 

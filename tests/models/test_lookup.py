@@ -178,6 +178,7 @@ def test_a_config_json_that_is_no_models_is_one_clear_error(
 @pytest.mark.parametrize(
     "damage",
     [
+        {"model_type": ["llama"]},
         {"num_attention_heads": "8"},
         {"num_attention_heads": 0},
         {"num_hidden_layers": 10**9},

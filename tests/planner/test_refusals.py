@@ -28,21 +28,21 @@ def refused(model: Any, pools: list[Pool], **wanted: Any) -> VendoMiniError:
 def test_a_tensor_parallelism_that_does_not_divide_is_refused_with_those_that_do() -> None:
     error = refused(LARGE, [pool("H100", per_node=8)], tensor_parallel_size=3)
     assert "`engine.tensor_parallel_size` is `3`" in str(error)
-    assert "64 attention heads and 8 key-value heads" in str(error)
-    assert error.hint == "it may be 1, 2, 4, 8"
+    assert "64 attention heads, 8 key-value heads" in str(error)
+    assert error.hint == "possible: 1, 2, 4, 8"
 
 
 def test_28_heads_do_not_go_on_8_gpus() -> None:
     """Qwen2.5-7B: 28 heads and 4 KV heads."""
     assert refused(SMALL, [pool("H100", per_node=8)], tensor_parallel_size=8).hint == (
-        "it may be 1, 2, 4"
+        "possible: 1, 2, 4"
     )
 
 
 def test_a_tensor_parallelism_larger_than_a_node_is_refused() -> None:
     error = refused(LARGE, [A100], tensor_parallel_size=8)
     assert "on nodes of up to 4 GPUs" in str(error)
-    assert error.hint == "it may be 1, 2, 4"
+    assert error.hint == "possible: 1, 2, 4"
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_more_stages_than_layers_are_refused() -> None:
 
 def test_gpus_that_no_job_can_have_are_refused_with_what_fits() -> None:
     error = refused(SMALL, [A100], backend="vllm", gpus=6)
-    assert "where the backend is `vllm` and `engine.gpus` is `6`" in str(error)
-    assert error.hint.startswith("nearest that fits: without that, 1 x A100-40")
+    assert "given that the backend is `vllm` and `engine.gpus` is `6`" in str(error)
+    assert error.hint.startswith("nearest that fits: without these settings, 1 x A100-40")
 
 
 # -- which GPU ---------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_a_gpu_is_known_by_any_of_its_names(name: str) -> None:
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_nearest() -> None:
     error = refused(SMALL, [A100, pool("T4"), pool("V100-32")], gpu="V100-16")
-    assert "`engine.gpu` is `V100-16`, and there is none that may be used" in str(error)
+    assert "`engine.gpu` is `V100-16`, but no node that may be used has it" in str(error)
     assert error.hint == "did you mean `V100-32`? There are: A100-40, T4, V100-32"
     assert "There are: A100-40" in refused(SMALL, [A100], gpu="nonsense").hint
 
@@ -142,7 +142,7 @@ def test_vllm_on_a_v100_is_refused_with_what_would_fit_without() -> None:
     assert "vLLM needs compute capability 7.5" in str(error)
     assert "`engine.backend` is `vllm`" in str(error)
     assert "too small" not in str(error)
-    assert error.hint == "nearest that fits: without that, 1 x V100-32, hf"
+    assert error.hint == "nearest that fits: without these settings, 1 x V100-32, hf"
 
 
 def test_a_quantisation_that_the_card_lacks_is_refused() -> None:
@@ -177,7 +177,7 @@ def test_float32_takes_twice_the_memory() -> None:
 def test_transformers_never_leaves_a_node() -> None:
     error = refused(LATENT, [A100], backend="hf")
     assert "4 x A100-40, hf" in str(error)
-    assert "without that, 16 x A100-40 on 4 nodes, vllm" in error.hint
+    assert "without these settings, 16 x A100-40 on 4 nodes, vllm" in error.hint
 
 
 def test_experts_offered_as_fp8_fit_on_one_small_card() -> None:

@@ -211,7 +211,7 @@ def test_what_no_node_serves_is_refused_before_anything_is_submitted(desk: Desk)
     assert "fits on nothing that may be used: 1 node of 4 x V100-16" in said
     brief = desk.write_profile(max_minutes=5)
     said = desk.refused("run", "--cluster", *brief, status=2)
-    assert "minutes to load it, play, and leave in order; `max_minutes` of profile `site`" in said
+    assert "minutes to load it, play and stop cleanly, but `max_minutes` of profile `site`" in said
     said = desk.refused("run", "--cluster", "--max-gpu-hours", "0.01", status=2)
     assert "more than --max-gpu-hours `0.01`" in said
     assert not desk.cluster.run(["squeue", "--noheader"]).stdout

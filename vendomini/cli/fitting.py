@@ -142,7 +142,7 @@ def _refuse_beside_batch(request: Request) -> None:
         said = ", ".join(given) or "--backend"
         raise ConfigError(
             f"`--batch` takes its questions from the file, not from {said}",
-            hint="leave them away, or put them into the file's columns",
+            hint="remove these options, or put their values into the file's columns",
         )
 
 
@@ -211,7 +211,7 @@ def _print(question: Question, answer: Answer) -> None:
     elif fit.feasible:
         line = f"smallest that works with {question.backend}: {what}"
     else:
-        line = f"with {question.backend} it works on no number of {question.gpu.name} looked at"
+        line = f"no number of {question.gpu.name} that was tried works with {question.backend}"
     show.OUT.print(Text(line, style="green" if fit.feasible else "red"), soft_wrap=True)
     best = answer.recommended
     if best is not None and best.deployment is not None:

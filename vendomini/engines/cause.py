@@ -87,7 +87,7 @@ def root_cause(log: str) -> str | None:
 def _ended(process: str, code: int) -> str:
     """`code` is a process's exit code, negative for a signal."""
     if code == -signal.SIGKILL:
-        return f"its process {process} was killed, perhaps for want of memory"
+        return f"its process {process} was killed, perhaps because memory ran out"
     return f"its process {process} ended unexpectedly (exit code {code})"
 
 

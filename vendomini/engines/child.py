@@ -129,7 +129,7 @@ class Child:
             number = -status if status is not None and status < 0 else (status or 0) - 128
             names = {each.value: each.name for each in signal.Signals}
             if number in names:
-                memory = ", perhaps for want of memory" if names[number] == "SIGKILL" else ""
+                memory = ", perhaps because memory ran out" if names[number] == "SIGKILL" else ""
                 cause = f"it was ended by {names[number]}{memory}"
             else:
                 cause = f"it ended with exit status {status}"

@@ -3,7 +3,7 @@
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ class Entry:
     aliases: tuple[str, ...]
     config: Mapping[str, Any]
     weight_bytes: int | None  # None: nobody wrote it down
-    weight_bytes_source: str = ""
     source: str
 
     def spec(self) -> ModelSpec:
@@ -109,7 +108,6 @@ def _entry(line: Mapping[str, Any]) -> Entry:
         aliases=tuple(line.get("aliases", ())),
         config=line["config"],
         weight_bytes=line.get("weight_bytes"),
-        weight_bytes_source=line.get("weight_bytes_source", ""),
         source=line["source"],
     )
 
@@ -125,18 +123,13 @@ def _index() -> tuple[dict[str, Entry], tuple[dict[str, list[Entry]], ...]]:
     exact: dict[str, Entry] = {}
     keys: tuple[dict[str, list[Entry]], ...] = tuple({} for _ in range(LEVELS))
     for entry in entries():
-        for name in _names(entry):
+        for name in (entry.id, *entry.aliases):
             exact.setdefault(name.lower(), entry)
             for level in range(LEVELS):
                 there = keys[level].setdefault(key(name, level), [])
                 if entry not in there:
                     there.append(entry)
     return exact, keys
-
-
-def _names(entry: Entry) -> Iterator[str]:
-    yield entry.id
-    yield from entry.aliases
 
 
 def _distance(name: str, entry: Entry) -> tuple[bool, bool, bool, str]:

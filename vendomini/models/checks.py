@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
-from vendomini.models.facts import ModelFacts
+from vendomini.models.folder import ModelFacts
 from vendomini.schema import nearest, shown
 from vendomini.serving import EngineSettings
 
@@ -44,8 +44,8 @@ def check_lengths(engine: EngineSettings, context_length: int | None) -> None:
         raise ConfigError(
             f"`engine.max_model_len` is `{engine.max_model_len}`, less than "
             f"`{MODEL}.context_length`, `{context_length}`",
-            hint="the conversation's window is part of the experiment: leave `max_model_len` away, "
-            f"or play shorter windows with `{MODEL}.context_length={engine.max_model_len}`",
+            hint="remove `engine.max_model_len`, or play shorter windows, which are another "
+            f"experiment, with `{MODEL}.context_length={engine.max_model_len}`",
         )
 
 
@@ -59,8 +59,8 @@ def check_conversation(facts: ModelFacts, name: str, *, thinking: Iterable[str])
         )
     if facts.chat_template is None:
         raise ConfigError(
-            f"model `{name}` has no chat template in `{facts.folder}`: it is no model to talk to",
-            hint="use its chat or instruct version, or put its chat_template.jinja there",
+            f"model `{name}` has no chat template in `{facts.folder}`: it cannot be used for chat",
+            hint="use its chat or instruct version, or put its chat_template.jinja into the folder",
         )
     for value in thinking:
         if value != "default" and not _can_switch_thinking(facts.chat_template):
@@ -79,7 +79,7 @@ def check_tensor_parallel(facts: ModelFacts, name: str, size: int) -> None:
         raise ConfigError(
             f"`engine.tensor_parallel_size` is `{size}`, which does not divide the `{heads}` "
             f"attention heads of model `{name}`",
-            hint=f"it may be {', '.join(legal)}",
+            hint=f"possible: {', '.join(legal)}",
         )
 
 

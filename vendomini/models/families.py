@@ -29,7 +29,6 @@ class Family:
     router_bias: bool = False  # a correction of each expert's score, or a bias
     head_bias: bool = False  # of the output head
     learned_positions: int | None = None  # how many more rows than positions
-    final_norm: bool = True
     embedding_norm: bool = False
     tied: bool | None = None  # None: as the config.json and transformers say
 
@@ -156,11 +155,11 @@ LIKE_LLAMA = frozenset(
 """Types that differ from Llama in nothing but what their config.json says."""
 
 
-def family(model_type: str | None) -> Family:
+def family(model_type: str) -> Family:
     """How models of this type are built; as Llama where nothing else is known."""
-    return FAMILIES.get(SAME_LAYERS.get(model_type or "", model_type or ""), DENSE)
+    return FAMILIES.get(SAME_LAYERS.get(model_type, model_type), DENSE)
 
 
-def is_known(model_type: str | None) -> bool:
+def is_known(model_type: str) -> bool:
     """Whether this module knows how models of this type are built, rather than assumes it."""
     return model_type in FAMILIES or model_type in SAME_LAYERS or model_type in LIKE_LLAMA

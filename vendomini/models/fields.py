@@ -1,6 +1,6 @@
-"""One fact by any of the names that config.json files give it."""
+"""One fact by any of the names that config.json files give it, or as transformers declares it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ KEY_VALUE_HEADS: Names = (
 )
 HIDDEN: Names = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 LAYERS: Names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-INTERMEDIATE: Names = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff")
 VOCABULARY: Names = ("vocab_size", "padded_vocab_size", "n_vocab")
+INTERMEDIATE: Names = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff")
 EXPERTS: Names = (
     "num_experts",
     "num_local_experts",
@@ -50,6 +50,25 @@ SHARED_EXPERT_SIZE: Names = (
     "share_expert_dim",
     "shared_intermediate_size",
 )
+CONTEXT: Names = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+"""Names of the context's length, as vLLM knows them: the smallest counts."""
+
+SCALED_ALREADY = frozenset(
+    {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+)
+"""Kinds of rope scaling whose `max_position_embeddings` is the context as it is scaled."""
+
+LANGUAGE_PARTS: Names = ("text_config", "llm_config", "language_config")
+"""Where models of several senses keep what concerns their language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +81,28 @@ class Fields:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Fields":
         return cls(config, defaults(config.get("model_type")))
+
+    @property
+    def model_type(self) -> str:
+        return _text(self.said.get("model_type")) or ""
+
+    @property
+    def hidden(self) -> int:
+        """Channels between the layers; 0: neither said nor declared, as the next two."""
+        return self.positive(*HIDDEN) or 0
+
+    @property
+    def depth(self) -> int:
+        return self.positive(*LAYERS) or 0
+
+    @property
+    def vocabulary(self) -> int:
+        return self.positive(*VOCABULARY) or 0
+
+    @property
+    def heads(self) -> int:
+        """Of the queries; 1: neither said nor declared."""
+        return self.positive(*HEADS) or 1
 
     def value(self, *names: str) -> Any:
         """The first of them that is said; null counts as said. None: neither is any declared."""
@@ -85,10 +126,6 @@ class Fields:
         found = self.value(*names)
         return otherwise if found is None else bool(found)
 
-    def text(self, *names: str) -> str | None:
-        found = self.value(*names)
-        return found if isinstance(found, str) else None
-
     def list(self, *names: str) -> list[Any] | None:
         found = self.value(*names)
         return list(found) if isinstance(found, list | tuple) else None
@@ -96,3 +133,64 @@ class Fields:
     def mapping(self, *names: str) -> Mapping[str, Any]:
         found = self.value(*names)
         return found if isinstance(found, dict) else {}
+
+
+def names_in(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Its architecture and its model type."""
+    return _text(config.get("architectures")), _text(config.get("model_type"))
+
+
+def max_model_len(config: Mapping[str, Any]) -> int | None:
+    """The longest context in tokens that the language model's part of a config.json allows.
+
+    As vLLM 0.32 derives it (`vllm.config.model._get_and_verify_max_len`), for the same answer.
+    Only scalings that leave `max_position_embeddings` as trained (linear, dynamic) multiply it.
+    """
+    lengths = [length for name in CONTEXT if (length := first_positive(config, (name,)))]
+    # Cohere's models say here what they are really good for.
+    longest = first_positive(config, ("model_max_length",)) or min(lengths, default=None)
+    if longest is None:
+        return None
+    factor = 1.0
+    if "gemma3" not in str(config.get("model_type", "")):  # its length is written as it is scaled
+        for rope in _ropes(config):
+            kind = rope.get("rope_type", rope.get("type"))
+            given = rope.get("factor")
+            if kind not in SCALED_ALREADY and isinstance(given, int | float):
+                factor = float(given)
+    return int(longest * factor)
+
+
+def dtype_of(*parts: Mapping[str, Any]) -> str | None:
+    """The type of the weights, from the first part of a config.json that says it."""
+    for part in parts:
+        if said := _text(part.get("dtype")) or _text(part.get("torch_dtype")):
+            return said.removeprefix("torch.")
+    return None
+
+
+def first_positive(config: Mapping[str, Any], names: Names) -> int | None:
+    """What the config.json itself says, by the first name that it gives a number to."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The settings of rope, by its older name or the newer; a mapping for each kind of layer."""
+    for name in ("rope_scaling", "rope_parameters"):
+        found = config.get(name)
+        if isinstance(found, dict):
+            inner = [part for part in found.values() if isinstance(part, dict)]
+            yield from inner or [found]
+
+
+def _text(value: object) -> str | None:
+    """A text, or the first of a list of them; None: it is neither."""
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, str) else None

@@ -1,14 +1,27 @@
-"""Where a model's files are on this machine, and whether they are all there."""
+"""A model's folder: where it is on this machine, whether its files are all there, what they say."""
 
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vendomini.chat import MODEL
 from vendomini.errors import ConfigError
 from vendomini.identity import absolute, is_local
+from vendomini.models.fields import (
+    HEADS,
+    HIDDEN,
+    KEY_VALUE_HEADS,
+    LANGUAGE_PARTS,
+    LAYERS,
+    dtype_of,
+    first_positive,
+    max_model_len,
+    names_in,
+)
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin")
@@ -18,11 +31,45 @@ NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<su
 LONGEST_HEADER_BYTES = 100_000_000
 """As the safetensors format has it: a longer one means that the file is something else."""
 
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "*.tiktoken",
+)
+
 MOST_NAMED = 3
 
 
 class ModelIncomplete(ConfigError):
     """Files of a model are missing. For a hub id the engine would download them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A model's own facts. None: its config.json does not say.
+
+    `max_model_len` is the longest context in tokens that it allows, `weight_bytes` the size of
+    its weights as they are on the disk. `chat_template` is the template's text; None: it has none.
+    """
+
+    folder: Path
+    architecture: str | None
+    model_type: str | None
+    num_attention_heads: int | None
+    num_key_value_heads: int | None
+    hidden_size: int | None
+    layers: int | None
+    max_model_len: int | None
+    dtype: str | None
+    weight_bytes: int
+    chat_template: str | None
+    has_tokenizer: bool
 
 
 def find_folder(
@@ -48,17 +95,51 @@ def find_folder(
     return None
 
 
-def weight_bytes(folder: Path) -> int:
-    """The size of all weight files of a folder.
+def read_model(folder: Path) -> ModelFacts:
+    """The facts of the model in a folder, from its small files and the headers of its weights.
 
-    Raises `ModelIncomplete` if there are none or some are missing, `ConfigError` for one that is
-    shorter than its own header says.
+    What the folder's files say beyond that is not looked at. Raises `ModelIncomplete` if the
+    config.json or weights are missing, `ConfigError` if the folder is, or a file is damaged.
     """
-    files = _weight_files(folder)
-    for file in files:
-        if file.suffix == ".safetensors":
-            _check_safetensors(file)
-    return sum(file.stat().st_size for file in files)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"`{MODEL}.name` is `{folder}`, and there is no such folder",
+            hint="give a hub id such as `org/name`, or a folder that holds a config.json",
+        )
+    config = read_json(config_file(folder))
+    language = _language(config)
+    architecture, model_type = names_in(config)
+    heads = first_positive(language, HEADS)
+    return ModelFacts(
+        folder=folder,
+        architecture=architecture,
+        model_type=model_type,
+        num_attention_heads=heads,
+        num_key_value_heads=first_positive(language, KEY_VALUE_HEADS) or heads,
+        hidden_size=first_positive(language, HIDDEN),
+        layers=first_positive(language, LAYERS),
+        max_model_len=max_model_len(language),
+        dtype=dtype_of(language, config),
+        weight_bytes=_weight_bytes(folder),
+        chat_template=_chat_template(folder),
+        has_tokenizer=any(next(folder.glob(name), None) for name in TOKENIZERS),
+    )
+
+
+def config_file(folder: Path) -> Path:
+    """The folder's config.json. Raises `ModelIncomplete` if it has none, `ConfigError` if the
+    folder is missing."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder `{folder}`",
+            hint="give a hub id such as `org/name`, or a folder that holds a config.json",
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelIncomplete(
+            f"`{folder}` has no config.json",
+            hint="a local model is a folder with config.json, tokenizer and weights, complete",
+        )
+    return folder / "config.json"
 
 
 def stored_weight_bytes(folder: Path) -> int | None:
@@ -74,7 +155,7 @@ def stored_weight_bytes(folder: Path) -> int | None:
             if isinstance(total, int | float) and total > 0:
                 return int(total)
     try:
-        return weight_bytes(folder)
+        return _weight_bytes(folder)
     except ModelIncomplete:
         return None
 
@@ -115,6 +196,43 @@ def _commit(hub: Path, revision: str) -> str | None:
         return (hub / "refs" / revision).read_text(encoding="utf-8").strip()
     except OSError:
         return revision if (hub / "snapshots" / revision).is_dir() else None
+
+
+def _language(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that concerns the language model: mostly all of it."""
+    for name in LANGUAGE_PARTS:
+        part = config.get(name)
+        if isinstance(part, dict) and (first_positive(part, HEADS) or first_positive(part, HIDDEN)):
+            return part
+    return config
+
+
+def _chat_template(folder: Path) -> str | None:
+    """From the template's own file, else from the tokenizer's settings; None if there is none."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            written = read_json(folder / name).get("chat_template")
+            if isinstance(written, list):  # several, by name
+                named = {str(each.get("name")): each for each in written if isinstance(each, dict)}
+                written = named.get("default", {}).get("template")
+            if isinstance(written, str) and written:
+                return written
+    return None
+
+
+def _weight_bytes(folder: Path) -> int:
+    """The size of all weight files of a folder.
+
+    Raises `ModelIncomplete` if there are none or some are missing, `ConfigError` for one that is
+    shorter than its own header says.
+    """
+    files = _weight_files(folder)
+    for file in files:
+        if file.suffix == ".safetensors":
+            _check_safetensors(file)
+    return sum(file.stat().st_size for file in files)
 
 
 def _weight_files(folder: Path) -> list[Path]:

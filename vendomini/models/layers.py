@@ -3,70 +3,119 @@
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 from vendomini.models.fields import (
     EXPERT_SIZE,
     EXPERTS,
     EXPERTS_PER_TOKEN,
-    HEADS,
-    HIDDEN,
     INTERMEDIATE,
     KEY_VALUE_HEADS,
-    LAYERS,
     SHARED_EXPERT_SIZE,
     SHARED_EXPERTS,
     Fields,
 )
-
-Mixing: TypeAlias = Literal["attention", "latent", "compressed", "delta", "kda", "mamba", "none"]
-"""`delta` is the gated delta net of Qwen3-Next, `kda` that of Kimi-Linear, `latent` is MLA,
-`compressed` is DeepSeek-V4's: one key-value head, kept whole for a window and beyond it for each
-`compression` tokens once."""
+from vendomini.models.spec import Layer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One layer. Sizes are channels; `window` is in tokens, None: all of the conversation."""
-
-    mixing: Mixing = "attention"
-    heads: int = 0
-    kv_heads: int = 0
-    head_dim: int = 0
-    value_dim: int = 0  # a value head's; mostly `head_dim`
-    window: int | None = None
-    keys_are_values: bool = False  # one projection makes both (Gemma 4's global layers)
-    compression: int = 0  # tokens that share one place of the cache; 0: each has its own
-    caches: bool = True  # False: it uses the keys and values of a layer before it
-    crosses: bool = False  # it attends to another sense, not to the conversation
-    intermediate: int | None = None  # of a dense MLP; None: there is none
-    experts: int = 0
-    experts_per_token: int = 0
-    expert_size: int = 0
-    shared_size: int = 0  # of all shared experts of the layer together
-
-
-def layers_of(config: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """The layers of the language model, in order. `config` is its own part of a config.json."""
-    fields = Fields.of(config)
+def layers_of(fields: Fields) -> tuple[Layer, ...]:
+    """The layers of the language model, in order."""
     if blocks := fields.list("block_configs"):
-        return tuple(_nas_layers(fields, blocks))
+        return tuple(_nas_layer(fields, block) for block in blocks)
     pattern = _mixer_pattern(fields)
     if pattern is not None:
         return tuple(_one_mixer(fields, sign) for sign in pattern)
-    count = fields.positive(*LAYERS) or 0
-    if config.get("model_type") == "deepseek_v4":
-        return tuple(_v4_layers(fields, count))
-    kinds = layer_kinds(fields, count)
-    moe = moe_layers(fields, count)
+    count = fields.depth
+    if fields.model_type == "deepseek_v4":
+        return tuple(_v4_layer(fields, ratio) for ratio in _v4_ratios(fields, count))
+    kinds = _kinds(fields, count)
+    moe = _which_have_experts(fields, count)
     return tuple(
         _follow(fields, _mix(fields, kinds[index], index, count), is_moe=moe[index], index=index)
         for index in range(count)
     )
 
 
-def layer_kinds(fields: Fields, count: int) -> list[str]:
+# -- private -------------------------------------------------------------------------------
+
+
+def _nas_layer(fields: Fields, block: Mapping[str, Any]) -> Layer:
+    """Nemotron-NAS: each layer may lack its attention or have fewer KV heads, and its own MLP."""
+    attention, ffn = block.get("attention", {}), block.get("ffn", {})
+    layer = Layer(mixing="none", caches=False)
+    if not attention.get("no_op") and not attention.get("replace_with_linear"):
+        kv_heads = fields.heads // (attention.get("n_heads_in_group") or 1)
+        head = fields.positive("head_dim") or fields.hidden // fields.heads
+        layer = Layer(heads=fields.heads, kv_heads=kv_heads, head_dim=head, value_dim=head)
+    if ffn.get("no_op"):
+        return layer
+    size = ffn.get("intermediate_size")
+    if size is None:
+        # As its code rounds it: two thirds of four times the hidden size, in steps.
+        wanted = int(2 * (ffn.get("ffn_mult") or 1.0) * fields.hidden / 3)
+        size = wanted if wanted % 256 == 0 else wanted + 256 - wanted % 256
+    return replace(layer, intermediate=size)
+
+
+def _mixer_pattern(fields: Fields) -> list[str] | None:
+    pattern = fields.value("hybrid_override_pattern")
+    if isinstance(pattern, str):
+        return [sign for sign in pattern if sign not in "|"]
+    if fields.model_type != "nemotron_h":
+        return None
+    listed = fields.value("layers_block_type", "layer_types")
+    if isinstance(listed, list):
+        return [str(each) for each in listed]
+    counted = _counts(fields.mapping("layers_block_type", "layers_block_type_counts"))
+    return _interleaved(counted) if counted else None
+
+
+def _one_mixer(fields: Fields, sign: str) -> Layer:
+    """A layer of Nemotron-H: a mixer or an MLP or experts, and nothing else."""
+    match sign:
+        case "M" | "mamba" | "linear_attention":
+            return _mamba(fields)
+        case "*" | "attention" | "full_attention":
+            return _mix(fields, "full_attention", 0, 1)
+        case "E" | "moe":
+            layer = _follow(fields, Layer(mixing="none", caches=False), is_moe=True)
+            return replace(layer, intermediate=None)
+        case _:
+            return Layer(mixing="none", caches=False, intermediate=_intermediate(fields))
+
+
+def _v4_ratios(fields: Fields, count: int) -> Iterator[int]:
+    """How many tokens each layer of DeepSeek-V4 compresses into one; 0: it does not."""
+    ratios = fields.list("compress_ratios")
+    if ratios is None:
+        counted = fields.mapping("compress_ratios_counts")
+        ratios = _interleaved({str(k): int(v) for k, v in counted.items()}) if counted else []
+    named = {"sliding_attention": 0, "compressed_sparse_attention": 4}
+    kinds = fields.list("layer_types") or []
+    for index in range(count):
+        if index < len(kinds):
+            yield named.get(str(kinds[index]), 128)
+        else:
+            yield int(ratios[index]) if index < len(ratios) else 4 if index % 2 else 128
+
+
+def _v4_layer(fields: Fields, compression: int) -> Layer:
+    head = fields.positive("head_dim") or 512
+    layer = Layer(
+        mixing="compressed",
+        heads=fields.heads,
+        kv_heads=1,
+        head_dim=head,
+        value_dim=head,
+        window=fields.positive("sliding_window"),
+        compression=compression,
+        index_dim=fields.positive("index_head_dim") or 0,
+    )
+    return _follow(fields, layer, is_moe=True)
+
+
+def _kinds(fields: Fields, count: int) -> list[str]:
     """Per layer: full_attention, sliding_attention, chunked_attention, linear_attention, ..."""
     said = fields.list("layer_types")
     if said is not None and len(said) == count:
@@ -79,10 +128,10 @@ def layer_kinds(fields: Fields, count: int) -> list[str]:
     every = fields.positive("full_attention_interval")
     if every and fields.positive("linear_num_value_heads"):
         return _every(count, every, "full_attention", "linear_attention")
-    if fields.said.get("model_type") == "bamba":
+    model_type = fields.model_type
+    if model_type == "bamba":
         attending = fields.list("attn_layer_indices") or []
         return ["full_attention" if index in attending else "mamba" for index in range(count)]
-    model_type = str(fields.said.get("model_type", ""))
     if model_type in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
         return _every(count, 4, "full_attention", "linear_attention")
     swa = fields.value("hybrid_layer_pattern", "hybrid_layer_pattern_counts")
@@ -95,11 +144,42 @@ def layer_kinds(fields: Fields, count: int) -> list[str]:
         every = fields.positive("no_rope_layer_interval") or 4
         return _every(count, every, "full_attention", "chunked_attention")
     if fields.positive("sliding_window") and fields.flag("use_sliding_window", otherwise=True):
-        return _sliding_kinds(fields, model_type, count)
+        return _sliding_kinds(fields, count)
     return ["full_attention"] * count
 
 
-def moe_layers(fields: Fields, count: int) -> list[bool]:
+def _kimi_kinds(linear: Mapping[str, Any], count: int) -> list[str]:
+    full = linear.get("full_attn_layers")
+    if isinstance(full, list):  # counted from 1
+        return ["full_attention" if i + 1 in full else "kda" for i in range(count)]
+    number = full if isinstance(full, int) else 0
+    return _interleaved({"kda": count - number, "full_attention": number})
+
+
+def _sliding_kinds(fields: Fields, count: int) -> list[str]:
+    """Where a config.json has a window and no list of layers: what the model's code does."""
+    pattern = fields.positive("sliding_window_pattern", "_sliding_window_pattern")
+    usual = {
+        "gemma2": 2,
+        "gemma3_text": 6,
+        "gemma3": 6,
+        "gemma4_text": 6,
+        "gemma4": 6,
+        "gpt_oss": 2,
+        "cohere2": 4,
+        "olmo3": 4,
+        "exaone4": 4,
+    }
+    every = pattern or usual.get(fields.model_type)
+    if every and every > 1:
+        return _every(count, every, "full_attention", "sliding_attention")
+    if fields.model_type.startswith("qwen"):
+        full = fields.number("max_window_layers") or 0
+        return ["full_attention" if i < full else "sliding_attention" for i in range(count)]
+    return ["sliding_attention"] * count
+
+
+def _which_have_experts(fields: Fields, count: int) -> list[bool]:
     """Which layers have experts."""
     if not fields.positive(*EXPERTS) or fields.value("enable_moe_block") is False:
         return [False] * count
@@ -120,7 +200,7 @@ def moe_layers(fields: Fields, count: int) -> list[bool]:
     step = fields.positive("decoder_sparse_step") or 1
     dense = fields.list("mlp_only_layers") or []
     every = frequency if isinstance(frequency, int) and frequency > 0 else 1
-    if fields.said.get("model_type") == "ernie4_5_moe":
+    if fields.model_type == "ernie4_5_moe":
         every = fields.positive("moe_layer_interval") or 1
         return [index >= max(first, 1) and (index + 1) % every == 0 for index in range(count)]
     return [
@@ -129,26 +209,26 @@ def moe_layers(fields: Fields, count: int) -> list[bool]:
     ]
 
 
-# -- private -------------------------------------------------------------------------------
-
-
 def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
-    model_type = str(fields.said.get("model_type", ""))
+    model_type = fields.model_type
     if kind in {"mamba", "mamba2"} or (
         kind == "linear_attention" and model_type in {"bamba", "granitemoehybrid"}
     ):
-        return Layer(mixing="mamba", caches=False)
+        return _mamba(fields)
     if kind in {"linear_attention", "kda"}:
-        kda = kind == "kda" or model_type == "kimi_linear"
-        return Layer(mixing="kda" if kda else "delta", caches=False)
-    heads = fields.positive(*HEADS) or 1
+        return _kda(fields) if kind == "kda" or model_type == "kimi_linear" else _delta(fields)
+    heads = fields.heads
     if kind == "sliding_attention":
         heads = fields.positive("num_sliding_attention_heads") or heads  # Step-3.5
     if rank := fields.positive("kv_lora_rank"):
         rope = fields.positive("qk_rope_head_dim") or 0
-        return Layer(mixing="latent", heads=heads, kv_heads=1, head_dim=rank + rope)
-    hidden = fields.positive(*HIDDEN) or 0
-    head_dim = fields.positive("head_dim", "attention_head_dim", "kv_channels") or hidden // heads
+        index = fields.positive("index_head_dim") or 0
+        return Layer(
+            mixing="latent", heads=heads, kv_heads=1, head_dim=rank + rope, index_dim=index
+        )
+    head_dim = (
+        fields.positive("head_dim", "attention_head_dim", "kv_channels") or fields.hidden // heads
+    )
     kv_heads = _kv_heads(fields, heads)
     layer = Layer(heads=heads, kv_heads=kv_heads, head_dim=head_dim, value_dim=head_dim)
     if value_dim := fields.positive("v_head_dim"):
@@ -166,29 +246,44 @@ def _mix(fields: Fields, kind: str, index: int, count: int) -> Layer:
     return replace(layer, caches=False) if shared and index >= count - shared else layer
 
 
-def _gemma4_global(fields: Fields, layer: Layer) -> Layer:
-    """Gemma 4's global layers have wider heads, and fewer where keys serve as values too."""
-    wide = fields.positive("global_head_dim") or 512
-    layer = replace(layer, head_dim=wide, value_dim=wide)
-    fewer = fields.positive("num_global_key_value_heads")
-    if fewer is None:
-        return layer
-    return replace(layer, kv_heads=fewer, keys_are_values=fields.flag("attention_k_eq_v"))
+def _mamba(fields: Fields) -> Layer:
+    return Layer(
+        mixing="mamba",
+        caches=False,
+        heads=fields.positive("mamba_num_heads", "mamba_n_heads") or 0,
+        head_dim=fields.positive("mamba_head_dim", "mamba_d_head") or 0,
+        groups=fields.positive("n_groups", "mamba_n_groups") or 1,
+        state_size=fields.positive("ssm_state_size", "mamba_d_state", "state_size") or 0,
+        kernel=fields.positive("conv_kernel", "mamba_d_conv") or 4,
+    )
 
 
-def _swa_sizes(fields: Fields, layer: Layer) -> Layer:
-    """MiMo-V2's sliding layers have heads of their own."""
-    return replace(
-        layer,
-        heads=fields.positive("swa_num_attention_heads") or layer.heads,
-        kv_heads=fields.positive("swa_num_key_value_heads") or layer.kv_heads,
-        head_dim=fields.positive("swa_head_dim") or layer.head_dim,
-        value_dim=fields.positive("swa_v_head_dim") or layer.value_dim,
+def _kda(fields: Fields) -> Layer:
+    linear = fields.mapping("linear_attn_config")
+    kernel = linear.get("short_conv_kernel_size") or fields.positive("linear_conv_kernel_dim") or 4
+    return Layer(
+        mixing="kda",
+        caches=False,
+        heads=int(linear.get("num_heads") or fields.positive("linear_num_heads") or 0),
+        head_dim=int(linear.get("head_dim") or fields.positive("linear_head_dim") or 0),
+        kernel=int(kernel),
+    )
+
+
+def _delta(fields: Fields) -> Layer:
+    return Layer(
+        mixing="delta",
+        caches=False,
+        heads=fields.positive("linear_num_value_heads") or 0,
+        kv_heads=fields.positive("linear_num_key_heads") or 0,
+        head_dim=fields.positive("linear_key_head_dim") or 0,
+        value_dim=fields.positive("linear_value_head_dim") or 0,
+        kernel=fields.positive("linear_conv_kernel_dim") or 4,
     )
 
 
 def _kv_heads(fields: Fields, heads: int) -> int:
-    model_type = fields.said.get("model_type")
+    model_type = fields.model_type
     if model_type == "chatglm":
         if fields.flag("multi_query_attention"):
             return fields.positive("multi_query_group_num") or heads
@@ -204,6 +299,27 @@ def _kv_heads(fields: Fields, heads: int) -> int:
     return fields.positive(*KEY_VALUE_HEADS) or heads
 
 
+def _swa_sizes(fields: Fields, layer: Layer) -> Layer:
+    """MiMo-V2's sliding layers have heads of their own."""
+    return replace(
+        layer,
+        heads=fields.positive("swa_num_attention_heads") or layer.heads,
+        kv_heads=fields.positive("swa_num_key_value_heads") or layer.kv_heads,
+        head_dim=fields.positive("swa_head_dim") or layer.head_dim,
+        value_dim=fields.positive("swa_v_head_dim") or layer.value_dim,
+    )
+
+
+def _gemma4_global(fields: Fields, layer: Layer) -> Layer:
+    """Gemma 4's global layers have wider heads, and fewer where keys serve as values too."""
+    wide = fields.positive("global_head_dim") or 512
+    layer = replace(layer, head_dim=wide, value_dim=wide)
+    fewer = fields.positive("num_global_key_value_heads")
+    if fewer is None:
+        return layer
+    return replace(layer, kv_heads=fewer, keys_are_values=fields.flag("attention_k_eq_v"))
+
+
 def _follow(fields: Fields, layer: Layer, *, is_moe: bool, index: int = 0) -> Layer:
     only_shared = fields.positive("shared_intermediate_size")  # Granite 4's dense ones
     if not is_moe and only_shared:
@@ -215,7 +331,7 @@ def _follow(fields: Fields, layer: Layer, *, is_moe: bool, index: int = 0) -> La
     return replace(
         layer,
         experts=fields.positive(*EXPERTS) or 0,
-        experts_per_token=_experts_per_token(fields),
+        experts_per_token=fields.positive(*EXPERTS_PER_TOKEN) or 1,
         expert_size=size,
         shared_size=_shared_size(fields, size),
         # Gemma 4's layers have both.
@@ -223,135 +339,23 @@ def _follow(fields: Fields, layer: Layer, *, is_moe: bool, index: int = 0) -> La
     )
 
 
-def _experts_per_token(fields: Fields) -> int:
-    return fields.positive(*EXPERTS_PER_TOKEN) or 1
-
-
 def _shared_size(fields: Fields, expert_size: int) -> int:
-    model_type = str(fields.said.get("model_type", ""))
-    if model_type.startswith("llama4"):
+    if fields.model_type.startswith("llama4"):
         return expert_size
     count = fields.number(*SHARED_EXPERTS)
     size = fields.positive(*SHARED_EXPERT_SIZE)
     if size:
-        return size * (count or 1) if model_type == "nemotron_h" else size
+        return size * (count or 1) if fields.model_type == "nemotron_h" else size
     return (count or 0) * expert_size
 
 
 def _intermediate(fields: Fields, index: int = 0) -> int:
     if listed := fields.list(*INTERMEDIATE):  # one for each layer
         return int(listed[index])
-    hidden = fields.positive(*HIDDEN) or 0
     found = fields.positive(*INTERMEDIATE)
-    if fields.said.get("model_type") == "qwen":  # it counts both halves of the gate
+    if fields.model_type == "qwen":  # it counts both halves of the gate
         return (found or 0) // 2
-    return found or 4 * hidden
-
-
-def _one_mixer(fields: Fields, sign: str) -> Layer:
-    """A layer of Nemotron-H: a mixer or an MLP or experts, and nothing else."""
-    match sign:
-        case "M" | "mamba" | "linear_attention":
-            return Layer(mixing="mamba", caches=False)
-        case "*" | "attention" | "full_attention":
-            return _mix(fields, "full_attention", 0, 1)
-        case "E" | "moe":
-            layer = _follow(fields, Layer(mixing="none", caches=False), is_moe=True)
-            return replace(layer, intermediate=None)
-        case _:
-            return Layer(mixing="none", caches=False, intermediate=_intermediate(fields))
-
-
-def _mixer_pattern(fields: Fields) -> list[str] | None:
-    pattern = fields.value("hybrid_override_pattern")
-    if isinstance(pattern, str):
-        return [sign for sign in pattern if sign not in "|"]
-    if fields.said.get("model_type") != "nemotron_h":
-        return None
-    listed = fields.value("layers_block_type", "layer_types")
-    if isinstance(listed, list):
-        return [str(each) for each in listed]
-    counted = _counts(fields.mapping("layers_block_type", "layers_block_type_counts"))
-    return _interleaved(counted) if counted else None
-
-
-def _v4_layers(fields: Fields, count: int) -> Iterator[Layer]:
-    """DeepSeek-V4: every layer has experts; `compress_ratios` says how much each compresses."""
-    ratios = fields.list("compress_ratios")
-    if ratios is None:
-        counted = fields.mapping("compress_ratios_counts")
-        ratios = _interleaved({str(k): int(v) for k, v in counted.items()}) if counted else []
-    named = {"sliding_attention": 0, "compressed_sparse_attention": 4}
-    kinds = fields.list("layer_types") or []
-    for index in range(count):
-        ratio = int(ratios[index]) if index < len(ratios) else 4 if index % 2 else 128
-        if index < len(kinds):
-            ratio = named.get(str(kinds[index]), 128)
-        head = fields.positive("head_dim") or 512
-        layer = Layer(
-            mixing="compressed",
-            heads=fields.positive(*HEADS) or 1,
-            kv_heads=1,
-            head_dim=head,
-            value_dim=head,
-            window=fields.positive("sliding_window"),
-            compression=ratio,
-        )
-        yield _follow(fields, layer, is_moe=True)
-
-
-def _nas_layers(fields: Fields, blocks: list[Any]) -> Iterator[Layer]:
-    """Nemotron-NAS: each layer may lack its attention or have fewer KV heads, and its own MLP."""
-    hidden = fields.positive(*HIDDEN) or 0
-    heads = fields.positive(*HEADS) or 1
-    head_dim = fields.positive("head_dim") or hidden // heads
-    for block in blocks:
-        attention, ffn = block.get("attention", {}), block.get("ffn", {})
-        layer = Layer(mixing="none", caches=False)
-        if not attention.get("no_op") and not attention.get("replace_with_linear"):
-            group = attention.get("n_heads_in_group") or 1
-            layer = Layer(
-                heads=heads, kv_heads=heads // group, head_dim=head_dim, value_dim=head_dim
-            )
-        if not ffn.get("no_op"):
-            size = ffn.get("intermediate_size")
-            if size is None:
-                # As its code rounds it: two thirds of four times the hidden size, in steps.
-                wanted = int(2 * (ffn.get("ffn_mult") or 1.0) * hidden / 3)
-                size = wanted if wanted % 256 == 0 else wanted + 256 - wanted % 256
-            layer = replace(layer, intermediate=size)
-        yield layer
-
-
-def _sliding_kinds(fields: Fields, model_type: str, count: int) -> list[str]:
-    """Where a config.json has a window and no list of layers: what the model's code does."""
-    pattern = fields.positive("sliding_window_pattern", "_sliding_window_pattern")
-    usual = {
-        "gemma2": 2,
-        "gemma3_text": 6,
-        "gemma3": 6,
-        "gemma4_text": 6,
-        "gemma4": 6,
-        "gpt_oss": 2,
-        "cohere2": 4,
-        "olmo3": 4,
-        "exaone4": 4,
-    }
-    every = pattern or usual.get(model_type)
-    if every and every > 1:
-        return _every(count, every, "full_attention", "sliding_attention")
-    if model_type.startswith("qwen"):
-        full = fields.number("max_window_layers") or 0
-        return ["full_attention" if i < full else "sliding_attention" for i in range(count)]
-    return ["sliding_attention"] * count
-
-
-def _kimi_kinds(linear: Mapping[str, Any], count: int) -> list[str]:
-    full = linear.get("full_attn_layers")
-    if isinstance(full, list):  # counted from 1
-        return ["full_attention" if i + 1 in full else "kda" for i in range(count)]
-    number = full if isinstance(full, int) else 0
-    return _interleaved({"kda": count - number, "full_attention": number})
+    return found or 4 * fields.hidden
 
 
 def _every(count: int, every: int, last: str, others: str) -> list[str]:

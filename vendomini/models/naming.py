@@ -45,67 +45,20 @@ STORED = {
 _FIRST = ("awq", "gptq", "bnb", "nvfp4", "nvfp4a16", "mxfp4", "mxfp8")
 """Those that say more than the bits beside them: `GPTQ-Int4`, `bnb-4bit`."""
 
-_BESIDE = frozenset(
-    [
-        "kv",
-        "dynamic",
-        "static",
-        "pertensor",
-        "quantized",
-        "quant",
-        "unsloth",
-        "hf",
-        "mlx",
-        "w4a4",
-        "a16",
-        "marlin",
-        "block",
-        "channelwise",
-        "wa",
-        "w8a8fp8",
-        "int",
-        "gs128",
-        "g128",
-        "128g",
-        "asym",
-        "sym",
-        "mixed",
-        "qat",
-        "unquantized",
-    ]
-)
-_TUNED = frozenset(
-    [
-        "instruct",
-        "coder",
-        "math",
-        "chat",
-        "it",
-        "base",
-        "pt",
-        "sft",
-        "dpo",
-        "rlhf",
-        "preview",
-        "thinking",
-        "reasoning",
-        "inst",
-        "rm",
-        "exp",
-        "speciale",
-        "terminus",
-        "rlvr",
-        "pretrained",
-        "tuned",
-        "text",
-        "latest",
-        "original",
-        "online",
-        "abliterated",
-        "uncensored",
-        "turbo",
-    ]
-)
+_BESIDE = frozenset({
+    "kv", "dynamic", "static", "pertensor", "quantized", "quant", "unsloth", "hf", "mlx",
+    "w4a4", "a16", "marlin", "block", "channelwise", "wa", "w8a8fp8", "int", "gs128", "g128",
+    "128g", "asym", "sym", "mixed", "qat", "unquantized",
+})  # fmt: skip
+"""Parts that are said beside it."""
+
+_TUNED = frozenset({
+    "instruct", "coder", "math", "chat", "it", "base", "pt", "sft", "dpo", "rlhf", "preview",
+    "thinking", "reasoning", "inst", "rm", "exp", "speciale", "terminus", "rlvr", "pretrained",
+    "tuned", "text", "latest", "original", "online", "abliterated", "uncensored", "turbo",
+})  # fmt: skip
+"""Parts that tell how it was tuned."""
+
 _MAKERS = frozenset({"meta", "nvidia", "c4ai"})
 
 
@@ -166,6 +119,21 @@ def context_in_name(name: str) -> int | None:
 LEVELS = 4
 
 
+def inner_keys(name: str) -> Iterator[str]:
+    """Runs of a name's parts with a size in them, longest first: fine-tunes say of what they are.
+
+    ``Hermes-3-Llama-3.1-8B`` has ``llama-3.1-8b`` in it, ``Qwen2.5-7B-SimPO`` begins with
+    ``qwen-2.5-7b``. A run that begins a name has all its sizes: what follows is no other model.
+    """
+    parts = key(name, 2).split("-")
+    for start in range(len(parts) - 1):
+        for end in range(len(parts), start + 1, -1):
+            has_size = any(_SIZE.fullmatch(part) for part in parts[start + 1 : end])
+            goes_on = any(_SIZE.fullmatch(part) for part in parts[end:])
+            if has_size and end - start < len(parts) and (start or not goes_on):
+                yield "-".join(parts[start:end])
+
+
 def key(name: str, level: int) -> str:
     """What a name has in common with those of its variants, the more the higher the `level`.
 
@@ -182,21 +150,6 @@ def key(name: str, level: int) -> str:
     if level >= 3:
         parts = [part for place, part in enumerate(parts) if place < 2 or not _DATE.fullmatch(part)]
     return "-".join(parts)
-
-
-def inner_keys(name: str) -> Iterator[str]:
-    """Runs of a name's parts with a size in them, longest first: fine-tunes say of what they are.
-
-    ``Hermes-3-Llama-3.1-8B`` has ``llama-3.1-8b`` in it, ``Qwen2.5-7B-SimPO`` begins with
-    ``qwen-2.5-7b``. A run that begins a name has all its sizes: what follows is no other model.
-    """
-    parts = key(name, 2).split("-")
-    for start in range(len(parts) - 1):
-        for end in range(len(parts), start + 1, -1):
-            has_size = any(_SIZE.fullmatch(part) for part in parts[start + 1 : end])
-            goes_on = any(_SIZE.fullmatch(part) for part in parts[end:])
-            if has_size and end - start < len(parts) and (start or not goes_on):
-                yield "-".join(parts[start:end])
 
 
 # -- private -------------------------------------------------------------------------------

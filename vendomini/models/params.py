@@ -1,25 +1,28 @@
-"""How many parameters a model has, counted matrix by matrix from its config.json."""
+"""How many parameters a model has, counted matrix by matrix: its layers, what is outside them,
+and its other senses.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vendomini.models.families import Family, family
-from vendomini.models.fields import (
-    HIDDEN,
-    LAYERS,
-    VOCABULARY,
-    Fields,
-)
-from vendomini.models.layers import Layer
+from vendomini.models.families import Family, family, is_known
+from vendomini.models.fields import HIDDEN, LAYERS, Fields, Names, names_in
+from vendomini.models.spec import Layer
+from vendomini.models.support import defaults
+
+NARROWER: Names = ("moe_latent_size", "routed_expert_hidden_size")
+"""Channels that experts work in, where they are fewer than the model's."""
+
+TOWERS: Names = ("vision_config", "visual", "vision_tower_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Parameters by what they are for. `others` are all that the rest does not name.
 
-    `active_experts` is how many of `experts` a token reads. `draft` are layers for speculative
-    decoding (MTP), which are loaded for nothing else: no other count includes them.
+    `active_experts` is how many of `experts` a token reads. Layers for speculative decoding (MTP)
+    are loaded for nothing else: they are not counted.
     """
 
     embedding: int
@@ -27,71 +30,105 @@ class Counts:
     experts: int
     active_experts: int
     others: int
-    mlps: int = 0  # of `others`, those of MLPs and shared experts
-    draft: int = 0
+    mlps: int  # of `others`, those of MLPs and shared experts
+    vision: int  # of other senses; 0: there is none, or nothing is said of it
+    is_tied: bool
+    is_known: bool  # False: it is assumed that its layers are built as Llama's
 
     @property
     def total(self) -> int:
-        return self.embedding + self.head + self.experts + self.others
+        return self.embedding + self.head + self.experts + self.others + self.vision
 
     @property
     def active(self) -> int:
         return self.embedding + self.head + self.active_experts + self.others
 
 
-def count_params(config: Mapping[str, Any], layers: tuple[Layer, ...], *, tied: bool) -> Counts:
-    """The language model's parameters. `config` is its own part of a config.json."""
-    fields = Fields.of(config)
-    kind = family(config.get("model_type"))
-    hidden = fields.positive(*HIDDEN) or 0
-    vocabulary = fields.positive(*VOCABULARY) or 0
-    width = fields.positive("word_embed_proj_dim") or hidden
-    others = 0
-    experts = active = mlps = 0
+def count_params(fields: Fields, layers: tuple[Layer, ...], *, config: Mapping[str, Any]) -> Counts:
+    """The parameters of a model of these layers.
+
+    `fields` are those of the language model, `config` is the whole config.json.
+    """
+    kind = family(fields.model_type)
+    is_tied = _is_tied(fields, kind, config)
+    width = fields.positive("word_embed_proj_dim") or fields.hidden
+    matrix = fields.vocabulary * width
+    others = experts = active = mlps = 0
     for layer in layers:
-        others += _mixing(fields, kind, layer, hidden) + _norms(fields, kind, layer, hidden)
-        if layer.intermediate:
-            mlps += _mlp(fields, kind, hidden, layer.intermediate)
-        if layer.experts:
-            each = _expert(fields, kind, layer, hidden)
-            experts += layer.experts * each
-            active += min(layer.experts_per_token, layer.experts) * each
-            mlps += _beside_experts(fields, kind, layer, hidden)
-    others += mlps + _outside(fields, kind, hidden, width, vocabulary)
+        others += _mixing(fields, kind, layer) + _norms(fields, kind, layer)
+        mlps += _mlp(fields, kind, layer) + _beside_experts(fields, kind, layer)
+        each = _expert(fields, kind, layer)
+        experts += layer.experts * each
+        active += min(layer.experts_per_token, layer.experts) * each
+    others += mlps + _outside(fields, kind, width)
     return Counts(
-        embedding=vocabulary * width + _per_layer_embedding(fields, vocabulary),
-        head=0 if tied else vocabulary * width + (vocabulary if kind.head_bias else 0),
+        embedding=matrix + _per_layer_embedding(fields),
+        head=0 if is_tied else matrix + (fields.vocabulary if kind.head_bias else 0),
         experts=experts,
         active_experts=active,
         others=others,
         mlps=mlps,
-        draft=_draft(fields, kind, layers, hidden),
+        vision=_vision(config, fields.hidden),
+        is_tied=is_tied,
+        is_known=is_known(fields.model_type),
     )
-
-
-def norm_size(kind: Family, width: int) -> int:
-    return {"weight": width, "weight and bias": 2 * width, "none": 0}[kind.norm]
 
 
 # -- private -------------------------------------------------------------------------------
 
 
-def _mixing(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
+def _is_tied(fields: Fields, kind: Family, config: Mapping[str, Any]) -> bool:
+    """The whole config.json's word counts before its parts'; then transformers' default."""
+    if kind.tied is not None:
+        return kind.tied
+    _, model_type = names_in(config)
+    for part in (config, fields.said, fields.silent, defaults(model_type)):
+        said = part.get("tie_word_embeddings")
+        if isinstance(said, bool):
+            return said
+    return False
+
+
+def _mixing(fields: Fields, kind: Family, layer: Layer) -> int:
     match layer.mixing:
         case "attention":
-            return _attention(fields, kind, layer, hidden)
+            return _attention(fields, kind, layer)
         case "latent":
-            return _latent(fields, layer, hidden)
+            return _latent(fields, layer)
         case "compressed":
-            return _compressed(fields, layer, hidden)
+            return _compressed(fields, layer)
         case "delta":
-            return _delta(fields, hidden)
+            return _delta(layer, fields.hidden)
         case "kda":
-            return _kda(fields, hidden)
+            return _kda(fields, layer)
         case "mamba":
-            return _mamba(fields, hidden)
+            return _mamba(layer, fields.hidden)
         case "none":
             return 0
+
+
+def _attention(fields: Fields, kind: Family, layer: Layer) -> int:
+    hidden = fields.hidden
+    queries = layer.heads * layer.head_dim
+    keys = layer.kv_heads * layer.head_dim
+    values = 0 if layer.keys_are_values else layer.kv_heads * layer.value_dim
+    out = layer.heads * layer.value_dim
+    asked = 2 * queries if kind.query_gate else queries
+    inward, outward = _biases(fields, kind)
+    total = hidden * (asked + keys + values) + out * hidden
+    total += (asked + keys + values) * inward + hidden * outward
+    normed = fields.flag("use_qk_norm", "qk_layernorm", "use_qk_layernorm")
+    if kind.query_norm == "head" or (normed and fields.model_type.startswith("glm4")):
+        total += 2 * layer.head_dim
+    elif kind.query_norm == "heads" or (normed and fields.model_type == "cohere"):
+        total += queries + keys
+    if fields.model_type == "gpt_oss" or (fields.model_type == "mimo_v2_flash" and layer.window):
+        total += layer.heads  # a sink each
+    if fields.model_type in {"step3p5", "step3p7"}:
+        total += layer.heads * hidden  # a gate for each head
+    if layer.crosses:
+        total += 2 * layer.head_dim + 2  # norms of queries and keys, two gates
+    return total
 
 
 def _biases(fields: Fields, kind: Family) -> tuple[bool, bool]:
@@ -103,32 +140,9 @@ def _biases(fields: Fields, kind: Family) -> tuple[bool, bool]:
     return inward, inward if kind.out_bias is None else kind.out_bias
 
 
-def _attention(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
-    queries = layer.heads * layer.head_dim
-    keys = layer.kv_heads * layer.head_dim
-    values = 0 if layer.keys_are_values else layer.kv_heads * layer.value_dim
-    out = layer.heads * layer.value_dim
-    asked = 2 * queries if kind.query_gate else queries
-    inward, outward = _biases(fields, kind)
-    total = hidden * (asked + keys + values) + out * hidden
-    total += (asked + keys + values) * inward + hidden * outward
-    normed = fields.flag("use_qk_norm", "qk_layernorm", "use_qk_layernorm")
-    model_type = str(fields.said.get("model_type", ""))
-    if kind.query_norm == "head" or (normed and model_type.startswith("glm4")):
-        total += 2 * layer.head_dim
-    elif kind.query_norm == "heads" or (normed and model_type == "cohere"):
-        total += queries + keys
-    if model_type == "gpt_oss" or (model_type == "mimo_v2_flash" and layer.window):
-        total += layer.heads  # a sink each
-    if model_type in {"step3p5", "step3p7"}:
-        total += layer.heads * hidden  # a gate for each head
-    if layer.crosses:
-        total += 2 * layer.head_dim + 2  # norms of queries and keys, two gates
-    return total
-
-
-def _latent(fields: Fields, layer: Layer, hidden: int) -> int:
+def _latent(fields: Fields, layer: Layer) -> int:
     """MLA: queries and key-values through a narrow space, each with a norm there."""
+    hidden = fields.hidden
     rank = fields.positive("kv_lora_rank") or 0
     rope = fields.positive("qk_rope_head_dim") or 0
     nope = fields.positive("qk_nope_head_dim") or 0
@@ -138,15 +152,16 @@ def _latent(fields: Fields, layer: Layer, hidden: int) -> int:
     total = hidden * narrow + narrow + narrow * queries if narrow else hidden * queries
     total += hidden * (rank + rope) + rank + rank * layer.heads * (nope + value)
     total += layer.heads * value * hidden
-    index_heads, index_dim = fields.positive("index_n_heads"), fields.positive("index_head_dim")
+    index_heads, index_dim = fields.positive("index_n_heads"), layer.index_dim
     if index_heads and index_dim and narrow:  # sparse attention's indexer
         total += narrow * index_heads * index_dim + hidden * index_dim + 2 * index_dim
         total += hidden * index_heads
     return total
 
 
-def _compressed(fields: Fields, layer: Layer, hidden: int) -> int:
+def _compressed(fields: Fields, layer: Layer) -> int:
     """DeepSeek-V4's attention, with its hyper-connections (four streams)."""
+    hidden = fields.hidden
     narrow = fields.positive("q_lora_rank") or 0
     head = layer.head_dim
     groups = fields.positive("o_groups") or 8
@@ -161,138 +176,114 @@ def _compressed(fields: Fields, layer: Layer, hidden: int) -> int:
         wide = head * (2 if layer.compression == 4 else 1)
         total += layer.compression * wide + 2 * hidden * wide + head
     if layer.compression == 4:
-        index, heads = (
-            fields.positive("index_head_dim") or 128,
-            fields.positive("index_n_heads") or 64,
-        )
+        index, heads = layer.index_dim or 128, fields.positive("index_n_heads") or 64
         total += 4 * 2 * index + 2 * hidden * 2 * index + index
         total += narrow * heads * index + heads * hidden
     return total
 
 
-def _delta(fields: Fields, hidden: int) -> int:
+def _delta(layer: Layer, hidden: int) -> int:
     """The gated delta net of Qwen3-Next and 3.5."""
-    key_heads = fields.positive("linear_num_key_heads") or 0
-    value_heads = fields.positive("linear_num_value_heads") or 0
-    keys = key_heads * (fields.positive("linear_key_head_dim") or 0)
-    value_dim = fields.positive("linear_value_head_dim") or 0
-    values = value_heads * value_dim
-    kernel = fields.positive("linear_conv_kernel_dim") or 4
-    total = hidden * (2 * keys + 2 * values) + hidden * 2 * value_heads + values * hidden
-    return total + (2 * keys + values) * kernel + 2 * value_heads + value_dim
+    keys, values = layer.kv_heads * layer.head_dim, layer.heads * layer.value_dim
+    total = hidden * (2 * keys + 2 * values) + hidden * 2 * layer.heads + values * hidden
+    return total + (2 * keys + values) * layer.kernel + 2 * layer.heads + layer.value_dim
 
 
-def _kda(fields: Fields, hidden: int) -> int:
+def _kda(fields: Fields, layer: Layer) -> int:
     """Kimi delta attention: a decay for each channel, through a space as wide as a head."""
-    heads, head_dim, kernel = kda_sizes(fields)
-    linear = fields.mapping("linear_attn_config")
-    wide = heads * head_dim
-    total = 3 * hidden * wide + wide * hidden + 3 * wide * kernel
-    total += hidden * head_dim + head_dim * wide  # the decay
-    if linear.get("use_full_rank_gate"):
-        total += hidden * wide
-    else:
-        total += hidden * head_dim + head_dim * wide
-    return total + hidden * heads + heads + wide + head_dim
+    hidden, head_dim = fields.hidden, layer.head_dim
+    wide = layer.heads * head_dim
+    narrowed = hidden * head_dim + head_dim * wide
+    full_gate = fields.mapping("linear_attn_config").get("use_full_rank_gate")
+    total = 3 * hidden * wide + wide * hidden + 3 * wide * layer.kernel
+    total += narrowed  # the decay
+    total += hidden * wide if full_gate else narrowed
+    return total + hidden * layer.heads + layer.heads + wide + head_dim
 
 
-def kda_sizes(fields: Fields) -> tuple[int, int, int]:
-    """Of Kimi delta attention: heads, channels of a head, width of the convolutions."""
-    linear = fields.mapping("linear_attn_config")
-    heads = linear.get("num_heads") or fields.positive("linear_num_heads") or 0
-    head_dim = linear.get("head_dim") or fields.positive("linear_head_dim") or 0
-    kernel = linear.get("short_conv_kernel_size") or fields.positive("linear_conv_kernel_dim") or 4
-    return int(heads), int(head_dim), int(kernel)
+def _mamba(layer: Layer, hidden: int) -> int:
+    inner = layer.heads * layer.head_dim
+    through = inner + 2 * layer.groups * layer.state_size
+    projection = hidden * (inner + through + layer.heads)
+    return projection + through * (layer.kernel + 1) + 3 * layer.heads + inner + inner * hidden
 
 
-def mamba_sizes(fields: Fields) -> tuple[int, int, int, int]:
-    """Of Mamba-2: heads, channels of a head, groups, size of the state."""
-    heads = fields.positive("mamba_num_heads", "mamba_n_heads") or 0
-    head_dim = fields.positive("mamba_head_dim", "mamba_d_head") or 0
-    groups = fields.positive("n_groups", "mamba_n_groups") or 1
-    state = fields.positive("ssm_state_size", "mamba_d_state", "state_size") or 0
-    return heads, head_dim, groups, state
-
-
-def mamba_kernel(fields: Fields) -> int:
-    return fields.positive("conv_kernel", "mamba_d_conv") or 4
-
-
-def _mamba(fields: Fields, hidden: int) -> int:
-    heads, head_dim, groups, state = mamba_sizes(fields)
-    inner = heads * head_dim
-    through = inner + 2 * groups * state
-    projection = hidden * (2 * inner + 2 * groups * state + heads)
-    return projection + through * (mamba_kernel(fields) + 1) + 3 * heads + inner + inner * hidden
-
-
-def _mlp(fields: Fields, kind: Family, hidden: int, size: int) -> int:
-    with_bias = fields.flag("mlp_bias", "use_bias", "bias")
-    if kind.mlp_bias is not None:
-        with_bias = kind.mlp_bias
-    matrices = 3 if kind.gated else 2
-    return matrices * hidden * size + ((matrices - 1) * size + hidden) * with_bias
-
-
-def _expert(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
-    width = fields.positive("moe_latent_size", "routed_expert_hidden_size") or hidden
-    size = (3 if kind.gated else 2) * width * layer.expert_size
-    if fields.said.get("model_type") == "gpt_oss":
-        size += 2 * layer.expert_size + hidden
-    return size
-
-
-def _beside_experts(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
-    """The router, what all tokens share, and the way into a narrower space and back."""
-    total = layer.experts * hidden + layer.experts * kind.router_bias
-    total += (3 if kind.gated else 2) * hidden * layer.shared_size
-    model_type = str(fields.said.get("model_type", ""))
-    if layer.shared_size and model_type.startswith("qwen"):
-        total += hidden  # a gate
-    if model_type.startswith("gemma4"):  # scales, and norms of the experts beside the MLP's
-        total += hidden + layer.experts + 3 * hidden
-    if narrow := fields.positive("moe_latent_size", "routed_expert_hidden_size"):
-        total += 2 * hidden * narrow
-    return total
-
-
-def _norms(fields: Fields, kind: Family, layer: Layer, hidden: int) -> int:
+def _norms(fields: Fields, kind: Family, layer: Layer) -> int:
     count = kind.norms
-    model_type = fields.said.get("model_type")
+    model_type = fields.model_type
     if model_type == "falcon":
         new = fields.flag("new_decoder_architecture")
         count = 2 if new or not fields.flag("parallel_attn", otherwise=True) else 1
     if model_type == "nemotron-nas":
         count = (layer.mixing != "none") + bool(layer.intermediate)
     if model_type in {"cohere", "cohere2"}:
-        return count * hidden
-    return count * norm_size(kind, hidden)
+        return count * fields.hidden
+    return count * _norm_size(kind, fields.hidden)
 
 
-def _outside(fields: Fields, kind: Family, hidden: int, width: int, vocabulary: int) -> int:
-    total = norm_size(kind, hidden)
+def _mlp(fields: Fields, kind: Family, layer: Layer) -> int:
+    if not layer.intermediate:
+        return 0
+    hidden, size = fields.hidden, layer.intermediate
+    with_bias = kind.mlp_bias
+    if with_bias is None:
+        with_bias = fields.flag("mlp_bias", "use_bias", "bias")
+    matrices = 3 if kind.gated else 2
+    return matrices * hidden * size + ((matrices - 1) * size + hidden) * with_bias
+
+
+def _beside_experts(fields: Fields, kind: Family, layer: Layer) -> int:
+    """The router, what all tokens share, and the way into a narrower space and back."""
+    if not layer.experts:
+        return 0
+    hidden = fields.hidden
+    total = layer.experts * hidden + layer.experts * kind.router_bias
+    total += (3 if kind.gated else 2) * hidden * layer.shared_size
+    if layer.shared_size and fields.model_type.startswith("qwen"):
+        total += hidden  # a gate
+    if fields.model_type.startswith("gemma4"):  # scales, and norms of the experts beside the MLP's
+        total += hidden + layer.experts + 3 * hidden
+    if narrow := fields.positive(*NARROWER):
+        total += 2 * hidden * narrow
+    return total
+
+
+def _expert(fields: Fields, kind: Family, layer: Layer) -> int:
+    width = fields.positive(*NARROWER) or fields.hidden
+    size = (3 if kind.gated else 2) * width * layer.expert_size
+    if fields.model_type == "gpt_oss":
+        size += 2 * layer.expert_size + fields.hidden
+    return size
+
+
+def _outside(fields: Fields, kind: Family, width: int) -> int:
+    hidden = fields.hidden
+    total = _norm_size(kind, hidden)
     if kind.learned_positions is not None:
         positions = fields.positive("n_positions", "max_position_embeddings") or 0
         total += (positions + kind.learned_positions) * hidden
     if kind.embedding_norm:
-        total += norm_size(kind, hidden)
-    if fields.said.get("model_type") == "mllama_text_model":
+        total += _norm_size(kind, hidden)
+    if fields.model_type == "mllama_text_model":
         total += 8 * hidden  # tokens that stand for images
-    if fields.said.get("model_type") == "deepseek_v4":
+    if fields.model_type == "deepseek_v4":
         streams = fields.positive("hc_mult") or 4
         total += streams * streams * hidden + streams + 1
     if width != hidden:
         total += 2 * width * hidden
     if per_layer := _per_layer_width(fields):  # Gemma 4's small models, Gemma 3n
-        layers = fields.positive(*LAYERS) or 0
-        total += hidden * layers * per_layer + per_layer
-        total += layers * (2 * hidden * per_layer + hidden)
+        total += hidden * fields.depth * per_layer + per_layer
+        total += fields.depth * (2 * hidden * per_layer + hidden)
     return total
 
 
-def _per_layer_embedding(fields: Fields, vocabulary: int) -> int:
-    rows = fields.positive("vocab_size_per_layer_input") or vocabulary
-    return rows * (fields.positive(*LAYERS) or 0) * _per_layer_width(fields)
+def _norm_size(kind: Family, width: int) -> int:
+    return {"weight": width, "weight and bias": 2 * width, "none": 0}[kind.norm]
+
+
+def _per_layer_embedding(fields: Fields) -> int:
+    rows = fields.positive("vocab_size_per_layer_input") or fields.vocabulary
+    return rows * fields.depth * _per_layer_width(fields)
 
 
 def _per_layer_width(fields: Fields) -> int:
@@ -300,16 +291,65 @@ def _per_layer_width(fields: Fields) -> int:
     return fields.positive("hidden_size_per_layer_input") or 0
 
 
-def _draft(fields: Fields, kind: Family, layers: tuple[Layer, ...], hidden: int) -> int:
-    """Layers that guess further tokens: each as the last one, with a projection and two norms."""
-    number = fields.number("num_nextn_predict_layers", "mtp_num_hidden_layers") or 0
-    if not layers or number <= 0 or fields.positive(*LAYERS) is None:
+def _vision(config: Mapping[str, Any], text: int) -> int:
+    """Of the vision tower, and of what joins it to a text of so many channels."""
+    for name in TOWERS:
+        tower = config.get(name)
+        if isinstance(tower, dict):
+            return _tower(Fields.of(tower), text)
+    return 0
+
+
+def _tower(fields: Fields, text: int) -> int:
+    """A vision transformer: patches, positions, layers with biases, then a projector.
+
+    Exact for Qwen's towers; of others a per cent or two may be missing.
+    """
+    model_type = fields.model_type
+    qwen = model_type.startswith(("qwen2_vl", "qwen2_5_vl", "qwen3"))
+    width = fields.positive("embed_dim", *HIDDEN) or 1024
+    depth = fields.positive("depth", *LAYERS) or 24
+    depth += fields.positive("num_global_layers") or 0
+    size = fields.positive("intermediate_size", "mlp_dim") or int(
+        width * float(fields.value("mlp_ratio") or 4)
+    )
+    patch = fields.positive("patch_size", "spatial_patch_size") or 14
+    frames = fields.positive("temporal_patch_size") or 1
+    if model_type.startswith("glm4v"):  # its MLPs are as wide as the text, its merger as they say
+        out = fields.positive("out_hidden_size") or text
+        joined = out * out + 3 * out * size + 4 * width * out
+        size = out
+    total = 3 * patch * patch * frames * width
+    if model_type.startswith(("qwen2_5_vl", "pixtral", "glm4v")):  # gated, norms without bias
+        biased = 3 * width + width + 2 * size + width if model_type.startswith("qwen") else 0
+        total += depth * (4 * width * width + 3 * width * size + 2 * width + biased)
+    else:
+        total += depth * (4 * width * width + 2 * width * size + 9 * width + size)
+    total += _positions(fields, width, patch)
+    if model_type.startswith("mllama"):  # Llama 3.2's
+        tiles = 9 * (1 + (560 // patch) ** 2) * width + 2 * 9 * 4 * width
+        return total + tiles + (fields.positive("vision_output_dim") or 0) * text
+    if model_type.startswith("glm4v"):
+        return total + joined
+    merge = fields.positive("spatial_merge_size")
+    if qwen and merge:
+        out = fields.positive("out_hidden_size") or text
+        wide = width * merge * merge
+        joined = wide * wide + wide + wide * out + out
+        deep = len(fields.list("deepstack_visual_indexes") or ())
+        norm = width if model_type.startswith("qwen2_5") else 2 * width
+        return total + (1 + deep) * joined + norm + deep * 2 * wide
+    if model_type.startswith("siglip"):  # Gemma 3's, with its norms
+        return total + width * text + 4 * width
+    if merge:
+        return total + width * width * merge * merge + width * text + text * text
+    return total + width * text + text * text
+
+
+def _positions(fields: Fields, width: int, patch: int) -> int:
+    if number := fields.positive("num_position_embeddings"):
+        return number * width + width  # and the patches' bias
+    size = fields.positive("image_size")
+    if size is None or not fields.model_type.startswith(("clip", "siglip", "intern", "mllama")):
         return 0
-    last = layers[-1]
-    each = _mixing(fields, kind, last, hidden) + _norms(fields, kind, last, hidden)
-    if last.intermediate:
-        each += _mlp(fields, kind, hidden, last.intermediate)
-    if last.experts:
-        each += last.experts * _expert(fields, kind, last, hidden)
-        each += _beside_experts(fields, kind, last, hidden)
-    return number * (each + 2 * hidden * hidden + 3 * hidden)
+    return (size // patch) ** 2 * width

@@ -85,6 +85,13 @@ ALSO: Mapping[str, str] = {
 }
 
 
+MANY = 20
+"""From so many exceptions on, they name the same thing in each layer."""
+
+MARGIN = 0.05
+"""What a checkpoint may leave unquantised beyond what is usual."""
+
+
 def requantized(spec: ModelSpec, method: str) -> ModelSpec:
     """The same model stored otherwise: its `weight_bytes` computed from its parameters.
 
@@ -103,13 +110,6 @@ def requantized(spec: ModelSpec, method: str) -> ModelSpec:
         dtype=_plain_dtype(spec, method),
         sources={**spec.sources, "weight_bytes": f"computed: {said}", "quantization": "asked for"},
     )
-
-
-MANY = 20
-"""From so many exceptions on, they name the same thing in each layer."""
-
-MARGIN = 0.05
-"""What a checkpoint may leave unquantised beyond what is usual."""
 
 
 def quantization_named(method: str) -> Quantization | None:
@@ -140,10 +140,36 @@ def stored_bytes(spec: ModelSpec, how: Quantization | None) -> int:
     return int(quantised * how.weight_bytes_each) + 2 * (spec.params - quantised)
 
 
+def quantization_in(
+    config: Mapping[str, Any],
+    language: Mapping[str, Any],
+    *,
+    experts: int,
+    mlps: int,
+    others: int,
+    latent: bool,
+) -> Quantization | None:
+    """How the model of a config.json is stored, with the bytes that a parameter takes on average.
+
+    `language` is its part on the language model. `experts`, `mlps` and `others` count parameters
+    of the layers, `mlps` are part of `others`; `latent`: its attention is latent. None: plain.
+    """
+    for part in (config, language):
+        how = quantization_of(part)
+        if how is not None:
+            said = _said(part) or {}
+            if _experts_in_4_bits(language, said) and how.method == "fp8":
+                narrow = experts * METHODS["mxfp4"].weight_bytes_each
+                total = others * how.weight_bytes_each + narrow
+                return replace(how, weight_bytes_each=total / (others + experts))
+            return _blended(how, said, mlps=experts + mlps, rest=others - mlps, latent=latent)
+    return None
+
+
 def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
     """What a config.json's `quantization_config` says; None: it has none."""
-    said = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(said, dict) or not said:
+    said = _said(config)
+    if said is None:
         return None
     method = str(said.get("quant_method") or said.get("quant_algo") or "").lower()
     bits = said.get("bits", said.get("w_bit"))
@@ -178,7 +204,28 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
             return replace(found, method=method or found.method)
 
 
-def blended(
+# -- private -------------------------------------------------------------------------------
+
+
+def _plain_dtype(spec: ModelSpec, method: str) -> str:
+    return {"fp16": "float16", "float16": "float16", "half": "float16"}.get(
+        method.lower(), {"bf16": "bfloat16", "bfloat16": "bfloat16"}.get(method.lower(), spec.dtype)
+    )
+
+
+def _said(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    said = config.get("quantization_config") or config.get("compression_config")
+    return said if isinstance(said, dict) and said else None
+
+
+def _experts_in_4_bits(language: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    """DeepSeek-V4 stores its experts in MXFP4 where nothing else is said, as vLLM takes it."""
+    if language.get("model_type") != "deepseek_v4":
+        return False
+    return (language.get("expert_dtype") or said.get("expert_dtype") or "fp4") == "fp4"
+
+
+def _blended(
     how: Quantization, said: Mapping[str, Any], *, mlps: int, rest: int, latent: bool
 ) -> Quantization:
     """`how`, with the bytes that a parameter of the layers takes on average.
@@ -207,7 +254,14 @@ def blended(
     return replace(how, weight_bytes_each=(narrow * mlps + wide * rest) / (mlps + rest))
 
 
-# -- private -------------------------------------------------------------------------------
+def _exceptions(said: Mapping[str, Any]) -> list[str]:
+    """Names of what is not quantised; those of single layers do not count."""
+    for name in ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers"):
+        listed = said.get(name)
+        if isinstance(listed, list):
+            few = len(listed) < MANY
+            return [str(each) for each in listed if not few or not re.search(r"\.\d+\.", str(each))]
+    return []
 
 
 def _from_weights(said: Mapping[str, Any], method: str) -> Quantization:
@@ -257,16 +311,6 @@ def _weights(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _exceptions(said: Mapping[str, Any]) -> list[str]:
-    """Names of what is not quantised; those of single layers do not count."""
-    for name in ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers"):
-        listed = said.get(name)
-        if isinstance(listed, list):
-            few = len(listed) < MANY
-            return [str(each) for each in listed if not few or not re.search(r"\.\d+\.", str(each))]
-    return []
-
-
 def _in_groups(base: Quantization, bits: object, group: int | None) -> Quantization:
     """So many bits, with a 16-bit scale and a zero of `bits` for each group of inputs."""
     width = float(bits) if isinstance(bits, int | float) else 4.0
@@ -276,9 +320,3 @@ def _in_groups(base: Quantization, bits: object, group: int | None) -> Quantizat
 
 def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _plain_dtype(spec: ModelSpec, method: str) -> str:
-    return {"fp16": "float16", "float16": "float16", "half": "float16"}.get(
-        method.lower(), {"bf16": "bfloat16", "bfloat16": "bfloat16"}.get(method.lower(), spec.dtype)
-    )

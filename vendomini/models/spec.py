@@ -1,4 +1,6 @@
-"""The sizes of a model that decide on what it runs and how fast: values only."""
+"""The sizes of a model that decide on what it runs and how fast, and those of each of its layers:
+values only.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +8,11 @@ from typing import Literal, TypeAlias
 
 CacheKind: TypeAlias = Literal["full", "sliding", "latent"]
 """How a layer's KV cache grows: with the conversation, up to a window, or compressed (MLA)."""
+
+Mixing: TypeAlias = Literal["attention", "latent", "compressed", "delta", "kda", "mamba", "none"]
+"""`delta` is the gated delta net of Qwen3-Next, `kda` that of Kimi-Linear, `latent` is MLA,
+`compressed` is DeepSeek-V4's: one key-value head, kept whole for a window and beyond it for each
+`compression` tokens once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +110,31 @@ class ModelSpec:
             for group in self.cache
             if group.window is None
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer. Sizes are channels; `window` is in tokens, None: all of the conversation.
+
+    Of `delta`, `heads` are those of values and `kv_heads` those of keys, each `head_dim` wide.
+    """
+
+    mixing: Mixing = "attention"
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    value_dim: int = 0  # a value head's; mostly `head_dim`
+    window: int | None = None
+    keys_are_values: bool = False  # one projection makes both (Gemma 4's global layers)
+    compression: int = 0  # tokens that share one place of the cache; 0: each has its own
+    index_dim: int = 0  # of the keys by which sparse attention chooses; 0: it does not say
+    groups: int = 0  # Mamba's
+    state_size: int = 0  # Mamba's, for each channel
+    kernel: int = 0  # of the convolutions of `delta`, `kda` and `mamba`
+    caches: bool = True  # False: it uses the keys and values of a layer before it
+    crosses: bool = False  # it attends to another sense, not to the conversation
+    intermediate: int | None = None  # of a dense MLP; None: there is none
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_size: int = 0
+    shared_size: int = 0  # of all shared experts of the layer together

@@ -1,7 +1,7 @@
 """Which architectures vLLM and transformers know, and what transformers reads into a silence.
 
 The lists are data (`data/architectures.json`), taken from the packages by
-`tools/make_architectures.py`; `VLLM_VERSION` and `TRANSFORMERS_VERSION` say which.
+`tools/make_architectures.py`; `versions` says which.
 """
 
 import functools
@@ -10,15 +10,30 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+ENCODERS = frozenset({
+    "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+    "rembert", "roberta", "roformer", "xlm-roberta",
+})  # fmt: skip
+"""Types that read a text as a whole, although transformers has a class of each that writes."""
+
+
+def is_known(architecture: str | None, model_type: str | None) -> bool:
+    """Whether vLLM or transformers has code for a model of these names."""
+    return (architecture is not None and vllm_knows(architecture)) or (
+        model_type is not None and transformers_knows(model_type)
+    )
+
+
+def writes_text(architecture: str | None, model_type: str | None) -> bool:
+    """Whether a model of these names continues text, as far as vLLM or transformers know."""
+    return architecture in _names("vllm", "writing") or (
+        model_type in _names("transformers", "writing") and not _encodes(architecture, model_type)
+    )
+
 
 def vllm_knows(architecture: str) -> bool:
     """Whether vLLM has a class of its own for this entry of `architectures`."""
     return architecture in _names("vllm", "architectures")
-
-
-def vllm_writes(architecture: str) -> bool:
-    """Whether that class continues text, alone or beside other senses."""
-    return architecture in _names("vllm", "writing")
 
 
 def transformers_knows(model_type: str) -> bool:
@@ -26,9 +41,9 @@ def transformers_knows(model_type: str) -> bool:
     return model_type in _names("transformers", "model_types")
 
 
-def transformers_writes(model_type: str) -> bool:
-    """Whether transformers has a class for it that continues text."""
-    return model_type in _names("transformers", "writing")
+def known_names() -> list[str]:
+    """All architectures that vLLM knows and all types that transformers does."""
+    return sorted(_names("vllm", "architectures") | _names("transformers", "model_types"))
 
 
 def versions() -> Mapping[str, str]:
@@ -42,15 +57,20 @@ def defaults(model_type: str | None) -> Mapping[str, Any]:
     return found
 
 
-def known_architectures() -> frozenset[str]:
-    return _names("vllm", "architectures")
-
-
-def known_model_types() -> frozenset[str]:
-    return _names("transformers", "model_types")
-
-
 # -- private -------------------------------------------------------------------------------
+
+
+def _encodes(architecture: str | None, model_type: str | None) -> bool:
+    ends = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "EncoderModel")
+    if architecture is None:
+        return False
+    writes = architecture.endswith(("ForCausalLM", "LMHeadModel"))
+    return architecture.endswith(ends) or (model_type in ENCODERS and not writes)
+
+
+@functools.cache
+def _names(package: str, key: str) -> frozenset[str]:
+    return frozenset(_data()[package][key])
 
 
 @functools.cache
@@ -58,8 +78,3 @@ def _data() -> dict[str, dict[str, Any]]:
     file = importlib.resources.files("vendomini") / "data" / "architectures.json"
     found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-@functools.cache
-def _names(package: str, key: str) -> frozenset[str]:
-    return frozenset(_data()[package][key])

@@ -41,7 +41,7 @@ def as_loaded(model: ModelSpec, asked: str | None) -> tuple[ModelSpec, dict[Back
         raise ConfigError(
             f"`engine.quantization` is `{asked}`, but the checkpoint of model `{model.id}` is "
             f"quantised already, by `{own.method}`",
-            hint="leave `engine.quantization` away, or name a checkpoint that is not quantised",
+            hint="remove `engine.quantization`, or name a checkpoint that is not quantised",
         )
     able = {backend: words for backend, words in WHILE_LOADING.items() if asked in words}
     if not able:

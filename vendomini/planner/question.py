@@ -136,8 +136,8 @@ def refuse_illegal(question: Question) -> None:
     tp, pp = question.tensor_parallel_size, question.pipeline_parallel_size
     if question.backend == "hf" and (tp or 1) > 1:
         raise ConfigError(
-            f"`--tensor-parallel-size {tp}`: transformers spreads layers, it cuts none",
-            hint="leave it away and give `--gpus`, or use `--backend vllm`",
+            f"`--tensor-parallel-size {tp}`: transformers spreads layers over GPUs and cuts none",
+            hint="remove it and give `--gpus`, or use `--backend vllm`",
         )
     if question.backend == "hf" and (question.gpus or pp or 1) > question.gpus_per_node:
         raise ConfigError(

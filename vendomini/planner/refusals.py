@@ -44,7 +44,7 @@ def with_gpu_of_pools(pools: Sequence[Pool], wanted: Wanted) -> Wanted:
     meant |= {gpu.name for gpu in ambiguous(wanted.engine.gpu)}
     there = [name for name in names if name in meant]
     if len(there) != 1:
-        why = "which may be one of several" if there else "and there is none that may be used"
+        why = "which may be one of several GPUs" if there else "but no node that may be used has it"
         choices = there or names
         raise ConfigError(
             f"`engine.gpu` is `{wanted.engine.gpu}`, {why}",
@@ -68,10 +68,10 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
         legal = legal_sizes(model, most=most, expert_parallel=model.is_moe)
         if size not in legal:
             raise ConfigError(
-                f"`engine.tensor_parallel_size` is `{size}`, which model `{model.id}` with its "
-                f"{model.num_attention_heads} attention heads and {model.num_key_value_heads} "
-                f"key-value heads cannot have on nodes of up to {most} GPUs",
-                hint=f"it may be {', '.join(map(str, legal))}",
+                f"`engine.tensor_parallel_size` is `{size}`, which is not possible for model "
+                f"`{model.id}` ({model.num_attention_heads} attention heads, "
+                f"{model.num_key_value_heads} key-value heads) on nodes of up to {most} GPUs",
+                hint=f"possible: {', '.join(map(str, legal))}",
             )
     stages = wanted.engine.pipeline_parallel_size
     needed = (size or 1) * (stages or 1)
@@ -82,7 +82,7 @@ def refuse_impossible(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -
             f"`engine.tensor_parallel_size` `{size or 'null'}` times "
             f"`engine.pipeline_parallel_size` `{stages or 1}` is `{needed}` GPUs, but "
             f"{wanted.gpus_from} is `{wanted.engine.gpus}`",
-            hint="leave one of them away",
+            hint="remove one of these settings",
         )
     if stages is not None and stages > model.layers:
         raise ConfigError(
@@ -104,7 +104,7 @@ def nothing_fits(
     return PlanError(
         f"model `{model.id}` ({model.weight_bytes / GIB:,.0f} GiB of weights) with a conversation "
         f"of {wanted.max_model_len:,} tokens fits on nothing that may be used: {where}"
-        + (f", where {' and '.join(asked)}" if asked else "")
+        + (f", given that {' and '.join(asked)}" if asked else "")
         + (f". {'; '.join(why)}" if why else ""),
         hint=_nearest(model, pools, wanted),
     )
@@ -161,7 +161,7 @@ def _nearest(model: ModelSpec, pools: Sequence[Pool], wanted: Wanted) -> str:
     )
     free = replace(wanted, backend=None, engine=engine)
     if _asked(wanted) and (place := _first_that_fits(model, pools, free)):
-        offers.append(f"without that, {place}")
+        offers.append(f"without these settings, {place}")
     if model.sources.get("quantization") == ASKED_FOR:
         anywhere = replace(wanted, unavailable={})
         place = _first_that_fits(requantized(model, "bf16"), pools, anywhere)

@@ -69,7 +69,7 @@ def choose_backend(
         if lacks is None and engine.python is None and environment != EngineEnvironment():
             return backend, [*said, f"backend `{backend.name}`: the profile names {where} for it"]
         said.append(
-            f"not `{backend.name}`: {where} cannot be asked from here"
+            f"not `{backend.name}`: what {where} has cannot be seen from here"
             if lacks is None
             else f"not `{backend.name}`: no {_listed(lacks)} in {where}"
         )
@@ -108,8 +108,8 @@ def refuse_unready(
         where = _where(environment, facts)
         if facts.lacks(last, environment) is None:
             raise ConfigError(
-                f"`engine.backend` is `auto`, but {where} cannot be asked from here what it has",
-                hint=f"say which: {' or '.join(f'engine.backend={name}' for name in BACKENDS)}",
+                f"`engine.backend` is `auto`, but what {where} has cannot be seen from here",
+                hint=f"choose one: {' or '.join(f'engine.backend={name}' for name in BACKENDS)}",
             )
         raise ConfigError(
             f"`engine.backend` is `auto`, but neither vLLM nor transformers is in {where}",
@@ -161,7 +161,7 @@ def check_all_act(engines: Iterable[tuple[str, EngineSettings]]) -> None:
     for name, (backend, value) in idle.items():
         if name not in acting:
             raise ConfigError(
-                f"`engine.{name}` is `{shown(value)}`, but does nothing with backend "
+                f"`engine.{name}` is `{shown(value)}`, but has no effect with backend "
                 f"`{backend.name}`",
                 hint=_instead(name, backend),
             )
@@ -186,7 +186,7 @@ def _instead(name: str, backend: Backend) -> str:
         return own
     able = [each for each in every_backend() if name in acts_on(each)]
     users = [each.name for each in able if not each.stands_in] or [each.name for each in able]
-    return f"leave it away, or use {' or '.join(f'engine.backend={user}' for user in users)}"
+    return f"remove it, or use {' or '.join(f'engine.backend={user}' for user in users)}"
 
 
 def _where(environment: EngineEnvironment, facts: EngineFacts) -> str:

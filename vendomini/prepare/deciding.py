@@ -129,9 +129,9 @@ def _asked(key: str, members: Sequence[Run], engine: EngineSettings) -> Asked:
     asked = {asked_by(run) for run in one_an_arm(members)}
     if len(asked) > 1 and engine.backend == "auto":
         raise ConfigError(
-            f"some runs of group `{key}` ask a model, and others are content with a script, but "
+            f"some runs of group `{key}` need a model and others only a script, but "
             "`engine.backend` is `auto`",
-            hint="say what answers them all, such as engine.backend=vllm, or make two phases of it",
+            hint="choose one backend for all, such as engine.backend=vllm, or make two phases",
         )
     return "model" if "model" in asked else "script"
 
@@ -141,8 +141,8 @@ def _batches(at_once: int) -> list[str]:
     if at_once == 1:
         return []
     return [
-        f"each run asks up to {at_once} requests at once: no more of them are in the engine at a "
-        "time than its KV cache holds, the others wait in the worker"
+        f"each run asks up to {at_once} requests at once: the engine takes as many as its KV cache "
+        "holds, the others wait in the worker"
     ]
 
 

@@ -78,7 +78,7 @@ def placed(
     if engine.device == "cuda" and not there_are:
         raise ConfigError(
             "`engine.device` is `cuda`, but "
-            + ("this machine has no GPU" if here else f"the rule for `{name}` asks for none"),
+            + ("this machine has no GPU" if here else f"the rule for `{name}` asks for no GPU"),
             hint="use engine.device=auto" + ("" if here else ", or raise the rule's `gpus`"),
         )
     if "tensor_parallel_size" not in backend.takes:
@@ -94,7 +94,7 @@ def placed(
     if here:
         reasons = _local_reasons(engine, gpus, own)
     elif engine.device == "cpu" and gpus:
-        reasons = ["`engine.device` is `cpu`: the GPUs it asks for stay idle"]
+        reasons = ["`engine.device` is `cpu`: the GPUs that its rule asks for stay idle"]
     else:
         reasons = []
     return Placed(

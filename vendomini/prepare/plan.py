@@ -98,8 +98,8 @@ def refuse_costly(plan: Plan, most: float, *, done: AbstractSet[str] = frozenset
         left = sum(run not in done for run in group.run_ids) / len(group.run_ids)
         if left and group.gpu_hours is None:
             raise PlanError(
-                f"--max-gpu-hours is `{most:g}`, but what group `{group.key}` takes cannot be "
-                "known: its model's sizes or its GPUs are not",
+                f"--max-gpu-hours is `{most:g}`, but the GPU-hours of group `{group.key}` "
+                "are not known: its model's sizes or its GPUs are not",
                 hint="name a model that is known (`vendomini models`), and describe the cluster's "
                 "`nodes` in a profile",
             )
@@ -123,15 +123,15 @@ def refuse_unplayable(plan: Plan, runs: Sequence[Run]) -> None:
         seen.add(id(run.settings))
         if asked_by(run) == "model" and run.model.context_length == "auto":
             raise ConfigError(
-                f"`{MODEL}.context_length` is `auto`, but how long the windows of all models of "
-                "this phase may be is not known here: not all of them are on this machine",
+                f"`{MODEL}.context_length` is `auto`, but the longest window that all models "
+                "of this phase allow is not known: some of them are not on this machine",
                 hint=f"give a number, such as {MODEL}.context_length=8192",
             )
     for group in plan.groups:
         if group.resources is not None and group.resources.nodes > 1:
             raise ConfigError(
-                f"group `{group.key}` needs {group.resources.nodes} nodes for one engine, which "
-                "can be planned, but not played by this version",
+                f"group `{group.key}` needs {group.resources.nodes} nodes for one engine: this "
+                "version can plan that, but not play it",
                 hint="use a quantised checkpoint or a shorter window that fits one node: see "
                 f"`vendomini plan --explain {group.model}`",
             )
@@ -175,7 +175,7 @@ def _plan_engineless(key: str, members: Sequence[Run], place: Place) -> GroupPla
         resources=resources,
         concurrency=ENGINELESS_CONCURRENCY,
         workers=workers_of(resources, place, most=len(members)),
-        reasons=("these runs never ask: no engine and no GPU, whatever the model",),
+        reasons=("these runs ask nothing: they need no engine and no GPU, whatever the model",),
     )
 
 
@@ -200,7 +200,9 @@ def _download_notes(groups: Sequence[GroupPlan], facts: EngineFacts, *, is_here:
     unknown = [name for name in dict.fromkeys(named) if name not in known and not is_local(name)]
     if not unknown:
         return []
-    follows = "so the engine will download it" if is_here else "nor looked for where workers run"
+    follows = (
+        "so the engine will download it" if is_here else "and not looked for on the workers' nodes"
+    )
     return [f"not on this machine, {follows}: {', '.join(unknown)}"]
 
 

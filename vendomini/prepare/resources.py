@@ -64,8 +64,8 @@ def _refuse_short(model: ModelSpec, pool: Pool, profile: Profile, *, least: int)
     for whose, limit in limits.items():
         if limit is not None and limit < least:
             raise PlanError(
-                f"a worker for `{model.id}` needs at least {least} minutes to load it, play, and "
-                f"leave in order; {whose} allows {limit}",
+                f"a worker for `{model.id}` needs at least {least} minutes to load it, play and "
+                f"stop cleanly, but {whose} allows {limit}",
                 hint="name another `partition` in the profile, raise its `max_minutes`, or lower "
                 "its `signal_delay_s`",
             )

@@ -46,10 +46,10 @@ def ruled_resources(model: str, place: Place) -> tuple[Resources | None, list[st
     if rule is None:
         patterns = ", ".join(f"`{rule.model}`" for rule in profile.resources) or "none"
         raise PlanError(
-            f"profile `{profile.name}` has no `resources` for model `{model}`, and says nothing of "
-            "the cluster's GPUs",
-            hint="describe its `nodes`, or plan with --cluster where Slurm can be asked, or add a "
-            f"rule whose `model` pattern matches it; there are: {patterns}",
+            f"profile `{profile.name}` has no `resources` for model `{model}`, and does not "
+            "describe the cluster's GPUs",
+            hint="describe the cluster's `nodes` there, or plan with --cluster on a machine with "
+            f"Slurm, or add a rule whose `model` pattern matches the model; there are: {patterns}",
         )
     return rule.resources, [f"resources by rule `{rule.model}` of profile `{profile.name}`"]
 
@@ -83,7 +83,7 @@ def unplanned(
         spec = spec_of(members, at.settings, profile=place.profile, facts=place.facts)
     workers = workers_of(resources, place, most=most)
     if resources is None and workers < min(place.local_workers, len(members)):
-        reasons.append(f"no more than {workers} of {place.local_workers} workers: no GPU is left")
+        reasons.append(f"only {workers} of {place.local_workers} workers: there are no more GPUs")
     return replace(
         group,
         engine=spec,

@@ -151,10 +151,10 @@ def _judge(
         voice.say(problem)
     killed = sum(each.record.state != "ended" and not each.is_alive for each in ours)
     if killed and not problems:
-        voice.say(f"{killed} of {len(handles)} workers were killed, perhaps for want of memory")
+        voice.say(f"{killed} of {len(handles)} workers were killed, perhaps because memory ran out")
     unfinished = counts.waiting + counts.running
     if unfinished:
-        mended = "when that is mended, " if problems else ""
+        mended = "solve that, then " if problems else ""
         voice.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
     return 3 if problems else 1
 

@@ -51,7 +51,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
     if request.profile is not None and not request.cluster:
         raise ConfigError(
             "--profile says what to ask Slurm for, but this run is local",
-            hint="add --cluster, or leave --profile away",
+            hint="add --cluster, or remove --profile",
         )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs)
@@ -72,7 +72,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         _refuse_other_engine(experiment, prepared.plan, anew=request.restart_groups)
         _restart(experiment, prepared.plan, request.restart_groups, voice)
     elif request.restart_groups:
-        raise ConfigError("--restart-group: nothing was played yet", hint="leave the option away")
+        raise ConfigError("--restart-group: nothing was played yet", hint="remove --restart-group")
     extension = experiment.extend(prepared.text, prepared.every_run)
     finished = experiment.finished()
     done = sum(run.id in finished for run in prepared.runs)

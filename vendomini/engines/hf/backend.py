@@ -29,7 +29,7 @@ class Transformers(OwnServer):
         if setting not in ("tensor_parallel_size", "pipeline_parallel_size"):
             return None
         return (
-            "leave it away: `hf` spreads a model's layers over its GPUs by itself; "
+            "remove it: `hf` spreads a model's layers over its GPUs by itself; "
             "or use engine.backend=vllm"
         )
 
