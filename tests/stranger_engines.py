@@ -1,9 +1,13 @@
 """Engines as somebody else would bring them, named by their class."""
 
+from pathlib import Path
+from typing import Any
+
+from vendomini.engines.backend import Say
 from vendomini.engines.commands import OwnServer
-from vendomini.engines.scripted import Scripted
+from vendomini.engines.scripted import Scripted, ScriptedEngine, echo
 from vendomini.engines.vllm import VLLM
-from vendomini.serving import EngineSettings
+from vendomini.serving import EngineSettings, EngineSpec
 
 FORK = "tests.stranger_engines:Fork"
 DEAR = "tests.stranger_engines:Dear"
@@ -24,6 +28,11 @@ class Dear(Scripted):
 
     def usd(self, settings: EngineSettings, *, tokens_in: float, tokens_out: float) -> float:
         raise KeyError("price")
+
+
+class Forgetful(Scripted):
+    def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Any:
+        ScriptedEngine(echo)
 
 
 class Misspelt(Scripted):

@@ -319,7 +319,68 @@ def test_an_experiment_that_is_not_there_is_told_with_the_nearest(
     assert "did you mean `small`" in mistake.value.hint
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n_jobs": 2.5}, "`n_jobs` is `2.5`"),
+        ({"limit": "3"}, "`limit` is `'3'`"),
+        ({"max_gpu_hours": "3"}, "`max_gpu_hours` is `'3'`"),
+        ({"overrides": [1]}, "`overrides` is `[1]`"),
+        ({"restart_groups": None}, "`restart_groups` is `None`"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_type_is_refused_before_anything_is_written(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    phase = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
+    with pytest.raises(vendomini.ConfigError) as mistake:
+        vendomini.run(phase, root=tmp_path / "root", quiet=True, **given)
+    assert str(mistake.value) == message
+    assert not (tmp_path / "root").exists()
+
+
+def test_what_only_a_script_finds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Its folder is on its own path, and on no worker's."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "mine.py").write_text(
+        "from vendomini.engines.scripted import Scripted\nclass Mine(Scripted): pass\n"
+    )
+    (tmp_path / "scripts" / "go.py").write_text(
+        "import sys, vendomini\nfrom vendomini.engines.scripted import Scripted\n"
+        "class Own(Scripted): pass\n"
+        "words = {'agent.kind': 'llm', 'agent.model.context_length': 8192}\n"
+        "for name in ('mine:Mine', '__main__:Own'):\n"
+        "    try:\n"
+        "        vendomini.run('demo', overrides=words | {'engine.backend': name})\n"
+        "    except vendomini.ConfigError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "scripts/go.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    first, second = done.stdout.splitlines()
+    assert "engine `mine:Mine` is in module `mine`, which" in first
+    assert "a script or a notebook has it, where no worker finds it" in second
+    assert not (tmp_path / "experiments").exists()
+
+
 # -- status and tables --------------------------------------------------------------------------
+
+
+def test_experiments_are_where_the_environment_says(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOMINI_ROOT", str(desk / "experiments"))
+    assert vendomini.status("small").folder == desk / "experiments" / "small"
+    with pytest.raises(vendomini.StoreError):
+        vendomini.status("small", root="experiments")
 
 
 def test_status_tells_what_the_command_tells(desk: Path) -> None:

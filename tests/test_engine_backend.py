@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from tests.product import ROOT
 from tests.specs import engine_spec
 from tests.stranger_engines import DEAR
 from tests.toy import toy_experiment
-from vendomini.engines.registry import backend_named, usd_of
+from vendomini.chat import ChatRequest, Message, Sampling
+from vendomini.engines.registry import backend_named, engine_for, usd_of
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, EngineError
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,22 @@ def test_an_engine_that_is_made_wrongly_is_refused_before_it_is_asked(name: str,
     assert "docs/engines.md" in caught.value.hint
 
 
+def test_an_engine_whose_open_gives_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="its `open` gives `None`, which has no `features`"):
+        engine_for(
+            engine_spec(backend="tests.stranger_engines:Forgetful", model="m"),
+            log=tmp_path / "log",
+            said=print,
+        )
+
+
+def test_a_script_that_answers_nothing_is_named() -> None:
+    request = ChatRequest(messages=(Message(role="user", content="hello"),), sampling=Sampling())
+    mute: Any = lambda request: None  # noqa: E731
+    with pytest.raises(EngineError, match="neither text nor a `Reply`"):
+        asyncio.run(ScriptedEngine(mute).answer(request))
+
+
 def test_a_price_that_cannot_be_said_costs_no_run(tmp_path: Path) -> None:
     experiment = toy_experiment(tmp_path)
     job = job_for(experiment, engine=engine_spec(backend=DEAR, model="toy/model"))
@@ -54,14 +72,14 @@ def test_a_price_that_cannot_be_said_costs_no_run(tmp_path: Path) -> None:
 
 
 def test_a_price_that_cannot_be_said_is_one_error_of_the_plan() -> None:
-    with pytest.raises(ConfigError, match=r"cannot say what tokens cost: its `usd` fails with Key"):
+    with pytest.raises(ConfigError, match=r"its `usd` fails with KeyError: 'price'"):
         usd_of(engine_spec(backend=DEAR, model="m"), tokens_in=1, tokens_out=1)
 
 
 def test_packages_of_an_engine_without_gpus_are_looked_for(program: Forked, tmp_path: Path) -> None:
     """Dear needs msgspec, which is here; Dotted a module of a package that is not."""
     words = ("plan", "demo", "agent.kind=llm", "agent.model.context_length=8192", "--json")
-    for name, said in (("Dear", "cannot say what tokens cost"), ("Dotted", None)):
+    for name, said in (("Dear", "its `usd` fails with KeyError"), ("Dotted", None)):
         backend = f"engine.backend=tests.stranger_engines:{name}"
         done = program(*words, backend, cwd=tmp_path)
         if said is not None:

@@ -124,7 +124,7 @@ def test_what_is_not_installed_is_refused_when_it_is_to_be_played() -> None:
         plan = plan_of(*overrides, known=facts())
         runs = expand(phase, window=4096)
         with pytest.raises(ConfigError, match=missing) as caught:
-            refuse_missing(plan, runs, WAREHOUSE, profile=None, facts=facts())
+            refuse_missing(plan, runs, profile=None, facts=facts())
         assert hint in caught.value.hint
 
 
@@ -134,7 +134,7 @@ def test_a_remote_interpreter_is_for_the_worker_to_judge() -> None:
         BASE, (*asked, "agent.model.context_length=4096"), workload_named=workload_named
     )
     plan = plan_of(*asked, known=facts(), profile=site(1))
-    refuse_missing(plan, expand(phase), WAREHOUSE, profile=site(1), facts=facts())
+    refuse_missing(plan, expand(phase), profile=site(1), facts=facts())
 
 
 # -- its environment --------------------------------------------------------------------------

@@ -29,26 +29,26 @@ def environment_in(folder: Path) -> Path:
 
 
 def test_what_it_writes_is_installed_passes_its_own_tests_and_is_played(tmp_path: Path) -> None:
-    made = vendomini("init", "--workload", "my-task", "--json", cwd=tmp_path)
+    made = vendomini("init", "--workload", "my_task", "--json", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     said = json.loads(made.stdout)
     assert said["next"] == [
-        "pip install -e my-task",
-        "pytest my-task",
-        "vendomini run my-task/my-task.yaml",
+        "pip install -e my_task",
+        "pytest my_task",
+        "vendomini run my_task/my_task.yaml",
     ]
     assert [Path(file) for file in said["files"]] == [
-        Path("my-task", name)
-        for name in ("pyproject.toml", "my_task.py", "my-task.yaml", "tests/test_my_task.py")
+        Path("my_task", name)
+        for name in ("pyproject.toml", "src/my_task.py", "my_task.yaml", "tests/test_my_task.py")
     ]
     python = environment_in(tmp_path / "environment")
-    install_editable(tmp_path / "my-task", python)
+    install_editable(tmp_path / "my_task", python)
     for words in (
-        ("pytest", "-p", "no:cacheprovider", "-q", "my-task"),
-        ("vendomini.cli.main", "run", "my-task/my-task.yaml"),
-        ("vendomini.cli.main", "play", "my-task", "--steps", "0"),
-        ("ruff", "check", "--isolated", "--select", "E,F,B,UP", "--line-length=100", "my-task"),
-        ("ruff", "format", "--isolated", "--check", "--line-length=100", "my-task"),
+        ("pytest", "-p", "no:cacheprovider", "-q", "my_task"),
+        ("vendomini.cli.main", "run", "my_task/my_task.yaml"),
+        ("vendomini.cli.main", "play", "my_task", "--steps", "0"),
+        ("ruff", "check", "--isolated", "--select", "E,F,B,UP", "--line-length=100", "my_task"),
+        ("ruff", "format", "--isolated", "--check", "--line-length=100", "my_task"),
     ):
         done = subprocess.run(
             [python, "-m", *words],
@@ -109,7 +109,7 @@ def test_a_folder_that_holds_something_is_refused_and_an_empty_one_filled(
         assert_refused(program, tmp_path, *words, problem=problem, hint="an empty folder")
     done = program("init", "--workload", "task", "--out", "empty", env={}, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "empty\n"), done.stderr
-    assert (tmp_path / "empty" / "task.py").exists()
+    assert (tmp_path / "empty" / "src" / "task.py").exists()
 
 
 def test_without_a_word_of_what_it_says_what_it_can_write(program: Forked, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def program() -> Iterator[Forked]:
 
 
 def test_every_file_in_configs_and_slurm_has_a_name_of_its_own() -> None:
-    files = {*(ROOT / "configs").rglob("*.yaml")}
+    files = {*(ROOT / "configs").rglob("*.yaml")} - {ROOT / "configs" / "base.yaml"}
     assert {path.resolve() for path in shipped.phases().values()} == files
     profiles = {path.resolve() for path in shipped.profiles().values()}
     assert profiles == {*(ROOT / "slurm").glob("*.yaml")}
@@ -62,6 +62,12 @@ def test_a_shipped_name_in_a_path_is_only_a_hint(given: str) -> None:
     with pytest.raises(ConfigError, match="there is no file") as caught:
         shipped.phase_file(Path(given))
     assert "did you mean the shipped phase `demo`?" in caught.value.hint
+
+
+def test_a_phase_inherits_a_shipped_one_by_its_name(program: Forked, here: Path) -> None:
+    (here / "mine.yaml").write_text("inherit: demo\nexperiment: {name: mine, replications: 1}\n")
+    done = program("plan", "mine.yaml", "--json", cwd=here)
+    assert json.loads(done.stdout)["runs"] == 6, done.stderr
 
 
 def test_play_prefers_an_experiment_to_the_phase_of_its_name(program: Forked, here: Path) -> None:

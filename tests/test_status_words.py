@@ -1,5 +1,6 @@
 """What `status` says of a worker, from its last heartbeat."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def line_of(capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     )
     status = Status(
         name="small",
-        folder="small",
+        folder=Path("small"),
         runs=COUNTS,
         groups={"toy": COUNTS},
         workers=(WorkerStatus(record=record, is_alive=True, silent_s=1.0),),

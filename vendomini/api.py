@@ -1,7 +1,8 @@
 """What Python callers have, served as `vendomini.plan`, `run`, `status` and `load`.
 
 Each does what the command of its name does, by the same function, and returns a value. `file` and
-`profile` are paths, or names of shipped ones. Each loads what it needs when it is called, as the
+`profile` are paths, or names of shipped ones. `root` is the folder with all experiments; None: that
+of VENDOMINI_ROOT, else `experiments` here. Each loads what it needs when it is called, as the
 commands do.
 """
 
@@ -32,7 +33,7 @@ def plan(
     overrides: Overrides = None,
     profile: File | None = None,
     cluster: bool = False,
-    root: File = "experiments",
+    root: File | None = None,
     limit: int | None = None,
     n_jobs: int = 1,
     max_gpu_hours: float | None = None,
@@ -72,7 +73,7 @@ def run(
     overrides: Overrides = None,
     profile: File | None = None,
     cluster: bool = False,
-    root: File = "experiments",
+    root: File | None = None,
     limit: int | None = None,
     n_jobs: int = 1,
     max_gpu_hours: float | None = None,
@@ -110,7 +111,7 @@ def run(
     return played
 
 
-def status(name: File, *, root: File = "experiments") -> "Status":
+def status(name: File, *, root: File | None = None) -> "Status":
     """How far an experiment is, from its files alone: by its folder, or its name below `root`.
 
     Raises `StoreError` if there is no such experiment.
@@ -118,10 +119,10 @@ def status(name: File, *, root: File = "experiments") -> "Status":
     from vendomini.looking.experiments import experiment_named
     from vendomini.standing import status_of
 
-    return status_of(experiment_named(Path(name), Path(root)))
+    return status_of(experiment_named(Path(name), _root(root)))
 
 
-def load(name: File, *, root: File = "experiments") -> "Tables":
+def load(name: File, *, root: File | None = None) -> "Tables":
     """An experiment's tables as `vendomini collect` makes them, each when it is first asked for.
 
     Nothing is written. The experiment is named by its folder, or its name below `root`. Raises
@@ -130,10 +131,14 @@ def load(name: File, *, root: File = "experiments") -> "Tables":
     from vendomini.collect import Tables
     from vendomini.looking.experiments import experiment_named
 
-    return Tables(experiment_named(Path(name), Path(root)))
+    return Tables(experiment_named(Path(name), _root(root)))
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _root(root: File | None) -> Path:
+    return Path(os.environ.get("VENDOMINI_ROOT") or "experiments" if root is None else root)
 
 
 def _request(
@@ -142,7 +147,7 @@ def _request(
     overrides: Overrides,
     profile: File | None,
     cluster: bool,
-    root: File,
+    root: File | None,
     limit: int | None,
     n_jobs: int,
     max_gpu_hours: float | None,
@@ -150,9 +155,20 @@ def _request(
 ) -> "Request":
     from vendomini.looking.prepared import Request
 
-    for name, value in (("overrides", overrides), ("restart_groups", restart_groups)):
+    for name, value in (("overrides", overrides or ()), ("restart_groups", restart_groups)):
         if isinstance(value, str):  # a sequence, too, of letters
             raise ConfigError(f"`{name}` is the text `{value}`", hint=f"give a list: [{value!r}]")
+        if name == "overrides" and isinstance(value, Mapping):
+            continue
+        if not isinstance(value, Sequence) or not all(isinstance(each, str) for each in value):
+            more = "a mapping of settings, or " if name == "overrides" else ""
+            raise ConfigError(f"`{name}` is `{value!r}`", hint=f"give {more}a list of texts")
+    counts = {"n_jobs": n_jobs, **({} if limit is None else {"limit": limit})}
+    for name, number in counts.items():
+        if type(number) is not int:
+            raise ConfigError(f"`{name}` is `{number!r}`", hint="give a whole number from 1 on")
+    if max_gpu_hours is not None and type(max_gpu_hours) not in (int, float):
+        raise ConfigError(f"`max_gpu_hours` is `{max_gpu_hours!r}`", hint="give a number")
     if isinstance(overrides, Mapping):
         overrides = [f"{key}={_written(key, value)}" for key, value in overrides.items()]
     return Request(
@@ -160,7 +176,7 @@ def _request(
         overrides=tuple(overrides or ()),
         cluster=cluster,
         profile=None if profile is None else Path(profile),
-        root=Path(root),
+        root=_root(root),
         limit=limit,
         n_jobs=n_jobs,
         restart_groups=tuple(restart_groups),

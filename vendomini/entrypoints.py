@@ -10,6 +10,7 @@ A class can also be named itself, as ``package.module:Class``. It is loaded when
 
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from vendomini.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes longer than most that is done with names of our own
     from importlib.metadata import EntryPoint
+
+
+CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""A class by its module, as ``package.module:Class``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +42,14 @@ class Kind:
     cannot: str
     document: str
     own: Mapping[str, str] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()  # words that mean something else where a name stands
 
     def values(self) -> dict[str, tuple[str, ...]]:
         """What each name stands for, as ``package.module:Class``; several where packages differ."""
         return {name: (value,) for name, value in self.own.items()} | {
             name: tuple(point.value for point in points)
             for name, points in registered(self.group).items()
-            if name not in self.own
+            if name not in (*self.own, *self.reserved)
         }
 
     def value_of(self, name: str) -> tuple[str, str] | None:
@@ -63,7 +69,7 @@ class Kind:
                     hint=f"uninstall one, or name the class itself as {self.setting}",
                 )
             return name, one
-        if ":" in name:
+        if CLASS.fullmatch(name):
             named = [known_as for known_as, values in known.items() if values == (name,)]
             return (named[0] if named else name), name
         return None
@@ -93,13 +99,16 @@ class Kind:
             return ConfigError(f"{what} {self.cannot}: {problem}", hint=hint)
 
         module, _, attribute = value.partition(":")
+        if module == "__main__":
+            problem = "a script or a notebook has it, where no worker finds it"
+            raise refused(problem, "put the class into a file of its own")
         try:
             found: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
             # Its own imports may fail, too: then the package is there, and broken.
             problem = f"there is no module `{error.name}`"
             raise refused(problem, "install the package in this environment") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Somebody else's code, while it is loaded, may do anything.
             problem = f"loading `{module}` fails with {type(error).__name__}: {error}"
             raise refused(problem, f"`{sys.executable} -c 'import {module}'` shows where") from None
@@ -126,21 +135,23 @@ class Kind:
 
 
 class Names:
-    """The names of a kind as the choices of a setting: `more` words, those that are known, and any
-    class. Looking at installed packages is left until a name is none of our own."""
+    """The names of a kind as the choices of a setting: reserved words, those that are known, and
+    any class. Looking at installed packages is left until a name is none of our own."""
 
-    def __init__(self, kind: Kind, *more: str) -> None:
+    def __init__(self, kind: Kind) -> None:
         self._kind = kind
-        self._more = more
 
     def __contains__(self, name: object) -> bool:
-        if name in self._more or name in self._kind.own:
+        if name in self._kind.reserved or name in self._kind.own:
             return True
-        return isinstance(name, str) and (":" in name or name in self._kind.values())
+        return isinstance(name, str) and bool(CLASS.fullmatch(name) or name in self._kind.values())
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*self._more, *self._kind.values()))
+        return iter((*self._kind.reserved, *self._kind.values()))
 
+
+AUTO = "auto"
+"""The choice of the backend is the planner's."""
 
 ENGINES = Kind(
     group="vendomini.engines",
@@ -148,6 +159,7 @@ ENGINES = Kind(
     setting="engine.backend",
     cannot="cannot be used",
     document="docs/engines.md",
+    reserved=(AUTO,),
     own={
         "hf": "vendomini.engines.hf.backend:Transformers",
         "vllm": "vendomini.engines.vllm:VLLM",

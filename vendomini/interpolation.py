@@ -53,11 +53,17 @@ def _found(
         known = OmegaConf.merge(OmegaConf.create(dict(defaults)), OmegaConf.create(dict(settings)))
         for key in varying:
             OmegaConf.update(known, key, _MISSING)
-    except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{place('')}: an interpolation cannot be read: {_first_line(error)}",
-            hint="write `${section.key}`, or the value itself",
-        ) from None
+    except OmegaConfBaseException:
+        for key, text in asked:
+            try:
+                OmegaConf.create({"text": text})
+            except OmegaConfBaseException as error:
+                raise ConfigError(
+                    f"{place(key)}: `{key}` is `{text}`, which cannot be read: "
+                    f"{_first_line(error)}",
+                    hint="write `${section.key}`, or the value itself",
+                ) from None
+        raise
     values: dict[str, Any] = {}
     for key, text in asked:
         try:

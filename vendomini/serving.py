@@ -3,13 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from vendomini.entrypoints import ENGINES, Names
+from vendomini.entrypoints import AUTO, ENGINES, Names
 
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 Policy: TypeAlias = Literal["auto", "guide"]
-
-AUTO = "auto"
-"""The choice of the backend is the planner's."""
 
 SCRIPTED = "scripted"
 """The backend of runs that are content with a script, where nothing else is named."""
@@ -22,7 +19,7 @@ class EngineSettings:
     Lengths are in tokens. `None` leaves the choice to the planner or the engine.
     """
 
-    backend: str = field(default=AUTO, metadata={"choices": Names(ENGINES, AUTO)})
+    backend: str = field(default=AUTO, metadata={"choices": Names(ENGINES)})
     policy: Policy = "auto"  # guide: the guide's table alone decides between vllm and hf
     dtype: str | None = None
     quantization: str | None = None

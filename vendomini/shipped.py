@@ -17,9 +17,14 @@ NEAREST = 3
 PACKAGE = Path(__file__).parent
 
 
+BASE = "base"
+"""The file with every setting is no phase: `inherit: base` has other settings."""
+
+
 def phases() -> dict[str, Path]:
     """Each shipped phase file, by its name."""
-    return _by_name(_folder("configs"), "*.yaml", "phases/*.yaml")
+    found = _by_name(_folder("configs"), "*.yaml", "phases/*.yaml")
+    return {name: file for name, file in found.items() if name != BASE}
 
 
 def profiles() -> dict[str, Path]:

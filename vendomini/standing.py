@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vendomini.errors import StoreError
 from vendomini.phase import Run, group_key
@@ -41,7 +42,7 @@ class Status:
     """An experiment at one moment. `orphaned` runs left the grid and are kept."""
 
     name: str
-    folder: str
+    folder: Path
     runs: Counts
     groups: Mapping[str, Counts]
     workers: tuple[WorkerStatus, ...]
@@ -128,7 +129,7 @@ def status_of(experiment: Experiment) -> Status:
     errors = experiment.errors(failed) if failed else {}
     return Status(
         name=experiment.name,
-        folder=str(experiment.folder),
+        folder=experiment.folder,
         runs=count(state.values()),
         groups={key: count(members) for key, members in by_group.items()},
         workers=workers(experiment),

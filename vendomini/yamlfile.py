@@ -179,7 +179,8 @@ def _read(path: Path) -> str:
 def _nearest_file(path: Path) -> str:
     folder = path.parent
     try:
-        names = sorted(entry.name for entry in os.scandir(folder))
+        # Without the file itself, where it is a link that leads nowhere.
+        names = sorted({entry.name for entry in os.scandir(folder)} - {path.name})
     except OSError:
         return f"there is no readable folder `{folder}` either"
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)

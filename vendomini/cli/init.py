@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from vendomini import shipped
 from vendomini.cli import show
 from vendomini.entrypoints import WORKLOADS
 from vendomini.errors import ConfigError
@@ -80,6 +81,11 @@ def _checked_name(name: str) -> str:
             f"--workload is `{name}`, which is a word of Python and cannot name a module",
             hint=f"choose another name, such as my_{module.lower()}",
         )
+    if name in (shipped.BASE, *shipped.phases()):
+        raise ConfigError(
+            f"--workload is `{name}`, and a file of that name is shipped",
+            hint=f"choose another name, such as my_{module.lower()}",
+        )
     if name in entry_points(group=WORKLOADS.group).names:
         raise ConfigError(
             f"--workload is `{name}`, and an installed package has a workload of that name",
@@ -117,7 +123,7 @@ def _texts(name: str) -> dict[str, str]:
     }
     paths = {
         "pyproject.toml": "pyproject.toml",
-        "module.py": f"{module}.py",
+        "module.py": f"src/{module}.py",
         "phase.yaml": f"{name}.yaml",
         "test_module.py": f"tests/test_{module}.py",
     }

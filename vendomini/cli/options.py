@@ -157,7 +157,8 @@ class Options:
     cluster: Annotated[
         bool,
         typer.Option(
-            "--cluster", help="Use Slurm. Inside a Slurm job, join the experiment as a worker."
+            "--cluster",
+            help="Use Slurm. Inside a Slurm job, `run` joins the experiment as a worker.",
         ),
     ] = False
     profile: Annotated[
@@ -191,8 +192,8 @@ class Options:
         typer.Option(
             "--explain",
             metavar="MODEL",
-            help="Show how this model was planned: its sizes, the memory of a GPU, and what was "
-            "rejected.",
+            help="Only show how this model was planned: its sizes, the memory of a GPU, and what "
+            "was rejected.",
         ),
     ] = None
     restart_groups: Annotated[
@@ -248,6 +249,8 @@ class Options:
         else:
             files, settings = [words[0]], words[1:]
         files += filter(_is_meant_as_file, settings)
+        if not files[0].strip():
+            raise ConfigError("FILE is empty", hint="name a phase file, or a shipped phase")
         if len(files) > 1:
             raise ConfigError(
                 f"FILE is given twice: {' and '.join(f'`{file}`' for file in files)}",

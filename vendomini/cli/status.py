@@ -28,7 +28,7 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
     if as_json:
         show.print_json(
             {
-                "experiment": status.folder,
+                "experiment": str(status.folder),
                 "runs": asdict(status.runs),
                 "groups": {key: asdict(counts) for key, counts in status.groups.items()},
                 "workers": [

@@ -8,16 +8,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, get_args, get_type_hints
 
+from vendomini import shipped
 from vendomini.config.draft import PARTS, written_last
 from vendomini.config.translation import Translator
 from vendomini.errors import ConfigError, UnknownWorkload
 from vendomini.phase import Asked, ExperimentSettings
 from vendomini.schema import alternatives, check_value, choices_of, find_setting, words_once
 from vendomini.serving import EngineSettings
+from vendomini.shipped import BASE
 from vendomini.yamlfile import Document
-
-BASE = "base"
-"""What a phase file inherits from without any workload: experiment and engine."""
 
 
 class WorkloadType(Protocol):
@@ -80,12 +79,15 @@ def inherited_by_name(name: str, *, workload_named: WorkloadNamed) -> Path:
     """The file that a phase inherits by name. Raises `ConfigError` if there is none."""
     if name == BASE:
         return Path(str(files("vendomini.data") / "base.yaml"))
+    if name in (phases := shipped.phases()):
+        return phases[name]
     try:
         file = workload_named(name).base_file
     except UnknownWorkload as error:
         raise ConfigError(
             "there is no such file beside it, and nothing of that name is shipped",
-            hint=f"name a file by its path, `{BASE}`, or a workload that ships one: {error.hint}",
+            hint=f"name a file by its path, a shipped phase, `{BASE}`, or a workload that ships "
+            f"one: {error.hint}",
         ) from None
     if file is None:
         raise ConfigError(

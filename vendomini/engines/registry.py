@@ -1,17 +1,21 @@
 """From the name of a backend, and from a spec, to an engine."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
-from math import isfinite
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
 from vendomini.chat import Engine
 from vendomini.engines.backend import Backend, Dialect, Say
 from vendomini.entrypoints import ENGINES
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, EngineError
 from vendomini.serving import EngineSettings, EngineSpec
+
+PARTS = ("features", "facts", "capacity", "start", "answer", "load", "died", "stop")
+"""What every engine has: `vendomini.chat.Engine`."""
 
 
 @functools.cache
@@ -46,7 +50,15 @@ def every_backend() -> list[Backend]:
 def engine_for(spec: EngineSpec, *, log: Path, said: Say) -> Engine:
     """The engine that a spec describes, not yet started. Raises `ConfigError` if its package is
     not here, `EngineError` as its `open`."""
-    return backend_named(spec.backend).open(spec, log=log, said=said)
+    engine = backend_named(spec.backend).open(spec, log=log, said=said)
+    there = {*dir(type(engine)), *getattr(engine, "__dict__", ())}
+    if missing := [name for name in PARTS if name not in there]:
+        raise EngineError(
+            f"engine `{spec.backend}` cannot be used: its `open` gives `{engine!r}`, which has no "
+            f"`{missing[0]}`",
+            hint="it returns what has the methods of `vendomini.chat.Engine`: docs/engines.md",
+        )
+    return engine
 
 
 def usd_of(spec: EngineSpec, *, tokens_in: float, tokens_out: float) -> float | None:
@@ -55,18 +67,27 @@ def usd_of(spec: EngineSpec, *, tokens_in: float, tokens_out: float) -> float | 
     Raises `ConfigError` if the backend cannot say it, whatever its code does.
     """
     backend = backend_named(spec.backend)
-    try:
-        usd: Any = backend.usd(spec.settings, tokens_in=tokens_in, tokens_out=tokens_out)
-    except Exception as error:
-        problem = f"fails with {type(error).__name__}: {error}"
-    else:
-        if usd is None or (isinstance(usd, int | float) and isfinite(usd)):
-            return usd
-        problem = f"gives `{usd!r}`, which is no number"
+    ask = partial(backend.usd, spec.settings, tokens_in=tokens_in, tokens_out=tokens_out)
+    usd: float | None = asked(backend, "usd", ask)
+    if usd is None or (type(usd) in (int, float) and 0 <= usd < inf):
+        return usd
     raise ConfigError(
-        f"engine `{backend.name}` cannot say what tokens cost: its `usd` {problem}",
-        hint="a number of dollars, or None where nobody is billed: docs/engines.md",
+        f"engine `{backend.name}`: its `usd` gives `{usd!r}`, which is no sum of dollars",
+        hint="a number from 0 on, or None where nobody is billed: docs/engines.md",
     )
+
+
+def asked(backend: Backend, hook: str, ask: Callable[[], Any]) -> Any:
+    """What a hook of a backend says. Raises `ConfigError` if its code fails."""
+    try:
+        return ask()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"engine `{backend.name}`: its `{hook}` fails with {type(error).__name__}: {error}",
+            hint="that is a fault of the engine's package",
+        ) from error
 
 
 # -- private -------------------------------------------------------------------------------

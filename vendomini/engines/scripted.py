@@ -89,6 +89,11 @@ class ScriptedEngine:
         self.answered += 1
         if isinstance(answer, Reply):
             return answer
+        if not isinstance(answer, str):
+            raise EngineError(
+                f"the script answers `{answer!r}`, which is neither text nor a `Reply`",
+                hint="see docs/engines.md",
+            )
         return _reply_of(answer, request, seconds=self.latency_s)
 
     async def load(self) -> None:

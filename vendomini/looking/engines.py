@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from vendomini.cluster import Profile
 from vendomini.config import Phase, engines_of
 from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.registry import backend_named
+from vendomini.entrypoints import AUTO, ENGINES
 from vendomini.errors import ConfigError
 from vendomini.identity import absolute
 from vendomini.looking.models import YES, Models, needs_model
 from vendomini.looking.places import Pools, memory_gb
 from vendomini.planner.deployment import BACKENDS
 from vendomini.prepare import EngineFacts, pin_key
-from vendomini.serving import AUTO
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
 from vendomini.workloads.registry import module_of
@@ -37,7 +37,7 @@ import importlib.util, sys
 for name in sys.argv[1:]:
     try:
         found = importlib.util.find_spec(name)
-    except ImportError:  # of the package that it is in
+    except (ImportError, ValueError):  # of the package that it is in; of what is no file
         continue
     if found is not None and found.origin is not None:
         print(name)
@@ -65,13 +65,13 @@ def look_at_engines(
     if profile is not None and profile.python is not None:
         words = shlex.split(profile.python)  # it may be a command, and is quoted like one
         python = words[0] if len(words) == 1 else profile.python
-    module = module_of(workload)
+    modules = _modules(phase, workload)
     if not needs_model(phase):
         here = not is_sketch and os.access(python, os.X_OK)
         return EngineFacts(
             python=python,
-            workload=module,
-            packages={python: _ask(python, module, _needed(phase))} if here else {},
+            modules=modules,
+            packages={python: _ask(python, modules, _needed(phase))} if here else {},
             models=models.known,
             sizes=models.sizes,
         )
@@ -79,8 +79,8 @@ def look_at_engines(
         _check_containers(phase)
     return EngineFacts(
         python=python,
-        workload=module,
-        packages={} if is_sketch else _packages(phase, python, profile, module),
+        modules=modules,
+        packages={} if is_sketch else _packages(phase, python, profile, modules),
         models=models.known,
         sizes=models.sizes,
         pins=_pins(experiment, restarted),
@@ -96,7 +96,7 @@ def look_at_engines(
 
 
 def _packages(
-    phase: Phase, python: str, profile: Profile | None, workload: str
+    phase: Phase, python: str, profile: Profile | None, modules: Iterable[str]
 ) -> dict[str, frozenset[str]]:
     """By interpreter, what it has; those that are not on this machine are left out."""
     asked = {python}
@@ -110,7 +110,7 @@ def _packages(
     found = {}
     for path in sorted(asked):
         if os.path.isfile(path) and os.access(path, os.X_OK):
-            found[path] = _ask(path, workload, needed)
+            found[path] = _ask(path, modules, needed)
         elif profile is None:
             raise ConfigError(
                 f"`engine.python` is `{path}`, which is no program that can be run",
@@ -125,16 +125,30 @@ def _needed(phase: Phase) -> set[str]:
     return {name for backend in backends for name in backend_named(backend).packages}
 
 
-def _ask(python: str, workload: str, needed: AbstractSet[str]) -> frozenset[str]:
-    """Which packages an interpreter has, and whether the module of a workload. They are looked
-    for; of a module inside a package, the package is loaded."""
-    names = sorted({workload, *needed})
-    if python == sys.executable:
-        own = frozenset({workload})  # it is loaded here
-        return own | {name for name in names if name not in own and _is_here(name)}
+def _modules(phase: Phase, workload: Workload) -> dict[str, str]:
+    """The modules that workers load, each with what is in it: of the workload, and of engines."""
+    names = {engine.backend for engine in engines_of(phase)} - {AUTO, *ENGINES.own}
+    theirs = {type(backend_named(name)).__module__: f"engine `{name}`" for name in names}
+    return {module_of(workload): f"workload `{workload.name}`", **theirs}
+
+
+def _ask(python: str, modules: Iterable[str], needed: AbstractSet[str]) -> frozenset[str]:
+    """Which packages an interpreter has, and which modules of workloads and engines. They are
+    looked for; of a module inside a package, the package is loaded."""
+    names = {*modules, *needed}
+    if python != sys.executable:
+        return _told(python, names)
+    # What is found here, by a script's own folder for example, a worker need not find.
+    theirs = {name for name in modules if name.partition(".")[0] != "vendomini"}
+    sure = frozenset(name for name in names - theirs if _is_here(name))
+    return sure | _told(python, theirs) if theirs else sure
+
+
+def _told(python: str, names: Iterable[str]) -> frozenset[str]:
+    """Which modules an interpreter finds that is started as a worker is."""
     try:
         done = subprocess.run(
-            [python, "-c", PROBE, *names],
+            [python, "-c", PROBE, *sorted(names)],
             capture_output=True,
             text=True,
             timeout=ANSWER_S,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from vendomini.chat import MODEL
 from vendomini.config import Phase, engines_of, models_of, windowless
 from vendomini.engines.registry import backend_named
+from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
 from vendomini.identity import is_local
@@ -18,7 +19,6 @@ from vendomini.models.lookup import model_spec
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run
 from vendomini.prepare import ModelName
-from vendomini.serving import AUTO
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import asked_by
 

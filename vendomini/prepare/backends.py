@@ -6,6 +6,7 @@ from dataclasses import fields
 from vendomini.cluster import EngineEnvironment, Profile
 from vendomini.engines.backend import Backend
 from vendomini.engines.registry import backend_named, every_backend
+from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.identity import absolute
 from vendomini.phase import Asked
@@ -13,7 +14,7 @@ from vendomini.planner.deployment import BACKENDS, VLLM
 from vendomini.planner.deployment import Backend as Planned
 from vendomini.prepare.facts import EngineFacts
 from vendomini.schema import shown
-from vendomini.serving import AUTO, SCRIPTED, EngineSettings
+from vendomini.serving import SCRIPTED, EngineSettings
 
 PINNED = "it gave this group its first reply"
 USE_VLLM = "VENDOMINI_USE_VLLM asks for it"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.engines.backend import Backend
-from vendomini.engines.registry import backend_named, usd_of
+from vendomini.engines.registry import asked, backend_named, usd_of
+from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Asked, Run, one_an_arm
@@ -37,7 +39,7 @@ from vendomini.prepare.unplanned import (
     unplanned,
     workers_of,
 )
-from vendomini.serving import AUTO, EngineSettings, EngineSpec
+from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Length
 
@@ -152,7 +154,7 @@ def _without_gpus(
     resources = None if place.profile is None else place.profile.engineless
     spec = spec_of(members, group.settings, profile=place.profile, facts=place.facts)
     spec = replace(spec, settings=replace(spec.settings, gpus=0))
-    where, work = backend.where(spec.settings), group.work
+    where, work = asked(backend, "where", partial(backend.where, spec.settings)), group.work
     return replace(
         group,
         engine=spec,

@@ -20,8 +20,9 @@ ModelName: TypeAlias = tuple[str, str | None]
 class EngineFacts:
     """What is known here and now of engines and models; what is missing is not known.
 
-    `python` is the interpreter of the workers, and `workload` the module that it must have.
-    `packages` are by interpreter those that backends need, and that module, that it has; one that
+    `python` is the interpreter of the workers, and `modules` those that it must have, each with
+    what is in it.
+    `packages` are by interpreter those that backends need, and those modules, that it has; one that
     is not listed cannot be asked from here. `models` are those whose files
     are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are the
     backends that gave groups their first replies, by pin key. `gpus` is how many GPUs local
@@ -30,7 +31,7 @@ class EngineFacts:
     """
 
     python: str = "python"
-    workload: str | None = None  # None: not asked
+    modules: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     models: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
     sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)

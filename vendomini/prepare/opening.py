@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vendomini.cluster import Profile, Resources
 from vendomini.engines.backend import Backend
-from vendomini.engines.registry import backend_named
+from vendomini.engines.registry import asked, backend_named
 from vendomini.errors import ConfigError
 from vendomini.identity import is_local
 from vendomini.models import ModelFacts
@@ -41,7 +42,7 @@ def check_model(
     window = window_of(members)
     check_lengths(engine, window)
     if backend is not None:
-        backend.check(engine)
+        asked(backend, "check", partial(backend.check, engine))
         if backend.planned_as is None:
             return
     known = facts.models.get((name, model.revision))

@@ -140,22 +140,21 @@ def refuse_unplayable(plan: Plan, runs: Sequence[Run]) -> None:
 def refuse_missing(
     plan: Plan,
     runs: Sequence[Run],
-    workload: Workload,
     *,
     profile: Profile | None,
     facts: EngineFacts,
 ) -> None:
     """Raise `ConfigError` for a workload or an engine that cannot be loaded where it would be: it
     is not installed."""
-    if facts.workload is not None and facts.workload not in facts.packages.get(
-        facts.python, frozenset({facts.workload})
-    ):
-        raise ConfigError(
-            f"workload `{workload.name}` is in module `{facts.workload}`, which `{facts.python}`, "
-            "the interpreter of the workers, does not have",
-            hint="install its package there, or name another interpreter as `python` in the "
-            "profile",
-        )
+    has = facts.packages.get(facts.python, frozenset(facts.modules))
+    for module, what in facts.modules.items():
+        if module not in has:
+            raise ConfigError(
+                f"{what} is in module `{module}`, which `{facts.python}`, the interpreter of the "
+                "workers, does not find",
+                hint="install its package there, or name another interpreter as `python` in the "
+                "profile",
+            )
     by_id = {run.id: run for run in runs}
     for group in plan.groups:
         if group.asks:

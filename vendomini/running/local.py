@@ -143,7 +143,11 @@ def _judge(
     if counts.done == counts.total:
         return 0
     ours = [each for each in workers(experiment) if each.record.submission == submission]
-    problems = {f"a worker ended: {each.record.problem}" for each in ours if each.record.problem}
+    problems = {
+        f"a worker {'ended' if each.record.beat else 'could not start'}: {each.record.problem}"
+        for each in ours
+        if each.record.problem
+    }
     if len(ours) < len(handles):
         problems |= {why for handle in handles if (why := _why_it_never_worked(handle))}
     problems |= _full(experiment)

@@ -58,7 +58,6 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
     refuse_missing(
         prepared.plan,
         prepared.runs,
-        prepared.workload,
         profile=prepared.profile,
         facts=prepared.facts,
     )

@@ -22,7 +22,10 @@ SCALARS = {bool: "`true` or `false`", int: "a whole number", float: "a number", 
 def nearest(key: str, choices: Collection[str]) -> str:
     """The choice most like `key`; dotted keys are compared as a whole and by their last part."""
 
+    key = key.casefold()
+
     def likeness(choice: str) -> float:
+        choice = choice.casefold()
         whole = difflib.SequenceMatcher(None, key, choice).ratio()
         last = difflib.SequenceMatcher(None, key.split(".")[-1], choice.split(".")[-1]).ratio()
         return whole + last + choice.endswith(f".{key}")

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,12 +31,11 @@ from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
 from vendomini.store.process import this_process
-from vendomini.store.records import SlurmPlace, WorkerRecord
+from vendomini.store.records import SlurmPlace, WorkerRecord, encode
 from vendomini.worker.drain import Drain
 from vendomini.worker.job import Job, read_job
 from vendomini.worker.worker import Ended, Worker
 from vendomini.workloads.registry import described, workload_named
-from vendomini.workloads.workload import Workload
 
 SIGNAL_GRACE_S = 2.0
 """After a first TERM or USR2, runs that are about to end may. Slurm kills 30 s after TERM
@@ -50,7 +50,7 @@ def work(job_file: str) -> None:
     try:
         status = be_worker(read_job(Path(job_file))).exit_status
     except VendoMiniError as error:
-        say(f"cannot work: {error}")
+        say(f"cannot work: {error}" + (f" ({error.hint})" if error.hint else ""))
         status = error.exit_code
     if status:
         # SystemExit, not an exception: submitit would print a trace of itself.
@@ -112,8 +112,7 @@ async def _live(job: Job) -> Ended:
         )
     place = _allocation(os.environ)
     drain = Drain(deadline=_deadline(job, place), drain_s=job.drain_s)
-    workload = workload_named(runs[0].workload)
-    identity = _identity(job, place, workload)
+    identity = _identity(job, place)
     log = experiment.engine_log_path(identity.incarnation)
     heard: list[str] = []
 
@@ -121,12 +120,19 @@ async def _live(job: Job) -> Ended:
         heard[:] = [text]
         say(text)
 
+    try:
+        workload = workload_named(runs[0].workload)
+        engine = None if job.engine is None else engine_for(job.engine, log=log, said=engine_says)
+    except VendoMiniError as error:
+        _leave_a_word(experiment, identity, error)
+        raise
+    provenance = {**identity.provenance, "workload": described(workload)}
     worker = Worker(
         experiment,
         job,
-        identity=identity,
+        identity=msgspec.structs.replace(identity, provenance=provenance),
         workload=workload,
-        engine=None if job.engine is None else engine_for(job.engine, log=log, said=engine_says),
+        engine=engine,
         watch=Watch(experiment, dead_after_s=job.dead_after_s, ask_slurm=SlurmMemory().is_over),
         drain=drain,
         said=say,
@@ -134,6 +140,15 @@ async def _live(job: Job) -> Ended:
     )
     _handle_signals(drain)
     return await worker.work()
+
+
+def _leave_a_word(experiment: Experiment, identity: WorkerRecord, error: VendoMiniError) -> None:
+    """Of a worker that cannot begin: whoever asks for the status later learns why."""
+    problem = f"{error} ({error.hint})" if error.hint else str(error)
+    ended = msgspec.structs.replace(identity, state="ended", problem=problem)
+    with suppress(StoreError):  # it is said in the log as well
+        path = experiment.worker_path(identity.incarnation)
+        experiment.disk.write_atomic(path, encode(ended))
 
 
 def _handle_signals(drain: Drain) -> None:
@@ -186,7 +201,7 @@ def _deadline(job: Job, place: Allocation | None) -> float | None:
     return None
 
 
-def _identity(job: Job, place: Allocation | None, workload: Workload) -> WorkerRecord:
+def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
     slurm = None
     if place is not None:
         node = place.node or socket.gethostname()
@@ -207,7 +222,6 @@ def _identity(job: Job, place: Allocation | None, workload: Workload) -> WorkerR
         else {"backend": job.engine.backend, **msgspec.to_builtins(job.engine)},
         provenance={
             "python": platform.python_version(),
-            "workload": described(workload),
             **{package: version(package) for package in PACKAGES},
         },
     )
