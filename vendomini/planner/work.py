@@ -116,10 +116,6 @@ class Work:
         return self.requests * self.output_tokens
 
     @property
-    def mean_run_requests(self) -> float:
-        return self.requests / self.runs
-
-    @property
     def mean_run_rounds(self) -> float:
         return self.rounds / self.runs
 
