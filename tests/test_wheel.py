@@ -156,6 +156,9 @@ def test_shipped_phases_and_profiles_are_found_by_their_names(installed: Install
     runs, *_ = installed("collect", "demo").splitlines()
     assert runs == "experiments/demo/collected/runs.parquet"
     assert installed("play", "demo", "--list").count("\n") == 30
+    python = "import vendomini; t = vendomini.load('demo'); print(t.runs.height, t.steps.height)"
+    told = said(installed.bin / "python", "-c", python, cwd=installed.desk, env=outside()).split()
+    assert told == ["30", "240"]  # of 30 runs two were played, 120 days each
 
 
 def test_a_package_to_start_from_is_written(installed: Installed) -> None:

@@ -82,7 +82,6 @@ def test_a_groups_work_is_the_sum_of_its_runs_in_any_order(
     flat = [kind for kind, count in counts.items() for _ in range(count)]
     asked = sum(kind.all_requests for kind in flat)
     assert (total.runs, total.requests) == (len(flat), asked)
-    assert total.requests == pytest.approx(asked)
     assert total.longest_run_requests == max(kind.all_requests for kind in flat)
     assert total.conversation_tokens == max(kind.conversation_tokens for kind in flat)
     output = sum(kind.output_tokens * kind.all_requests for kind in flat) / asked
