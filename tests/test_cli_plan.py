@@ -26,7 +26,7 @@ GROUP_KEYS = {
     "gpu_type", "gpus", "nodes", "tensor_parallel_size", "pipeline_parallel_size", "max_model_len",
     "context_length", "conversation_tokens", "concurrency", "workers", "resources", "gpu_hours",
     "wall_hours", "gpu_hours_range", "wall_hours_range", "startup_share", "memory_gib_per_gpu",
-    "alternatives", "guide", "reasons", "rejected", "at_once",
+    "alternatives", "guide", "reasons", "rejected", "at_once", "usd",
 }  # fmt: skip
 MEMORY_KEYS = {
     "total", "weights", "activations", "overhead", "graphs", "reserve", "kv",
@@ -395,7 +395,9 @@ def test_a_budget_of_nothing_allows_what_books_nothing(plan: Plan) -> None:
 
 def test_json_has_the_keys_that_scripts_build_on(plan: Plan) -> None:
     said = plan(LARGE, H100, "--json").plan
-    assert said.keys() == {"phase", "phase_number", "runs", "gpu_hours", "groups", "notes"}
+    assert said.keys() == {
+        *("phase", "phase_number", "runs", "gpu_hours", "usd", "groups", "notes"),
+    }
     assert said["gpu_hours"] == pytest.approx(sum(g["gpu_hours"] for g in said["groups"]))
     for group in said["groups"]:
         assert group.keys() == GROUP_KEYS

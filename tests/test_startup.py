@@ -46,7 +46,7 @@ main()
 
 COMMANDS = {
     *("errors", "shipped"),
-    *(f"vendomini.cli.{name}" for name in ("main", "options", "fit", "models")),
+    *(f"vendomini.cli.{name}" for name in ("main", "options", "fit_command", "models_command")),
 }
 """The command line itself: what `--help` and completion need."""
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.model_folders import model_folder
-from vendomini.cli.models import app
+from vendomini.cli.models_command import app
 from vendomini.errors import ConfigError
 from vendomini.models import catalogue
 

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench.planner import DATA
-from vendomini.cli.fit import register
 from vendomini.cli.fit_batch import COLUMNS
+from vendomini.cli.fit_command import register
 from vendomini.errors import ConfigError
 
 KEYS = (

@@ -188,7 +188,7 @@ def test_a_model_is_played_by_the_vllm_of_the_profiles_environment(make_site: Ma
     assert_played_on_the_cluster(site, jobs, backend="vllm", runs=REPLICATIONS)
     (worker,) = site.workers(*jobs)
     assert worker.engine is not None
-    assert worker.engine["python"] == vllm_python()
+    assert worker.engine["settings"]["python"] == vllm_python()
     assert "vllm" in worker.engine_facts
 
 

@@ -247,7 +247,7 @@ def test_an_engine_of_two_nodes_is_planned_and_not_played(desk: Desk) -> None:
     assert group["pipeline_parallel_size"] >= 2
     assert group["resources"]["gpus"] * 2 == group["gpus"]
     told = desk.refused("run", "--cluster", *profile, status=2)
-    assert "needs 2 nodes for one engine, which can be planned, but not played" in told
+    assert "needs 2 nodes for one engine: this version can plan that, but not play it" in told
 
 
 def test_without_a_controller_there_is_one_error_unless_rules_say_it_all(

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from vendomini import __version__, shipped
-from vendomini.cli import fit, models
+from vendomini.cli import fit_command, models_command
 from vendomini.cli.options import (
     Command,
     Group,
@@ -265,8 +265,8 @@ def init(
     raise typer.Exit(beginning.init(workload, out=out, as_json=as_json))
 
 
-fit.register(app)
-app.add_typer(models.app, name="models")
+fit_command.register(app)
+app.add_typer(models_command.app, name="models")
 
 
 def _version(wanted: bool) -> None:
