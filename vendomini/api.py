@@ -78,6 +78,7 @@ def run(
     n_jobs: int = 1,
     max_gpu_hours: float | None = None,
     restart_groups: Sequence[str] = (),
+    restart_runs: Sequence[str] = (),
     quiet: bool = False,
 ) -> "Played":
     """Play a phase as `vendomini run` does: what is done stays, what is missing is played.
@@ -104,6 +105,7 @@ def run(
         n_jobs=n_jobs,
         max_gpu_hours=max_gpu_hours,
         restart_groups=restart_groups,
+        restart_runs=restart_runs,
     )
     played = run_phase(request, Silence() if quiet else Lines(), joins=False)
     if played.exit_status == INTERRUPTED:
@@ -122,16 +124,17 @@ def status(name: File, *, root: File | None = None) -> "Status":
     return status_of(experiment_named(Path(name), _root(root)))
 
 
-def load(name: File, *, root: File | None = None) -> "Tables":
+def load(name: File, *, root: File | None = None, keep_short: bool = False) -> "Tables":
     """An experiment's tables as `vendomini collect` makes them, each when it is first asked for.
 
-    Nothing is written. The experiment is named by its folder, or its name below `root`. Raises
-    `StoreError` if there is no such.
+    Nothing is written but what was counted. With `keep_short` the outcomes of runs whose steps are
+    not all there are taken as they are. The experiment is named by its folder, or its name below
+    `root`. Raises `StoreError` if there is no such.
     """
     from vendomini.collect import Tables
     from vendomini.looking.experiments import experiment_named
 
-    return Tables(experiment_named(Path(name), _root(root)))
+    return Tables(experiment_named(Path(name), _root(root)), keep_short=keep_short)
 
 
 # -- private -------------------------------------------------------------------------------
@@ -152,10 +155,15 @@ def _request(
     n_jobs: int,
     max_gpu_hours: float | None,
     restart_groups: Sequence[str] = (),
+    restart_runs: Sequence[str] = (),
 ) -> "Request":
     from vendomini.looking.prepared import Request
 
-    for name, value in (("overrides", overrides or ()), ("restart_groups", restart_groups)):
+    for name, value in (
+        ("overrides", overrides or ()),
+        ("restart_groups", restart_groups),
+        ("restart_runs", restart_runs),
+    ):
         if isinstance(value, str):  # a sequence, too, of letters
             raise ConfigError(f"`{name}` is the text `{value}`", hint=f"give a list: [{value!r}]")
         if name == "overrides" and isinstance(value, Mapping):
@@ -180,6 +188,7 @@ def _request(
         limit=limit,
         n_jobs=n_jobs,
         restart_groups=tuple(restart_groups),
+        restart_runs=tuple(restart_runs),
         max_gpu_hours=max_gpu_hours,
     )
 

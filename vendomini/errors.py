@@ -10,6 +10,7 @@ VendoMiniError
 │   ├── EngineDead    the engine's process has ended: nothing will be answered any more
 │   └── EngineLacks   a run needs what its engine cannot do
 └── StoreError        an experiment's folder is missing, locked or inconsistent
+    ├── DiskError     a file operation failed, and trying it again did not help
     └── ReplayError   a run, started again, asked something else than it had asked before
 """
 
@@ -64,6 +65,14 @@ class EngineLacks(EngineError):
 
 class StoreError(VendoMiniError):
     """An experiment's folder is missing, unwritable, locked or inconsistent."""
+
+
+class DiskError(StoreError):
+    """A file operation failed, as the system says by its error number `errno`."""
+
+    def __init__(self, message: str, *, errno: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
 
 
 class ReplayError(StoreError):

@@ -3,18 +3,22 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vendomini.errors import StoreError
+from vendomini.errors import DiskError, StoreError
 from vendomini.phase import Run, group_key
+from vendomini.store.audit import Progress, short_runs
 from vendomini.store.claims import Claim, Claims
-from vendomini.store.experiment import Experiment
+from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.process import is_gone, this_process
 from vendomini.store.records import ErrorRecord, WorkerRecord
+from vendomini.store.trying import FULL
 
-STATES = ("done", "running", "waiting", "failed")
+PROBE_BYTES = 1 << 16
+STATES = ("done", "running", "waiting", "failed", "short")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,7 @@ class Counts:
     running: int
     waiting: int
     failed: int
+    short: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """An experiment at one moment. `orphaned` runs left the grid and are kept."""
+    """An experiment at one moment. `orphaned` runs left the grid and are kept.
+
+    `short` has why, by run; `odd` what is wrong with a file, by its path in the folder.
+    """
 
     name: str
     folder: Path
@@ -48,6 +56,9 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     errors: tuple[ErrorRecord, ...]  # the last error of each failed run
     orphaned: int
+    short: Mapping[str, str] = field(default_factory=dict)
+    odd: Mapping[str, str] = field(default_factory=dict)
+    unwritable: DiskError | None = None  # why nobody can go on writing here
 
 
 def state_of(
@@ -57,9 +68,13 @@ def state_of(
     claims: Mapping[str, Claim],
     alive: Callable[[str], bool],
     in_error: Mapping[str, int],
+    short: Collection[str] = (),
 ) -> str:
-    """``done``: it has a result. ``running``: its owner lives. ``failed``: its last attempt ended
-    in an error. ``waiting``: the rest. `in_error` is the highest failed attempt of each run."""
+    """``done``: it has a result. ``short``: that is none, or not all of its steps are there.
+    ``running``: its owner lives. ``failed``: its last attempt ended in an error. ``waiting``: the
+    rest. `in_error` is the highest failed attempt of each run."""
+    if run in short:
+        return "short"
     if run in finished:
         return "done"
     claim = claims.get(run)
@@ -70,27 +85,41 @@ def state_of(
     return "running" if not claim.over and alive(claim.incarnation) else "waiting"
 
 
-def states(experiment: Experiment, runs: Iterable[Run]) -> dict[str, str]:
-    """The state of each run, by id."""
+def states(
+    experiment: Experiment,
+    runs: Iterable[Run],
+    *,
+    short: Collection[str] = (),
+    living: Collection[str] | None = None,
+) -> dict[str, str]:
+    """The state of each run, by id. Those that are `short` were found before, as were the workers
+    that are `living`; None: they are looked for."""
     finished = experiment.finished()
     unfinished = {run.id for run in runs if run.id not in finished}
     claims = Claims(experiment, "status").survey(unfinished)
-    living = {worker.record.incarnation for worker in workers(experiment) if worker.is_alive}
+    alive = _living(workers(experiment)) if living is None else set(living)
     in_error: dict[str, int] = {}
-    for name in experiment.disk.names(experiment.path("errors")):
-        run, _, rest = name.partition(".")
+    for run, attempt in experiment.named("errors", ERROR):
         if run in unfinished:
-            in_error[run] = max(int(rest.removesuffix(".json")), in_error.get(run, 0))
+            in_error[run] = max(attempt, in_error.get(run, 0))
     return {
         run.id: state_of(
             run.id,
             finished=finished,
             claims=claims,
-            alive=living.__contains__,
+            alive=alive.__contains__,
             in_error=in_error,
+            short=short,
         )
         for run in runs
     }
+
+
+def find_short(
+    experiment: Experiment, progress: Progress = lambda done, total: None
+) -> dict[str, str]:
+    """The runs that are short, each with why; those of workers that live are whole so far."""
+    return short_runs(experiment, living=_living(workers(experiment)), progress=progress)
 
 
 def workers(experiment: Experiment) -> tuple[WorkerStatus, ...]:
@@ -103,11 +132,10 @@ def workers(experiment: Experiment) -> tuple[WorkerStatus, ...]:
     me = this_process()
     found = []
     for record in sorted(experiment.workers().values(), key=lambda record: record.incarnation):
-        try:
-            written = experiment.worker_path(record.incarnation).stat().st_mtime
-        except FileNotFoundError:
+        written = experiment.disk.stamp(experiment.worker_path(record.incarnation))
+        if written is None:
             continue
-        silent_s = max(0.0, now - written)
+        silent_s = max(0.0, now - written.changed / 1e9)
         gone = is_gone(record.process, seen_from=me)
         alive = record.state != "ended" and (
             not gone if gone is not None else silent_s < record.dead_after_s
@@ -116,12 +144,16 @@ def workers(experiment: Experiment) -> tuple[WorkerStatus, ...]:
     return tuple(found)
 
 
-def status_of(experiment: Experiment) -> Status:
-    """Raises `StoreError` if the folder is no experiment of this store format."""
+def status_of(experiment: Experiment, progress: Progress = lambda done, total: None) -> Status:
+    """Raises `StoreError` if the folder is no experiment of this store format. `progress` is told
+    how many bytes of the logs that must be read have been."""
     experiment.check()
     every = experiment.runs()
     runs = [run for run in every if run.in_grid]
-    state = states(experiment, runs)
+    everyone = workers(experiment)
+    living = _living(everyone)
+    short = short_runs(experiment, living=living, progress=progress)
+    state = states(experiment, runs, short=short, living=living)
     by_group: dict[str, list[str]] = {}
     for run in runs:
         by_group.setdefault(_group_of(run), []).append(state[run.id])
@@ -132,9 +164,12 @@ def status_of(experiment: Experiment) -> Status:
         folder=experiment.folder,
         runs=count(state.values()),
         groups={key: count(members) for key, members in by_group.items()},
-        workers=workers(experiment),
+        workers=everyone,
         errors=tuple(errors[run][-1] for run in failed if run in errors),
         orphaned=len(every) - len(runs),
+        short={run: why for run, why in short.items() if run in state},
+        odd=dict(experiment.odd),
+        unwritable=unwritable(experiment),
     )
 
 
@@ -143,6 +178,10 @@ def count(states_of_runs: Iterable[str]) -> Counts:
     counted = Counter(states_of_runs)
     by_state = {state: counted[state] for state in STATES}
     return Counts(total=sum(by_state.values()), **by_state)
+
+
+def _living(everyone: Iterable[WorkerStatus]) -> set[str]:
+    return {each.record.incarnation for each in everyone if each.is_alive}
 
 
 def _group_of(run: Run) -> str:
@@ -154,14 +193,26 @@ def _group_of(run: Run) -> str:
     return group_key(run, asked_by(run))
 
 
+def unwritable(experiment: Experiment) -> DiskError | None:
+    """Why nobody can write more into the folder, such as a full disk; None: somebody can."""
+    probe = experiment.path("workers", f".probe.{os.getpid()}")
+    try:
+        experiment.disk.write_atomic(probe, bytes(PROBE_BYTES), lasts=False)
+    except DiskError as error:
+        # That this user may not is no news to those who may.
+        return error if error.errno in FULL else None
+    with suppress(StoreError):
+        experiment.disk.remove(probe)
+    return None
+
+
 def _file_system_time(experiment: Experiment) -> float:
     """The clock of the machine that keeps the files; ours where we may not write there."""
     probe = experiment.path("workers", f".probe.{os.getpid()}")
     try:
-        experiment.disk.write_atomic(probe, b"")
-    except (OSError, StoreError):
-        return time.time()
-    try:
-        return probe.stat().st_mtime
-    finally:
+        experiment.disk.write_atomic(probe, b"", lasts=False)
+        stamp = experiment.disk.stamp(probe)
         experiment.disk.remove(probe)
+    except StoreError:
+        return time.time()
+    return time.time() if stamp is None else stamp.changed / 1e9

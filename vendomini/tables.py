@@ -9,6 +9,7 @@ import operator
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields as fields_of
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -17,7 +18,7 @@ import msgspec
 
 from vendomini.errors import StoreError
 from vendomini.schema import choices_of, setting_keys
-from vendomini.store.disk import explained
+from vendomini.store.trying import explained
 
 if TYPE_CHECKING:  # polars takes a while to load, and `import vendomini.cli` must not
     import polars
@@ -95,8 +96,11 @@ def run_columns(rows: Sequence[Mapping[str, Any]]) -> "list[polars.Series]":
 # -- steps --------------------------------------------------------------------------------
 
 
-def write_parts(parts: "Iterable[list[polars.Series]]", path: Path) -> None:
-    """Write a table of steps whose parts come one after the other, with whatever columns."""
+def write_parts(
+    parts: "Iterable[list[polars.Series]]", path: Path, *, fields: Sequence[str]
+) -> None:
+    """Write a table of steps whose parts come one after the other, with whatever columns: those
+    of the `fields` first, in their order."""
     import polars
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:
@@ -105,16 +109,38 @@ def write_parts(parts: "Iterable[list[polars.Series]]", path: Path) -> None:
             part = Path(folder, f"{len(scans)}.parquet")
             polars.DataFrame(columns).write_parquet(part)
             scans.append(polars.scan_parquet(part))
-        polars.concat(scans, how="diagonal_relaxed").sink_parquet(path)
+        joined = polars.concat(scans, how="diagonal_relaxed")
+        names = _in_order(joined.collect_schema().names(), fields)
+        joined.select(names).sink_parquet(path)
 
 
-def joined_parts(parts: "Iterable[list[polars.Series]]") -> "polars.DataFrame":
+def joined_parts(
+    parts: "Iterable[list[polars.Series]]", *, fields: Sequence[str]
+) -> "polars.DataFrame":
     """The same table in memory."""
     import polars
 
-    return polars.concat(
+    joined = polars.concat(
         [_no_steps(), *map(polars.DataFrame, parts)], how="diagonal_relaxed", rechunk=True
     )
+    return joined.select(_in_order(joined.columns, fields))
+
+
+def field_names(step: Any) -> tuple[str, ...]:
+    """Those of a step's type, in the order in which it declares them; none of a mapping's."""
+    if hasattr(step, "__struct_fields__"):
+        return tuple(step.__struct_fields__)
+    return tuple(field.name for field in fields_of(step)) if is_dataclass(step) else ()
+
+
+def _in_order(names: Iterable[str], fields: Sequence[str]) -> list[str]:
+    """The same for whatever steps come first: by field, then by name."""
+    rank = {name: at for at, name in enumerate(("run_id", "step", *fields))}
+
+    def place(name: str) -> tuple[int, str]:
+        return rank.get(name.partition(".")[0], len(rank)), name
+
+    return sorted(names, key=place)
 
 
 def _no_steps() -> "polars.DataFrame":

@@ -14,7 +14,7 @@ from vendomini import shipped
 from vendomini.cli import show
 from vendomini.entrypoints import WORKLOADS
 from vendomini.errors import ConfigError
-from vendomini.store.disk import explained
+from vendomini.store.trying import explained
 
 TEMPLATES = files("vendomini.data") / "workload"
 

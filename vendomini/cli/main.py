@@ -77,7 +77,7 @@ def run(options: Options) -> None:
     "  vendomini plan phase1_large_models --profile h100\n\n"
     f"  vendomini plan my_phase.yaml engine.gpu=H100 --json\n\n{SHIPPED}",
 )
-@takes(Options, without=["dry_run", "restart_groups"])
+@takes(Options, without=["dry_run", "restart_groups", "restart_runs"])
 def plan(options: Options) -> None:
     """Show what `run` would do, and why. Submits nothing, and writes only a cache."""
     from vendomini.cli import planning
@@ -123,17 +123,38 @@ def status(
     )
 
 
-@app.command(cls=Command, epilog="Example:\n\n  vendomini collect demo --out tables")
+@app.command(
+    cls=Command,
+    epilog="Examples:\n\n"
+    "  vendomini collect demo --out tables\n\n"
+    "  vendomini collect demo --keep-short",
+)
 def collect(
     experiment: ExperimentFolder,
     root: Root = Path("experiments"),
     out: Out = None,
+    keep_short: Annotated[
+        bool,
+        typer.Option(
+            "--keep-short",
+            help="Take the outcomes of runs whose steps are not all there as they are; their state "
+            "stays `short`.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the tables: runs.parquet, runs.csv, steps.parquet, and schema.json."""
+    """Write the tables: runs.parquet, runs.csv, steps.parquet, and schema.json.
+
+    The exit status is 1 where finished runs are short: their result or some of their steps are
+    lost, and the next `run` plays them again.
+    """
     from vendomini.cli import results
 
-    raise typer.Exit(results.collect_tables(experiment, root=root, out=out, as_json=as_json))
+    raise typer.Exit(
+        results.collect_tables(
+            experiment, root=root, out=out, keep_short=keep_short, as_json=as_json
+        )
+    )
 
 
 def _playable(incomplete: str) -> list[str]:

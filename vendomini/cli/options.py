@@ -205,6 +205,16 @@ class Options:
             show_default=False,
         ),
     ] = ()
+    restart_runs: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--restart-run",
+            metavar="ID",
+            help="Archive the result and the replies of this run, by the beginning of its id, and "
+            "play it again.",
+            show_default=False,
+        ),
+    ] = ()
     check: Annotated[
         bool,
         typer.Option(
@@ -227,6 +237,7 @@ class Options:
             limit=self.limit,
             n_jobs=self.n_jobs,
             restart_groups=self.restart_groups,
+            restart_runs=self.restart_runs,
             max_gpu_hours=self.max_gpu_hours,
         )
 

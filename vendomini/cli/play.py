@@ -33,8 +33,9 @@ from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
 from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
-from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter, lines_by_run
+from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter
 from vendomini.store.records import ResultRecord, encode
+from vendomini.store.steps import step_lines
 from vendomini.transcript import Conversations, Exchange, Teller
 from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.workloads.registry import asked_by, workload_named
@@ -331,10 +332,9 @@ def _same_step(logged: bytes, line: bytes, workload: Workload) -> bool:
 
 def _logged_steps(experiment: Experiment, run: str, incarnation: str) -> list[bytes]:
     """The lines of a run's steps, from its last beginning on; none if the log was lost."""
-    content = experiment.disk.read(experiment.steps_path(incarnation)) or b""
-    lines = lines_by_run(content, is_wanted=lambda id: id == run).get(run, [])
-    firsts = [at for at, line in enumerate(lines) if msgspec.json.decode(line).get("step") == 0]
-    return lines[firsts[-1] :] if firsts else []
+    path = experiment.steps_path(incarnation)
+    found = step_lines(experiment.disk.blocks(path), is_wanted=run.__eq__).get(run)
+    return [] if found is None else experiment.disk.read_pieces(path, found.starts, found.sizes)
 
 
 def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:

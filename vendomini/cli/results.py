@@ -7,20 +7,27 @@ from vendomini.cli import show
 from vendomini.looking.experiments import experiment_named
 
 
-def collect_tables(folder: Path, *, root: Path, out: Path | None, as_json: bool) -> int:
-    """`collect`."""
+def collect_tables(
+    folder: Path, *, root: Path, out: Path | None, keep_short: bool, as_json: bool
+) -> int:
+    """`collect`. The exit status is 1 if outcomes are left out because their runs are short."""
     from vendomini.collect import collect
 
     experiment = experiment_named(folder, root)
     with show.counting("reading steps") as progress:
-        collected = collect(experiment, out=out or experiment.path("collected"), progress=progress)
+        collected = collect(
+            experiment,
+            out=out or experiment.path("collected"),
+            progress=progress,
+            keep_short=keep_short,
+        )
     if as_json:
         show.print_json(
             {name: str(v) if isinstance(v, Path) else v for name, v in asdict(collected).items()}
         )
     else:
-        show.collected(collected)
-    return 0
+        show.collected(collected, kept=keep_short)
+    return 1 if collected.short and not keep_short else 0
 
 
 def import_results(folder: Path, *, out: Path | None, as_json: bool) -> int:

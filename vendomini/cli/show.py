@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,14 @@ def status(status: "Status", slurm: SlurmWords) -> None:
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
     table(
         [
-            {"group": key, **{name: str(number) for name, number in asdict(counts).items()}}
+            {
+                "group": key,
+                **{
+                    name: str(number)
+                    for name, number in asdict(counts).items()
+                    if name != "short" or status.runs.short
+                },
+            }
             for key, counts in rows.items()
         ],
         to=OUT,
@@ -96,7 +103,8 @@ def status(status: "Status", slurm: SlurmWords) -> None:
             ending = slurm.endings[record.incarnation]
             OUT.print(
                 f"worker {record.incarnation} ended without a word: Slurm says {ending.state}, "
-                f"exit {ending.exit_code}, signal {ending.signal}",
+                f"exit {ending.exit_code}, signal {ending.signal}"
+                + (f"; its last words: {ending.words}" if ending.words else ""),
                 markup=False,
                 soft_wrap=True,
             )
@@ -108,9 +116,18 @@ def status(status: "Status", slurm: SlurmWords) -> None:
                 markup=False,
                 soft_wrap=True,
             )
+    if status.unwritable is not None:
+        say_out(f"nobody can write here: {status.unwritable} ({status.unwritable.hint})")
     if slurm.silence is not None:
         OUT.print(f"Slurm does not say more: {slurm.silence}", markup=False, soft_wrap=True)
     is_served = slurm.queue or any(worker.is_alive for worker in status.workers)
+    short(
+        status.short,
+        to=say_out,
+        then="the same `vendomini run` plays them again",
+    )
+    for name, why in status.odd.items():
+        say_out(f"passed over: {name}: {why}")
     if status.runs.waiting and not is_served:
         OUT.print(
             "no worker is alive: give the same `vendomini run` again to go on",
@@ -144,9 +161,27 @@ def measures(measured: "Sequence[Measured]") -> None:
     )
 
 
-def collected(collected: "Collected") -> None:
+def short(runs: Mapping[str, str], *, to: Callable[[str], None], then: str) -> None:
+    """Runs that are short, the first ones with why, and what follows."""
+    for run, why in list(runs.items())[:SHOWN_ERRORS]:
+        to(f"short {run}: {why}")
+    if len(runs) > SHOWN_ERRORS:
+        to(f"... and {len(runs) - SHOWN_ERRORS} more runs are short")
+    if runs:
+        to(then)
+
+
+def collected(collected: "Collected", *, kept: bool = False) -> None:
     """Where the tables are."""
     say(f"{collected.done} of {collected.runs} runs done, {collected.steps} steps")
+    short(
+        collected.short,
+        to=say,
+        then="their outcomes are in the table, in state `short`"
+        if kept
+        else "their outcomes are left out (--keep-short takes them as they are): give the same "
+        "`vendomini run` again to play them",
+    )
     if collected.without_steps:
         say(f"{len(collected.without_steps)} finished runs have no steps: their log was lost")
     for note in collected.notes:
@@ -161,10 +196,27 @@ def collected(collected: "Collected") -> None:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told how many of how many; nothing where there is no terminal."""
+def counting(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that is told how many of how many, once there are some; nothing where there is
+    no terminal."""
+    with ExitStack() as end:
+        tell: Callable[[int, int], None] | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal tell
+            if tell is None and total and ERR.is_terminal:
+                tell = end.enter_context(_bar(what, in_bytes=in_bytes))
+            if tell is not None:
+                tell(done, total)
+
+        yield progress
+
+
+@contextmanager
+def _bar(what: str, *, in_bytes: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
@@ -174,11 +226,10 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=ERR,
         transient=True,
-        disable=not ERR.is_terminal,
     ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -20,9 +20,10 @@ STILL_THERE = frozenset({"PENDING", "RUNNING", "REQUEUED", "COMPLETING"})
 
 
 def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bool) -> int:
-    """`status`."""
+    """`status`. The exit status is 1 if runs are short."""
     experiment = experiment_named(folder, root)
-    status = status_of(experiment)
+    with show.counting("counting steps", in_bytes=True) as progress:
+        status = status_of(experiment, progress)
     slurm = _ask_slurm(experiment, status) if status.runs.waiting else show.SlurmWords()
     measured = _measured(experiment) if measures else None
     if as_json:
@@ -41,12 +42,16 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
                 ],
                 "errors": [msgspec.to_builtins(error) for error in status.errors],
                 "orphaned": status.orphaned,
+                "short": dict(status.short),
+                "odd": dict(status.odd),
+                "unwritable": None if status.unwritable is None else str(status.unwritable),
                 "slurm": [
                     {"group": group, "job": job.id, "state": job.state, "reason": job.reason}
                     for group, jobs in slurm.queue.items()
                     for job in jobs
                 ],
                 "ended_by_slurm": {name: end.state for name, end in slurm.endings.items()},
+                "last_words": {n: end.words for n, end in slurm.endings.items() if end.words},
                 **({} if measured is None else {"measures": [asdict(each) for each in measured]}),
             }
         )
@@ -54,7 +59,7 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
         show.status(status, slurm)
         if measured is not None:
             show.measures(measured)
-    return 0
+    return 1 if status.short else 0
 
 
 # -- private -------------------------------------------------------------------------------

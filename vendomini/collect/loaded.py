@@ -20,9 +20,10 @@ class Tables:
     has been played since. Raises `StoreError` if the experiment cannot be read.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, *, keep_short: bool = False) -> None:
         experiment.check()
         self._experiment = experiment
+        self._keep_short = keep_short
 
     def __repr__(self) -> str:
         return f"<tables of experiment {self.name!r} in {str(self.folder)!r}>"
@@ -47,8 +48,15 @@ class Tables:
 
     @property
     def without_steps(self) -> tuple[str, ...]:
-        """Finished runs that `steps` has nothing of, because their log was lost."""
+        """Finished runs that `steps` has nothing of, of a version that did not say whether there
+        were some."""
         return self._read_steps[1]
+
+    @property
+    def short(self) -> Mapping[str, str]:
+        """Runs that have a result, but not all that it rests on, each with why: `vendomini run`
+        plays them again. Their outcomes are left out, unless they were asked for."""
+        return self._read[3]
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -62,18 +70,21 @@ class Tables:
         return self._read[2]
 
     @cached_property
-    def _read(self) -> "tuple[polars.DataFrame, Mapping[str, Any], tuple[str, ...]]":
-        reading = Reading(self._experiment)
+    def _read(
+        self,
+    ) -> "tuple[polars.DataFrame, Mapping[str, Any], tuple[str, ...], Mapping[str, str]]":
+        reading = Reading(self._experiment, keep_short=self._keep_short)
         if reading.derives:
             for _ in reading.lines(_in_silence):
                 pass
         table = reading.table()
-        return table, reading.schema(table), reading.notes
+        return table, reading.schema(table), reading.notes, reading.short
 
     @cached_property
     def _read_steps(self) -> "tuple[polars.DataFrame, tuple[str, ...]]":
-        reading = Reading(self._experiment)
-        return joined_parts(reading.parts(_in_silence)), reading.without_steps
+        reading = Reading(self._experiment, keep_short=self._keep_short)
+        table = joined_parts(reading.parts(_in_silence), fields=reading.step_columns)
+        return table, reading.without_steps
 
 
 def _in_silence(done: int, total: int) -> None:

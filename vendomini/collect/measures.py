@@ -8,6 +8,7 @@ from statistics import fmean
 from vendomini.collect.runs import Row, run_rows, workers_of, workload_of
 from vendomini.collect.steps import derived_columns, steps_by_run
 from vendomini.errors import WorkloadError
+from vendomini.standing import find_short
 from vendomini.store.experiment import Experiment
 from vendomini.workloads.registry import todays_runs
 from vendomini.workloads.workload import Measure, Workload
@@ -34,7 +35,8 @@ def measured(experiment: Experiment, *, progress: Callable[[int, int], None]) ->
     workload, _ = workload_of(runs)
     if workload is None or not workload.measures:
         return []
-    rows = {row["run_id"]: row for row in run_rows(experiment, runs, workload)}
+    short = find_short(experiment)
+    rows = {row["run_id"]: row for row in run_rows(experiment, runs, workload, short=short)}
     by_id, played_by = {run.id: run for run in runs}, workers_of(rows)
     read = 0
     if type(workload).derive is not Workload.derive:

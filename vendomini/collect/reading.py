@@ -9,8 +9,9 @@ import msgspec
 from vendomini.collect.runs import Row, run_rows, workers_of, workload_of
 from vendomini.collect.steps import derived_columns, steps_by_run
 from vendomini.errors import WorkloadError
+from vendomini.standing import find_short
 from vendomini.store.experiment import Experiment
-from vendomini.tables import STEP_ROWS_AT_ONCE, Step, run_columns, step_columns
+from vendomini.tables import STEP_ROWS_AT_ONCE, Step, field_names, run_columns, step_columns
 from vendomini.workloads.registry import todays_runs
 from vendomini.workloads.workload import Workload
 
@@ -22,18 +23,27 @@ class Reading:
     """An experiment as its files tell it when this is made, for its tables.
 
     What follows from steps is in the table of runs: `table`, `schema`, `notes` and `without_steps`
-    are of what `lines` has come to. Raises `StoreError` if it is no experiment.
+    are of what `lines` has come to. Runs that are short are told of, and with `keep_short` their
+    outcomes and what there is of their steps. Raises `StoreError` if it is no experiment.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        keep_short: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         experiment.check()
         runs = todays_runs(experiment.runs())
+        self.short = find_short(experiment, progress)
         self._experiment = experiment
         self._runs = {run.id: run for run in runs}
         self._workload, note = workload_of(runs)
         # Each with the first run that it is about.
         self._notes = {"": (note, "")} if note else {}
-        self._rows = {row["run_id"]: row for row in run_rows(experiment, runs, self._workload)}
+        rows = run_rows(experiment, runs, self._workload, short=self.short, keep_short=keep_short)
+        self._rows = {row["run_id"]: row for row in rows}
         self._played_by = workers_of(self._rows)
         self._found: set[str] = set()
         self.steps = 0
@@ -44,7 +54,12 @@ class Reading:
 
     @property
     def done(self) -> int:
-        return len(self._played_by)
+        return sum(row["state"] == "done" for row in self._rows.values())
+
+    @property
+    def step_columns(self) -> tuple[str, ...]:
+        """The fields of a step, in the order in which its workload names them."""
+        return () if self._workload is None else field_names(self._workload.step_type)
 
     @property
     def derives(self) -> bool:
@@ -54,7 +69,7 @@ class Reading:
     def lines(self, progress: Callable[[int, int], None]) -> Iterator[list[bytes]]:
         """The logged steps of one finished run after the other; `progress` is told how many of
         how many have been read."""
-        progress(0, self.done)
+        progress(0, len(self._played_by))
         for id, lines in steps_by_run(self._experiment, self._played_by):
             try:
                 self._rows[id] |= derived_columns(
@@ -63,10 +78,14 @@ class Reading:
             except WorkloadError as error:
                 # One note for all runs in which it is the same: messages may name what was there.
                 self._notes.setdefault(type(error.__cause__).__name__, (str(error), id))
+            wanted = self._rows[id]["served.steps"]
+            if id not in self.short and wanted is not None and len(lines) != wanted:
+                text = f"{len(lines)} of {wanted} steps can be read so far: its worker lives"
+                self._notes.setdefault("behind", (text, id))
             self.steps += len(lines)
             yield lines
             self._found.add(id)
-            progress(len(self._found), self.done)
+            progress(len(self._found), len(self._played_by))
 
     def parts(self, progress: Callable[[int, int], None]) -> "Iterator[list[polars.Series]]":
         """The same as columns, some thousand rows at a time."""
@@ -105,15 +124,19 @@ class Reading:
 
     @property
     def without_steps(self) -> tuple[str, ...]:
-        """Finished runs whose step log was lost."""
-        return tuple(id for id in self._played_by if id not in self._found)
+        """Finished runs of which there is no step, and nobody knows whether there were some."""
+        return tuple(
+            id
+            for id in self._played_by
+            if id not in self._found and self._rows[id]["served.steps"] is None
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the tables lack, and why."""
-        return tuple(
-            f"{note} (first in run {id})" if id else note for note, id in self._notes.values()
-        )
+        odd = (f"passed over: {name}: {why}" for name, why in self._experiment.odd.items())
+        told = (f"{note} (first in run {id})" if id else note for note, id in self._notes.values())
+        return (*told, *odd)
 
 
 _decode_step = msgspec.json.Decoder(Step).decode

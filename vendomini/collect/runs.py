@@ -1,6 +1,6 @@
 """One row a run: what it was played on, how it stands, and what it came to."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,15 +18,21 @@ Row = dict[str, Any]
 
 
 def run_rows(
-    experiment: Experiment, runs: Sequence[Run], workload: Workload | None
+    experiment: Experiment,
+    runs: Sequence[Run],
+    workload: Workload | None,
+    *,
+    short: Collection[str],
+    keep_short: bool = False,
 ) -> Iterator[Row]:
     """One flat row a run, in the order of the runs; what is derived from steps is still null.
 
     Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``world``, ``arm.<key>``,
     ``served.*`` and ``error.*``, ``outcome.*`` and ``pe.<type>.*``, null where they do not apply.
-    Without its workload an outcome is as it was logged.
+    Without its workload an outcome is as it was logged. Of runs that are `short` nothing is told,
+    or, with `keep_short`, what they came to.
     """
-    state = states(experiment, runs)
+    state = states(experiment, runs, short=short)
     unit = () if workload is None else workload.unit
     mine = None if workload is None else workload.name
     varying = [key for key in varying_settings(runs) if key not in unit]
@@ -40,10 +46,11 @@ def run_rows(
     for run in runs:
         settings = flat(run.settings)
         # A result may have come since the states were listed, and says so itself.
-        result = experiment.result(run.id)
+        is_short = state[run.id] == "short"
+        result = experiment.result(run.id) if keep_short or not is_short else None
         row: Row = {
             "run_id": run.id,
-            "state": state[run.id] if result is None else "done",
+            "state": state[run.id] if result is None or is_short else "done",
             "in_grid": run.in_grid,
             "replication": run.replication,
             "world": world_of(run, unit),
@@ -117,5 +124,6 @@ def workload_of(runs: Sequence[Run]) -> tuple[Workload | None, str]:
 
 
 def workers_of(rows: Mapping[str, Row]) -> dict[str, str]:
-    """Which worker's log counts, of each finished run."""
-    return {id: row["served.incarnation"] for id, row in rows.items() if row["state"] == "done"}
+    """Which worker's log counts, of each run whose outcome counts."""
+    found = ((id, row["served.incarnation"]) for id, row in rows.items())
+    return {id: incarnation for id, incarnation in found if incarnation is not None}

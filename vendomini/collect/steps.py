@@ -4,18 +4,16 @@ It is found out each time anew (`Workload.derive`): it is in the tables, and in 
 """
 
 import functools
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from vendomini.collect.runs import Row, known_settings, todays_outcome
-from vendomini.errors import WorkloadError
+from vendomini.errors import DiskError, WorkloadError
 from vendomini.phase import Run
-from vendomini.store.disk import explained
 from vendomini.store.experiment import Experiment
-from vendomini.store.logs import line_starts_by_run
+from vendomini.store.steps import StepLines, step_lines
 from vendomini.tables import flat
 from vendomini.workloads.workload import Workload
 
@@ -23,27 +21,28 @@ from vendomini.workloads.workload import Workload
 def steps_by_run(
     experiment: Experiment, played_by: Mapping[str, str]
 ) -> Iterator[tuple[str, list[bytes]]]:
-    """The logged lines of each run that has some, from the worker whose result counts.
+    """The logged lines of each run that has some, in the order of `played_by`, which says whose
+    log counts.
 
-    A worker may have begun a run more than once: its last beginning counts.
+    A worker may have begun a run more than once: its last beginning counts. A log that cannot be
+    read has none (`Experiment.odd` says so).
     """
     by_worker: dict[str, set[str]] = {}
     for run, incarnation in played_by.items():
         by_worker.setdefault(incarnation, set()).add(run)
+    where: dict[str, StepLines] = {}
     for incarnation, its_runs in by_worker.items():
         path = experiment.steps_path(incarnation)
-        if experiment.disk.size(path) == 0:
-            continue  # lost: the caller says so
-        with (
-            explained("read", path),
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            starts_by_run = line_starts_by_run(content, is_wanted=its_runs.__contains__)
-            for run, starts in starts_by_run.items():
-                lines = [content[at : content.find(b"\n", at)] for at in starts]
-                firsts = [at for at, line in enumerate(lines) if _number(line) == 0]
-                yield run, lines[max(firsts) :]
+        try:
+            blocks = experiment.disk.blocks(path)
+            where |= step_lines(blocks, is_wanted=its_runs.__contains__)
+        except DiskError as error:
+            experiment.note_odd(path, str(error))
+    for run, incarnation in played_by.items():
+        if run in where:
+            found = where.pop(run)
+            path = experiment.steps_path(incarnation)
+            yield run, experiment.disk.read_pieces(path, found.starts, found.sizes)
 
 
 def derived(
@@ -86,14 +85,3 @@ def derived_columns(
 @functools.cache
 def _step_decoder(workload: Workload) -> "msgspec.json.Decoder[Any]":
     return msgspec.json.Decoder(workload.step_type)
-
-
-class _Numbered(msgspec.Struct):
-    step: int
-
-
-def _number(line: bytes) -> int:
-    return _decode_number(line).step
-
-
-_decode_number = msgspec.json.Decoder(_Numbered).decode

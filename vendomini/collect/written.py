@@ -1,7 +1,7 @@
 """The tables as files."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vendomini.collect.reading import Reading
@@ -12,8 +12,9 @@ from vendomini.tables import replace_whole, write_parts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What was written. `without_steps` are finished runs whose step log was lost; `notes` say
-    what else the tables lack, and why."""
+    """What was written. `short` are runs with a result, but not all that it rests on, each with
+    why; `without_steps` finished runs of which there is no step, and nobody knows whether there
+    were some; `notes` say what else the tables lack, and why."""
 
     runs_parquet: Path
     runs_csv: Path
@@ -24,24 +25,34 @@ class Collected:
     steps: int
     without_steps: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    short: Mapping[str, str] = field(default_factory=dict)
 
 
 def collect(
-    experiment: Experiment, *, out: Path, progress: Callable[[int, int], None]
+    experiment: Experiment,
+    *,
+    out: Path,
+    progress: Callable[[int, int], None],
+    keep_short: bool = False,
 ) -> Collected:
     """Write `runs.parquet`, `runs.csv`, `steps.parquet` and `schema.json` into `out`.
 
     Every run has a row, whatever its state; steps are those of finished runs. `progress` is
-    told how many of how many finished runs have been read. Raises `StoreError`.
+    told how many of how many finished runs have been read. Of runs that are short nothing is told
+    but that they are, or, with `keep_short`, what there is. Raises `StoreError`.
     """
     experiment.check()
     experiment.disk.make_folder(out)
-    reading = Reading(experiment)
+    reading = Reading(experiment, keep_short=keep_short)
     runs_parquet, runs_csv = out / "runs.parquet", out / "runs.csv"
     steps_parquet, schema_json = out / "steps.parquet", out / "schema.json"
+
     # The steps first: what follows from them is in the table of runs. Memory does not grow with
     # the experiment, parts are written and joined on disk.
-    replace_whole(steps_parquet, lambda path: write_parts(reading.parts(progress), path))
+    def write(path: Path) -> None:
+        write_parts(reading.parts(progress), path, fields=reading.step_columns)
+
+    replace_whole(steps_parquet, write)
     table = reading.table()
     replace_whole(runs_parquet, table.write_parquet)
     replace_whole(runs_csv, table.write_csv)
@@ -57,4 +68,5 @@ def collect(
         steps=reading.steps,
         without_steps=reading.without_steps,
         notes=reading.notes,
+        short=reading.short,
     )

@@ -47,6 +47,7 @@ class Request:
     limit: int | None
     n_jobs: int
     restart_groups: tuple[str, ...] = ()
+    restart_runs: tuple[str, ...] = ()  # each the beginning of an id
     max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 

@@ -67,20 +67,26 @@ def chosen(found: Found, wanted: str | None) -> Run:
         )
     if wanted is None:
         return runs[0]
-    matching = [run for run in runs if run.id.startswith(wanted)] if wanted else []
+    id = id_of([run.id for run in runs], wanted, "--run")
+    return next(run for run in runs if run.id == id)
+
+
+def id_of(ids: Sequence[str], wanted: str, option: str) -> str:
+    """The id that begins so. Raises `ConfigError`, which names the option, unless it is one."""
+    matching = [id for id in ids if id.startswith(wanted)] if wanted else []
     if len(matching) == 1:
         return matching[0]
     if matching:
-        some = ", ".join(f"`{run.id}`" for run in matching[:LISTED])
+        some = ", ".join(f"`{id}`" for id in matching[:LISTED])
         raise ConfigError(
-            f"--run: the ids of {len(matching)} runs begin with `{wanted}`",
+            f"{option}: the ids of {len(matching)} runs begin with `{wanted}`",
             hint=f"give more of it: {some}{', ...' if len(matching) > LISTED else ''}",
         )
-    ids = [run.id for run in runs]
     near = difflib.get_close_matches(wanted, ids, n=LISTED, cutoff=0.5) or ids[:LISTED]
+    listed = "--list" if option == "--run" else "`vendomini play --list`"
     raise ConfigError(
-        f"--run: no run's id begins with `{wanted}`",
-        hint=f"there are {', '.join(f'`{id}`' for id in near)}; --list shows all {len(ids)}",
+        f"{option}: no run's id begins with `{wanted}`",
+        hint=f"there are {', '.join(f'`{id}`' for id in near)}; {listed} shows all {len(ids)}",
     )
 
 

@@ -8,13 +8,12 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vendomini.errors import StoreError
 from vendomini.phase import Run
 from vendomini.prepare import Plan
 from vendomini.running import interruptions
 from vendomini.running.interruptions import INTERRUPTED
 from vendomini.running.voice import Voice
-from vendomini.standing import count, states, workers
+from vendomini.standing import count, states, unwritable, workers
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord
 from vendomini.submit import submit_local
@@ -22,7 +21,6 @@ from vendomini.submit import submit_local
 LOOK_EVERY_S = 1.0
 POLL_S = 0.05
 ASK_AGAIN_S = 3.0
-PROBE_BYTES = 1 << 16
 CANNOT_WORK = "cannot work: "
 """How a worker's log begins to say why, in the words of `worker.entry`."""
 
@@ -150,7 +148,9 @@ def _judge(
     }
     if len(ours) < len(handles):
         problems |= {why for handle in handles if (why := _why_it_never_worked(handle))}
-    problems |= _full(experiment)
+    full = unwritable(experiment)  # then a worker could not even say so
+    if full is not None:
+        problems.add(f"{full} ({full.hint})")
     for problem in sorted(problems):
         voice.say(problem)
     killed = sum(each.record.state != "ended" and not each.is_alive for each in ours)
@@ -161,17 +161,6 @@ def _judge(
         mended = "solve that, then " if problems else ""
         voice.say(f"{unfinished} runs are unfinished: {mended}give the same command again to go on")
     return 3 if problems else 1
-
-
-def _full(experiment: Experiment) -> set[str]:
-    """Why nothing can be written: then a worker could not even say so."""
-    probe = experiment.path("workers", f".probe.{os.getpid()}")
-    try:
-        experiment.disk.write_atomic(probe, bytes(PROBE_BYTES))
-    except StoreError as error:
-        return {f"{error} ({error.hint})"}
-    experiment.disk.remove(probe)
-    return set()
 
 
 def _why_it_never_worked(handle: Any) -> str | None:

@@ -8,6 +8,7 @@ from vendomini.errors import ConfigError
 from vendomini.looking.prepared import Request, checked, prepare
 from vendomini.phase import Run
 from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
+from vendomini.running.again import restart_groups, restart_runs, restart_short, say_odd
 from vendomini.running.interruptions import INTERRUPTED, like_ctrl_c
 from vendomini.running.voice import Voice
 from vendomini.running.ways import way_to_play
@@ -69,10 +70,14 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
     if experiment.exists():
         experiment.check()
         _refuse_other_engine(experiment, prepared.plan, anew=request.restart_groups)
-        _restart(experiment, prepared.plan, request.restart_groups, voice)
-    elif request.restart_groups:
-        raise ConfigError("--restart-group: nothing was played yet", hint="remove --restart-group")
+        restart_groups(experiment, prepared.plan, request.restart_groups, voice)
+        restart_runs(experiment, prepared.every_run, request.restart_runs, voice)
+    elif request.restart_groups or request.restart_runs:
+        option = "--restart-group" if request.restart_groups else "--restart-run"
+        raise ConfigError(f"{option}: nothing was played yet", hint=f"remove {option}")
     extension = experiment.extend(prepared.text, prepared.every_run)
+    restart_short(experiment, prepared.every_run, voice)
+    say_odd(experiment, voice)
     finished = experiment.finished()
     done = sum(run.id in finished for run in prepared.runs)
     _say_extension(experiment, extension, voice, done=done)
@@ -127,26 +132,6 @@ def _only_unfinished(plan: Plan, finished: set[str]) -> Plan:
     """The plan without groups that have nothing left to play."""
     left = [group for group in plan.groups if not finished.issuperset(group.run_ids)]
     return replace(plan, groups=tuple(left))
-
-
-def _restart(experiment: Experiment, plan: Plan, wanted: Sequence[str], voice: Voice) -> None:
-    by_key = {group.key: group for group in plan.groups}
-    for key in wanted:
-        group = by_key.get(key)
-        if group is None:
-            raise ConfigError(
-                f"--restart-group: the plan has no group `{key}`",
-                hint=f"there are: {', '.join(f'`{name}`' for name in by_key)}",
-            )
-        members = [run for run in experiment.runs() if run.id in set(group.run_ids)]
-        if "running" in states(experiment, members).values():
-            raise ConfigError(
-                f"--restart-group: workers are playing group `{key}`",
-                hint="stop them first; `vendomini status` names them",
-            )
-    for key in dict.fromkeys(wanted):  # all of them are possible: from here on files move
-        kept_in = experiment.set_aside(set(by_key[key].run_ids), pin_key(key))
-        voice.say(f"group `{key}` starts anew; what there was of it is in {kept_in}")
 
 
 def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[str]) -> None:

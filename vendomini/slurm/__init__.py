@@ -8,6 +8,7 @@ from vendomini.slurm.questions import (
     endings,
     jobs_in_queue,
     jobs_with_comment,
+    leave_words,
     requeue_if_preempted,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "has_left",
     "jobs_in_queue",
     "jobs_with_comment",
+    "leave_words",
     "parse_allocation",
     "requeue_if_preempted",
 ]

@@ -12,7 +12,9 @@ NODE_FORMAT = "%N|%P|%a|%l|%L|%c|%m|%G"
 # Widths cut what is longer; only the reason is allowed to be cut, so it comes last.
 QUEUE_FORMAT = "JobArrayID:64,State:24,RestartCnt:12,EndTime:24,Reason:256"
 COMMENT_FORMAT = "%F|%k"
-ENDING_FORMAT = "JobID,State,ExitCode"
+ENDING_FORMAT = "JobID,State,ExitCode,Comment"
+WORDS_FOLLOW = " -- last words: "
+"""In a job's comment, between what it was submitted with and what its worker added."""
 REPORT = "this Slurm answers in a way not known here: report it, with `sinfo --version`"
 
 
@@ -38,6 +40,7 @@ class Ending:
     state: str
     exit_code: int
     signal: int  # 0: none
+    words: str = ""  # the last ones of its worker, where it could write no file
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
@@ -156,14 +159,29 @@ def parse_endings(text: str) -> dict[str, Ending]:
     """
     found = {}
     for line in text.splitlines():
-        fields = line.split("|")
-        if len(fields) != 3 or "[" in fields[0]:
+        fields = line.split("|", maxsplit=3)
+        if len(fields) < 3 or "[" in fields[0]:
             continue
         exit_code, _, signal = fields[2].partition(":")
         found[fields[0]] = Ending(
-            state=fields[1].split()[0], exit_code=int(exit_code or 0), signal=int(signal or 0)
+            state=fields[1].split()[0],
+            exit_code=int(exit_code or 0),
+            signal=int(signal or 0),
+            words=fields[-1].partition(WORDS_FOLLOW)[2].strip(),
         )
     return found
+
+
+def with_words(comment: str, words: str) -> str:
+    """A job's comment with words at its end, in place of earlier ones; at most 1,000 characters."""
+    said = " ".join(words.split())
+    return f"{comment.partition(WORDS_FOLLOW)[0]}{WORDS_FOLLOW}{said}"[:1000]
+
+
+def parse_comment(text: str) -> str:
+    """A job's comment from ``scontrol --oneliner show job``; empty without one."""
+    found = re.search(r"\bComment=(.*?)(?= [A-Z]\w*=|\s*$)", text)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,12 +21,14 @@ from vendomini.slurm.answers import (
     Ending,
     QueuedJob,
     parse_allocation,
+    parse_comment,
     parse_comments,
     parse_config,
     parse_endings,
     parse_job,
     parse_partitions,
     parse_queue,
+    with_words,
 )
 
 TIMEOUT_S = 30
@@ -127,6 +129,20 @@ def requeue_if_preempted(environ: Mapping[str, str]) -> bool:
     if not text or not parse_job(text).is_being_preempted:
         return False
     ask("scontrol", "requeue", job_id)
+    return True
+
+
+def leave_words(environ: Mapping[str, str], words: str) -> bool:
+    """Keep words of the job that a process with this environment runs in, as the end of its
+    comment, where `endings` finds them; False if it is in none.
+
+    For what cannot be said in a file. Raises `SubmitError` if Slurm does not take them.
+    """
+    if not environ.get("SLURM_JOB_ID"):
+        return False
+    job_id = _queue_id(environ)
+    comment = with_words(parse_comment(_show_job(job_id)), words)
+    ask("scontrol", "update", f"jobid={job_id}", f"comment={comment}")
     return True
 
 

@@ -2,11 +2,13 @@
 
 A claim is `claims/<run>.<attempt>`, a link to a finished file that names the incarnation. The
 highest attempt owns the run. An attempt is over when its run has a result, when it has an
-error or a `.released` marker, or when its incarnation has ended or died.
+error or a `.released` marker, or when its incarnation has ended or died. Where runs were set aside
+(`store/aside.py`), `.aside` stands for the attempts that there were: the numbers go on.
 """
 
+import errno
 import os
-import time
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,23 +16,64 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from vendomini.store.experiment import Experiment
+from vendomini.errors import DiskError
+from vendomini.store.clock import now_s
+from vendomini.store.disk import Disk, is_passing
+from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.process import Process, is_gone, this_process
-from vendomini.store.records import ClaimRecord, WorkerRecord, encode
+from vendomini.store.records import AsideRecord, ClaimRecord, WorkerRecord, encode
 
 Verdict: TypeAlias = Literal["ended", "dead", "alive", "unknown"]
 AskSlurm: TypeAlias = Callable[[str, int], bool | None]
 """Whether job `id`, started for the n-th time, is over; None if Slurm cannot be asked."""
 
 
+CLAIM = re.compile(r"([^.]+)\.(\d{1,9})(\.released|\.aside)?")
+RELEASED, ASIDE = ".released", ".aside"
+UNKNOWN = "?"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The highest attempt at a run. `over` says that it was released or ended in an error."""
+    """The highest attempt at a run. `over` says that it was released, set aside, or ended in an
+    error. `incarnation` is empty where the claim is damaged, and begins with `?` where it cannot be
+    read."""
 
     run: str
     attempt: int
     incarnation: str
     over: bool
+
+
+class Card:
+    """One finished file with any number of names: a name more costs no inode."""
+
+    def __init__(self, disk: Disk, folder: Path, content: bytes) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._content = content
+        self._file: Path | None = None
+
+    def link(self, path: Path) -> bool:
+        """Give it this name; False if the name was taken."""
+        for _ in range(2):
+            if self._file is None:
+                self._file = self._disk.write_temporary(self._folder / "card", self._content)
+            try:
+                return self._disk.link(self._file, path)
+            except DiskError as error:
+                # A file may have 65,000 names on ext4; and somebody may have tidied this one away.
+                if error.errno not in (errno.EMLINK, errno.ENOENT):
+                    raise
+                last = error
+                self.close()
+        raise last
+
+    def close(self) -> None:
+        """Its names stay."""
+        if self._file is not None:
+            self._disk.remove(self._file)
+            self._file = None
 
 
 class Claims:
@@ -39,34 +82,41 @@ class Claims:
     def __init__(self, experiment: Experiment, incarnation: str) -> None:
         self._experiment = experiment
         self._disk = experiment.disk
-        self._incarnation = incarnation
         self._owners: dict[tuple[str, int], str] = {}
-        self._card: Path | None = None
+        card = ClaimRecord(incarnation=incarnation)
+        self._card = Card(self._disk, experiment.path("claims"), encode(card))
+        self._is_synced = True
 
     def survey(self, runs: Collection[str]) -> dict[str, Claim]:
         """The highest claim of each of `runs` that has one, by a listing, which may be late."""
         highest: dict[str, int] = {}
         over: set[tuple[str, int]] = set()
+        aside: set[tuple[str, int]] = set()
         wanted = runs if isinstance(runs, set | frozenset) else set(runs)
         for name in self._disk.names(self._experiment.path("claims")):
-            run, _, rest = name.partition(".")
+            match = CLAIM.fullmatch(name)
+            if match is None:
+                path = self._experiment.path("claims", name)
+                self._experiment.note_odd(path, "it is nothing of this experiment")
+                continue
+            run, attempt = match[1], int(match[2])
             if run not in wanted:
-                continue  # or no claim at all: somebody else's file
-            attempt, *marker = rest.split(".")
-            if marker:
-                over.add((run, int(attempt)))
-            else:
-                highest[run] = max(int(attempt), highest.get(run, 0))
-        for name in self._disk.names(self._experiment.path("errors")):
-            run, _, rest = name.partition(".")
-            if run in highest and rest == f"{highest[run]}.json":
-                over.add((run, highest[run]))
+                continue
+            if match[3] == RELEASED:
+                over.add((run, attempt))
+                continue
+            if match[3] == ASIDE:
+                aside.add((run, attempt))
+            highest[run] = max(attempt, highest.get(run, 0))
+        for run, attempt in self._experiment.named("errors", ERROR):
+            if highest.get(run) == attempt:
+                over.add((run, attempt))
         return {
             run: Claim(
                 run=run,
                 attempt=attempt,
-                incarnation=self._owner(run, attempt),
-                over=(run, attempt) in over,
+                incarnation="" if (run, attempt) in aside else self._owner(run, attempt),
+                over=(run, attempt) in over | aside,
             )
             for run, attempt in highest.items()
         }
@@ -86,12 +136,16 @@ class Claims:
 
     def take(self, run: str, attempt: int) -> bool:
         """Claim an attempt; False if somebody has it already."""
-        if self._card is None:
-            # One file for all claims of this incarnation: a claim costs a name, not an inode.
-            card = ClaimRecord(incarnation=self._incarnation)
-            folder = self._experiment.path("claims")
-            self._card = self._disk.write_temporary(folder / self._incarnation, encode(card))
-        return self._disk.link(self._card, self._path(run, attempt))
+        is_mine = self._card.link(self._path(run, attempt))
+        self._is_synced &= not is_mine
+        return is_mine
+
+    def sync(self) -> None:
+        """The claims made so far are there after a crash of the machine, too: what is logged is
+        found by them."""
+        if not self._is_synced:
+            self._is_synced = True
+            self._disk.sync_folder(self._experiment.path("claims"))
 
     def is_mine(self, run: str, attempt: int) -> bool:
         """Whether nobody has claimed a later attempt."""
@@ -99,32 +153,60 @@ class Claims:
 
     def release(self, run: str, attempt: int) -> None:
         """Let anybody take the run at once."""
-        self._disk.publish(self._released(run, attempt), b"")
+        self._disk.publish(self._released(run, attempt), b"", lasts=False)
 
     def close(self) -> None:
-        if self._card is not None:
-            self._disk.remove(self._card)
-            self._card = None
+        self._card.close()
 
     def earlier(self, run: str, attempt: int) -> list[tuple[int, str]]:
-        """The attempts before this one and who played them, latest first."""
-        return [(number, self._owner(run, number)) for number in range(attempt - 1, 0, -1)]
+        """The attempts before this one whose replies count, and who played them, latest first."""
+        found: list[tuple[int, str]] = []
+        for number in range(attempt - 1, 0, -1):
+            owner = self._owner(run, number)
+            if owner.startswith(UNKNOWN) and (aside := self._aside(run, number)) is not None:
+                return [*found, *aside]  # those below were set aside with it
+            found.append((number, owner))
+        return found
 
     def _owner(self, run: str, attempt: int) -> str:
+        """Empty if the claim is damaged: it was whole once. Where it cannot be read (yet), a name
+        that begins with `?`, for somebody whom only time can tell to be gone."""
         key = (run, attempt)
         if key not in self._owners:
-            content = self._disk.read(self._path(run, attempt))
-            # A listing may show a name before the file can be opened: then nobody is known.
-            self._owners[key] = "" if content is None else _CLAIM.decode(content).incarnation
+            path = self._path(run, attempt)
+            try:
+                content = self._disk.read(path)
+            except DiskError as error:
+                self._experiment.note_odd(path, str(error))
+                return f"{UNKNOWN}{path.name}"
             if content is None:
-                return self._owners.pop(key)
+                # A listing may show a name before the file can be opened; or it leads nowhere.
+                return f"{UNKNOWN}{path.name}"
+            try:
+                self._owners[key] = _CLAIM.decode(content).incarnation
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self._experiment.note_odd(path, f"it cannot be read: {error}")
+                return ""
         return self._owners[key]
+
+    def _aside(self, run: str, attempt: int) -> list[tuple[int, str]] | None:
+        """None: no attempt of this number was set aside."""
+        path = self._path(run, attempt)
+        content = self._disk.read(path.with_name(path.name + ASIDE))
+        if content is None:
+            return None
+        try:
+            record = _ASIDE.decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._experiment.note_odd(path, f"it cannot be read: {error}")
+            return []
+        return list(record.owners.get(run, ())) if record.keeps_replies else []
 
     def _path(self, run: str, attempt: int) -> Path:
         return self._experiment.path("claims", f"{run}.{attempt}")
 
     def _released(self, run: str, attempt: int) -> Path:
-        return self._experiment.path("claims", f"{run}.{attempt}.released")
+        return self._experiment.path("claims", f"{run}.{attempt}{RELEASED}")
 
 
 class Watch:
@@ -140,7 +222,7 @@ class Watch:
         *,
         dead_after_s: float,
         ask_slurm: AskSlurm | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = now_s,
     ) -> None:
         self._experiment = experiment
         self._dead_after_s = dead_after_s
@@ -151,12 +233,23 @@ class Watch:
         self._seen: dict[str, _Seen] = {}
 
     def verdict(self, incarnation: str) -> Verdict:
-        """`unknown` until a heartbeat has moved or stood still for long enough."""
+        """`unknown` until a heartbeat has moved or stood still for long enough; of an owner as
+        `Claim` names it."""
         if incarnation in self._over:
             return self._over[incarnation]
-        record = self._experiment.worker(incarnation)
+        if not incarnation:
+            return "dead"
+        if incarnation.startswith(UNKNOWN):
+            return self._by_time(incarnation, beat=-1)
+        try:
+            record = self._experiment.heartbeat(incarnation)
+        except DiskError as error:
+            if is_passing(error):
+                return "unknown"  # which is no silence of its writer
+            record = None
         if record is None:
-            # A claim is made after the first heartbeat: its file is on its way, or was removed.
+            # A claim is made after the first heartbeat: its file is on its way, was removed, or
+            # cannot be read.
             return self._by_time(incarnation, beat=-1)
         verdict = self._judge(record)
         if verdict in ("ended", "dead"):
@@ -207,3 +300,4 @@ class _Seen:
 
 
 _CLAIM = msgspec.json.Decoder(ClaimRecord)
+_ASIDE = msgspec.json.Decoder(AsideRecord)

@@ -1,9 +1,10 @@
 """The folder of an experiment: who writes which name, and what is found there."""
 
-import os
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import errno
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,10 +12,10 @@ from typing import TypeVar
 import msgspec
 
 from vendomini import __version__
-from vendomini.errors import StoreError
+from vendomini.errors import DiskError, StoreError
 from vendomini.phase import Run
 from vendomini.store.disk import Disk
-from vendomini.store.process import Process, is_gone, this_process
+from vendomini.store.locks import Lock, locked
 from vendomini.store.records import (
     STORE_FORMAT,
     ErrorRecord,
@@ -28,7 +29,6 @@ from vendomini.store.records import (
 )
 
 FOLDERS = ("plans", "jobs", "pins", "workers", "claims", "results", "errors", "logs")
-LOCK_WAIT_S = 60.0
 T = TypeVar("T")
 
 
@@ -42,11 +42,17 @@ class Extension:
 
 
 class Experiment:
-    """One experiment on disk. Reading never writes; each writer is named at its method."""
+    """One experiment on disk. Reading never writes; each writer is named at its method.
+
+    A name that is none of ours is passed over; a record that cannot be read counts as absent. Both
+    are in `odd`, so that whoever looks is told, and stop nothing else.
+    """
 
     def __init__(self, folder: Path, *, disk: Disk | None = None) -> None:
         self.folder = folder
         self.disk = disk or Disk()
+        self.odd: dict[str, str] = {}
+        """By the path below the folder: what is wrong with it."""
 
     # -- names ---------------------------------------------------------------------------
 
@@ -72,6 +78,9 @@ class Experiment:
     def engine_log_path(self, incarnation: str) -> Path:
         """What the engine's process itself wrote."""
         return self.path("logs", f"{incarnation}.engine.log")
+
+    def note_odd(self, path: Path, why: str) -> None:
+        self.odd[str(path.relative_to(self.folder))] = why
 
     # -- reading -------------------------------------------------------------------------
 
@@ -102,20 +111,18 @@ class Experiment:
 
     def runs(self) -> list[Run]:
         """All runs there ever were, in the grid's order, those no longer in it last."""
-        content = self.disk.read(self.path("runs.jsonl"))
-        if content is None:
-            return []
-        try:
-            return [_RUN.decode(line) for line in content.splitlines()]
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"`{self.path('runs.jsonl')}` is damaged: {error}",
-                hint="run the phase file again to have it written anew",
-            ) from error
+        path = self.path("runs.jsonl")
+        found = []
+        for number, line in enumerate((self.disk.read(path) or b"").splitlines(), start=1):
+            try:
+                found.append(_RUN.decode(line))
+            except msgspec.DecodeError as error:
+                self.note_odd(path, f"line {number} cannot be read: {error}")
+        return found
 
     def finished(self) -> set[str]:
         """Ids of the runs that a listing shows as done."""
-        return {name.removesuffix(".json") for name in self.disk.names(self.path("results"))}
+        return {run for run, _ in self.named("results", RESULT)}
 
     def is_finished(self, run: str) -> bool:
         """Asked of the file itself: true even where a listing does not show it yet."""
@@ -128,11 +135,10 @@ class Experiment:
         """The error records of some runs (all, if None), oldest attempt first."""
         wanted = None if runs is None else set(runs)
         found: dict[str, list[ErrorRecord]] = {}
-        for name in self.disk.names(self.path("errors")):
-            run = name.split(".")[0]
+        for run, attempt in self.named("errors", ERROR):
             if wanted is not None and run not in wanted:
                 continue
-            record = self._read(self.path("errors", name), _ERROR)
+            record = self._read(self.path("errors", f"{run}.{attempt}.json"), _ERROR)
             if record is not None:
                 found.setdefault(run, []).append(record)
         for records in found.values():
@@ -142,8 +148,8 @@ class Experiment:
     def workers(self) -> dict[str, WorkerRecord]:
         """Every incarnation's last heartbeat."""
         found = {}
-        for name in self.disk.names(self.path("workers")):
-            record = self.worker(name.removesuffix(".json"))
+        for incarnation, _ in self.named("workers", WORKER):
+            record = self.worker(incarnation)
             if record is not None:
                 found[record.incarnation] = record
         return found
@@ -151,15 +157,35 @@ class Experiment:
     def slurm_jobs(self) -> list[SlurmJobs]:
         """Everything that was handed to Slurm, oldest first; most of it has ended long since."""
         found = []
-        for number in sorted(self._numbers("jobs")):
-            content = self.disk.read(self.path("jobs", str(number), "slurm.json"))
-            if content is not None:
-                found.append(_SLURM.decode(content))
+        for number in self._numbers("jobs"):
+            record = self._read(self.path("jobs", str(number), "slurm.json"), _SLURM)
+            if record is not None:
+                found.append(record)
         return found
 
     def worker(self, incarnation: str) -> WorkerRecord | None:
-        read = self._read(self.worker_path(incarnation), _WORKER)
+        """A worker's last heartbeat; None: there is none, or none that can be read."""
+        try:
+            return self.heartbeat(incarnation)
+        except DiskError as error:
+            self.note_odd(self.worker_path(incarnation), str(error))
+            return None
+
+    def heartbeat(self, incarnation: str) -> WorkerRecord | None:
+        """As `worker`; raises `DiskError` where the file system does not say."""
+        read = self._decoded(self.worker_path(incarnation), _WORKER)
         return None if read is None else read.todays()
+
+    def named(self, folder: str, pattern: "re.Pattern[str]") -> list[tuple[str, int]]:
+        """The names in a folder that are ours, as run (or incarnation) and attempt (0 without)."""
+        found = []
+        for name in self.disk.names(self.path(folder)):
+            match = pattern.fullmatch(name)
+            if match is None:
+                self.note_odd(self.path(folder, name), "it is nothing of this experiment")
+                continue
+            found.append((match[1], int(match[2] or 0)))
+        return found
 
     # -- writing -------------------------------------------------------------------------
 
@@ -169,22 +195,29 @@ class Experiment:
         Two processes may do so at once: a lock makes one wait for the other. Raises
         `StoreError` if the folder cannot be written, or holds something else.
         """
-        self._make()
-        for folder in FOLDERS:
-            self.disk.make_folder(self.path(folder))
-        with self.locked():
-            known = {run.id: run for run in self.runs()}
-            wanted = {run.id for run in runs}
-            orphaned = [
-                replace(run, in_grid=False) for run in known.values() if run.id not in wanted
-            ]
-            lines = [encode(run) for run in (*runs, *orphaned)]
-            content = b"\n".join(lines) + b"\n"
-            if content != self.disk.read(self.path("runs.jsonl")):
-                self.disk.write_atomic(self.path("runs.jsonl"), content)
-            phase = phase_text.encode()
-            if phase != self.disk.read(self.path("phase.yaml")):
-                self.disk.write_atomic(self.path("phase.yaml"), phase)
+        is_new = self._make()
+        try:
+            for folder in FOLDERS:
+                self.disk.make_folder(self.path(folder))
+            with self.locked():
+                return self._written(phase_text, runs)
+        except StoreError:
+            if is_new:
+                self._unmake()
+            raise
+
+    def _written(self, phase_text: str, runs: Sequence[Run]) -> Extension:
+        known = {run.id: run for run in self.runs()}
+        self._keep_unreadable()
+        wanted = {run.id for run in runs}
+        orphaned = [replace(run, in_grid=False) for run in known.values() if run.id not in wanted]
+        lines = [encode(run) for run in (*runs, *orphaned)]
+        content = b"\n".join(lines) + b"\n"
+        if content != self.disk.read(self.path("runs.jsonl")):
+            self.disk.write_atomic(self.path("runs.jsonl"), content)
+        phase = phase_text.encode()
+        if phase != self.disk.read(self.path("phase.yaml")):
+            self.disk.write_atomic(self.path("phase.yaml"), phase)
         return Extension(
             kept=tuple(run.id for run in runs if run.id in known),
             new=tuple(run.id for run in runs if run.id not in known),
@@ -203,18 +236,18 @@ class Experiment:
 
     def add_job_folder(self) -> Path:
         """A folder `jobs/<n>` that nobody had before."""
-        number = max(self._numbers("jobs"), default=0) + 1
-        while not self.disk.make_new_folder(self.path("jobs", str(number))):
-            number += 1
-        return self.path("jobs", str(number))
+        return self._new_numbered("jobs")
 
     def keep_slurm_jobs(self, folder: Path, jobs: SlurmJobs) -> None:
         """Remember what Slurm was handed, in the job's folder."""
         self.disk.write_atomic(folder / "slurm.json", encode(jobs))
 
     def publish_result(self, run: str, record: ResultRecord) -> bool:
-        """The first result of a run is its result; False if there was one."""
-        return self.disk.publish(self.result_path(run), encode(record))
+        """The first result of a run is its result; False if there was one.
+
+        The folder is left to be synced: one sync will do for many.
+        """
+        return self.disk.publish(self.result_path(run), encode(record), lasts=False)
 
     def publish_error(self, record: ErrorRecord) -> None:
         name = f"{record.run}.{record.attempt}.json"
@@ -226,71 +259,75 @@ class Experiment:
         if self.disk.publish(path, encode(wanted)):
             return wanted
         pinned = self.pinned(key)
-        assert pinned is not None
+        if pinned is None:
+            raise StoreError(
+                f"`{path}` cannot be read: {self.odd.get(f'pins/{key}.json', 'it has gone')}",
+                hint="give the same `vendomini run` again: it moves the file away",
+            )
         return pinned
 
     def pinned(self, key: str) -> Pin | None:
         """None: no reply of the group was logged yet."""
         return self._read(self.path("pins", f"{key}.json"), _PIN)
 
-    def set_aside(self, runs: Collection[str], pin_key: str) -> Path:
-        """Move claims, results and errors of runs, and their group's pin, out of the way.
+    def new_archive(self) -> Path:
+        """A folder `archive/<n>` that nobody had before."""
+        return self._new_numbered("archive")
 
-        Nothing is deleted: all of it stays in the folder that is returned. Nobody may be
-        playing the runs.
-        """
-        number = max(self._numbers("archive"), default=0) + 1
-        archive = self.path("archive", str(number))
-        with self.locked():
-            for folder in ("claims", "errors", "results", "pins"):
-                self.disk.make_folder(archive / folder)
-                for name in self.disk.names(self.path(folder)):
-                    if name.split(".")[0] in runs or name == f"{pin_key}.json":
-                        os.rename(self.path(folder, name), archive / folder / name)
-        return archive
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the experiment's lock; it dies with its holder. Raises `StoreError` after 60 s."""
-        path = self.path(".lock")
-        me = this_process()
-        waited_until = time.monotonic() + LOCK_WAIT_S
-        while not self.disk.publish(path, encode(me)):
-            content = self.disk.read(path)
-            holder = None if content is None else msgspec.json.decode(content, type=Process)
-            if holder is not None and is_gone(holder, seen_from=me):
-                self._break_lock(path, holder)
-            elif time.monotonic() > waited_until:
-                raise StoreError(
-                    f"another `vendomini run` holds `{path}`"
-                    + (f" (process {holder.pid} on {holder.host})" if holder else ""),
-                    hint="wait for it; if that process is gone, remove the file and try again",
-                )
-            else:
-                time.sleep(0.05)
-        try:
-            yield
-        finally:
-            self.disk.remove(path)
+    def locked(self) -> AbstractContextManager[Lock]:
+        """Hold the experiment's lock. Raises `StoreError` after 60 s of waiting."""
+        return locked(self.disk, self.path("locks"))
 
     # -- private -------------------------------------------------------------------------
 
     def _read(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+        try:
+            return self._decoded(path, decoder)
+        except DiskError as error:
+            self.note_odd(path, str(error))
+            return None
+
+    def _decoded(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
         content = self.disk.read(path)
         if content is None:
             return None
         try:
             return decoder.decode(content)
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"`{path}` is damaged: {error}",
-                hint="restore it, or move it away: what it told is then found out anew",
-            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.note_odd(path, f"it cannot be read: {error}")
+            return None
 
-    def _make(self) -> None:
+    def _new_numbered(self, folder: str) -> Path:
+        self.disk.make_folder(self.path(folder))
+        number = max(self._numbers(folder), default=0) + 1
+        while not self.disk.make_new_folder(self.path(folder, str(number))):
+            number += 1
+        return self.path(folder, str(number))
+
+    def _keep_unreadable(self) -> None:
+        """Of what is written anew: moved out of the way, nothing is deleted."""
+        pins = [self.path("pins", name) for name in self.disk.names(self.path("pins"))]
+        odd = [path for path in pins if self._is_damaged(path)]
+        if "runs.jsonl" in self.odd:
+            odd.append(self.path("runs.jsonl"))
+        archive = self.new_archive() if odd else self.folder
+        for path in odd:
+            self.disk.move(path, archive / str(path.relative_to(self.folder)).replace("/", "."))
+            del self.odd[str(path.relative_to(self.folder))]
+
+    def _is_damaged(self, pin: Path) -> bool:
+        """For good, and not only hard to read just now."""
+        try:
+            return self.disk.exists(pin) and self._decoded(pin, _PIN) is None
+        except DiskError as error:
+            self.note_odd(pin, str(error))
+            return error.errno in (errno.EISDIR, errno.EINVAL)
+
+    def _make(self) -> bool:
+        """Make the folder and its marker; False if it is an experiment already."""
         if self.exists():
             self.check()
-            return
+            return False
         if self.disk.names(self.folder):
             raise StoreError(
                 f"`{self.folder}` exists and is no experiment",
@@ -299,25 +336,33 @@ class Experiment:
         # The marker comes first: a start that is cut short can be gone on with.
         self.disk.make_folder(self.folder)
         marker = Marker(store_format=STORE_FORMAT, made_by=__version__)
-        self.disk.publish(self.path("experiment.json"), encode(marker))
-
-    def _break_lock(self, path: Path, holder: Process) -> None:
-        """Only one of several that found it stale may take it away: renaming decides who."""
-        aside = path.with_name(f".lock.stale.{os.getpid()}")
         try:
-            os.rename(path, aside)
-        except FileNotFoundError:
-            return
-        content = self.disk.read(aside)
-        if content is not None and msgspec.json.decode(content, type=Process) != holder:
-            # Somebody else had broken it and taken it between our look and our rename.
-            self.disk.link(aside, path)
-        self.disk.remove(aside)
+            self.disk.publish(self.path("experiment.json"), encode(marker))
+        except StoreError:
+            self._unmake()
+            raise
+        return True
+
+    def _unmake(self) -> None:
+        """What a first start made before it failed: nothing is half written."""
+        with suppress(OSError):
+            shutil.rmtree(self.path("locks"), ignore_errors=True)
+            for folder in FOLDERS:
+                with suppress(FileNotFoundError):
+                    self.path(folder).rmdir()
+            if self.disk.names(self.folder) in ([], ["experiment.json"]):
+                self.path("experiment.json").unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def _numbers(self, folder: str) -> list[int]:
-        names = (name.split(".")[0] for name in self.disk.names(self.path(folder)))
-        return [int(name) for name in names if name.isdigit()]
+        names = (name.removesuffix(".json") for name in self.disk.names(self.path(folder)))
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
+
+RESULT = re.compile(r"([^.]+)()\.json")
+WORKER = RESULT
+ERROR = re.compile(r"([^.]+)\.(\d{1,9})\.json")
+"""Names of ours: of which run (or incarnation), and of which attempt."""
 
 _RUN = msgspec.json.Decoder(Run)
 _RESULT = msgspec.json.Decoder(ResultRecord)

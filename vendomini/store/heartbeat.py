@@ -2,13 +2,13 @@
 
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from vendomini.errors import StoreError
+from vendomini.store.clock import now_s
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord, encode
 
@@ -41,7 +41,7 @@ class Heartbeat:
         self._lost_after_s = lost_after_s
         self._lost = lost
         self._look = look  # brings counters up to date just before each writing
-        self._renewed = time.monotonic()
+        self._renewed = now_s()
         self._writing = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -49,7 +49,7 @@ class Heartbeat:
     @property
     def is_fresh(self) -> bool:
         """Whether others still must take this worker for alive."""
-        return time.monotonic() - self._renewed < self._lost_after_s
+        return now_s() - self._renewed < self._lost_after_s
 
     def start(self) -> None:
         """Write the first beat, then go on in the background."""
@@ -78,17 +78,17 @@ class Heartbeat:
                 return
             try:
                 self._write()
-            except (OSError, StoreError):
+            except StoreError:
                 continue  # until it is no longer fresh
 
     def _write(self) -> None:
         with self._writing:
             # From its beginning: a process that was stopped in its middle is not fresh when it
             # wakes, though it has written.
-            began = time.monotonic()
+            began = now_s()
             record = self._look(msgspec.structs.replace(self._record, beat=self._record.beat + 1))
             self._experiment.disk.write_atomic(
-                self._experiment.worker_path(record.incarnation), encode(record)
+                self._experiment.worker_path(record.incarnation), encode(record), lasts=False
             )
             self._record = record
             self._renewed = began

@@ -1,14 +1,13 @@
 """The logs of one worker: replies, which are the checkpoint, and steps, which are derived.
 
-A reply is handed to its log before its episode sees it; lines reach the file every two
-seconds and before each result. What a crash takes is asked again.
+A reply is handed to its log before its episode sees it; lines reach the file every two seconds, and
+the disk itself before each result. What a crash takes is asked again.
 """
 
-import mmap
 import os
 import threading
-from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,76 +15,143 @@ from typing import Any
 import msgspec
 
 from vendomini.chat import Reply
-from vendomini.errors import StoreError
-from vendomini.store.disk import Disk, explained
+from vendomini.errors import DiskError
+from vendomini.store.clock import now_s
+from vendomini.store.disk import Disk, write_all
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import ReplyEntry
 
 FLUSH_EVERY_S = 2.0
 FLUSH_BYTES = 1 << 20
+HELD_BYTES = 16 << 20
+"""More than that is not held for a disk that does not keep up: who adds a line writes them."""
+SYNC_EVERY_S = 30.0
+SYNC_BYTES = 8 << 20
 
 
 class Appender:
-    """One file that only this process appends to, line by line, buffered in memory.
+    """One file that only this process writes, line by line, buffered in memory.
 
-    A write that fails is remembered and raised at the next use: after it nothing may be
-    appended, so that a torn line is always the last one.
+    It keeps what was written since the last sync, and where in the file that begins: a kernel that
+    could not write forgets what it had, and says so once, so all of that is written again.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
+        self.hurry: Callable[[], None] = lambda: None  # called when much is waiting to be written
         self._path = path
         self._disk = disk
+        self._adding = threading.Lock()
         self._lines: list[bytes] = []
         self._bytes = 0
-        self._lock = threading.Lock()
-        self._handle: int | None = None  # None: nothing was written yet, there is no file
-        self._failure: StoreError | None = None
+        self._writing = threading.Lock()
+        self._handle: int | None = None
+        self._there = False  # whether the file was made, and its folder synced
+        self._doubtful = False  # whether an operation has failed: what is unsynced may be lost
+        self._waiting = b""  # taken from `_lines`, not in the file yet
+        self._written: list[bytes] = []  # in the file, perhaps not on the disk
+        self._synced = 0  # bytes of the file that are on the disk
+        self._end = 0  # bytes in the file
 
     def add(self, line: bytes) -> None:
         """One line, without its newline."""
-        self._lines.append(line)
-        self._bytes += len(line) + 1
-        if self._bytes >= FLUSH_BYTES:
+        with self._adding:
+            self._lines.append(line)
+            self._bytes += len(line) + 1
+            waiting = self._bytes
+        if waiting >= HELD_BYTES:
             self.flush()
+        elif waiting >= FLUSH_BYTES:
+            self.hurry()
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes in the file that a crash of the machine may take."""
+        return self._end - self._synced
 
     def flush(self) -> None:
-        """Everything added so far is in the file when this returns; raises `StoreError`."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if not self._lines:
-                return
-            lines, self._lines, self._bytes = self._lines, [], 0
-            try:
-                if self._handle is None:
-                    with explained("write", self._path):
-                        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                        self._handle = os.open(self._path, flags, 0o666)
-                self._disk.append(self._handle, b"\n".join(lines) + b"\n", self._path)
-            except StoreError as error:
-                self._failure = error
-                raise
+        """Everything added so far is in the file when this returns. Raises `DiskError`."""
+        self._write(and_sync=False)
+
+    def sync(self) -> None:
+        """Everything added so far is on the disk when this returns. Raises `DiskError`."""
+        self._write(and_sync=True)
 
     def close(self) -> None:
-        """Flush what can be flushed."""
+        """Sync what can be synced."""
         try:
-            self.flush()
+            self.sync()
         finally:
-            if self._handle is not None:
+            self._close()
+
+    def _write(self, *, and_sync: bool) -> None:
+        with self._writing:
+            with self._adding:
+                lines, self._lines, self._bytes = self._lines, [], 0
+            if lines:
+                self._waiting += b"\n".join(lines) + b"\n"
+            if self._waiting or (and_sync and self._written):
+                self._disk.patience.tried(
+                    "write", self._path, lambda: self._write_once(and_sync), writes=True
+                )
+
+    def _write_once(self, and_sync: bool) -> None:
+        try:
+            if self._doubtful:
+                self._close()
+                write_all(self._opened(), b"".join(self._written), self._synced)
+                self._doubtful = False
+            handle = self._opened()
+            write_all(handle, self._waiting, self._end)
+            if self._waiting:
+                self._end += len(self._waiting)
+                self._written.append(self._waiting)
+                self._waiting = b""
+            if and_sync:
+                os.fdatasync(handle)
+                self._synced, self._written = self._end, []
+        except OSError:
+            self._doubtful = True
+            raise
+
+    def _opened(self) -> int:
+        if self._handle is None:
+            # A log that was there and is gone is not made anew: its beginning would be missing.
+            flags = os.O_WRONLY | (0 if self._there else os.O_CREAT)
+            self._handle = os.open(self._path, flags, 0o666)
+            if not self._there:
+                self._disk.sync_folder(self._path.parent)
+                self._there = True
+        return self._handle
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            with suppress(OSError):
                 os.close(self._handle)
-                self._handle = None
+            self._handle = None
 
 
 class Logs:
-    """Both logs of one incarnation, with the thread that flushes them."""
+    """Both logs of one incarnation, with the thread that flushes them.
+
+    `first` is called before each sync: what the logs are found by has to be there as well.
+    """
 
     def __init__(
-        self, experiment: Experiment, incarnation: str, *, failed: Callable[[str], None]
+        self,
+        experiment: Experiment,
+        incarnation: str,
+        *,
+        failed: Callable[[str], None],
+        first: Callable[[], None] = lambda: None,
     ) -> None:
         self.replies = Appender(experiment.replies_path(incarnation), experiment.disk)
         self.steps = Appender(experiment.steps_path(incarnation), experiment.disk)
         self._failed = failed
-        self._end = threading.Event()
+        self._first = first
+        self._synced_at = now_s()
+        self._is_over = False
+        self._wake = threading.Event()
+        self.replies.hurry = self.steps.hurry = self._wake.set
         self._thread = threading.Thread(target=self._flush_often, name="flush", daemon=True)
 
     def start(self) -> None:
@@ -95,8 +161,16 @@ class Logs:
         self.replies.flush()
         self.steps.flush()
 
+    def sync(self) -> None:
+        """All that was added so far is on the disk when this returns. Raises `DiskError`."""
+        self._first()
+        self._synced_at = now_s()
+        self.replies.sync()
+        self.steps.sync()
+
     def close(self) -> None:
-        self._end.set()
+        self._is_over = True
+        self._wake.set()
         self._thread.join()
         try:
             self.replies.close()
@@ -104,11 +178,19 @@ class Logs:
             self.steps.close()
 
     def _flush_often(self) -> None:
-        while not self._end.wait(FLUSH_EVERY_S):
+        while not self._is_over:
+            self._wake.wait(FLUSH_EVERY_S)
+            self._wake.clear()
+            if self._is_over:
+                return
             try:
-                self.flush()
-            except StoreError as error:
-                self._failed(str(error))
+                unsynced = max(self.replies.unsynced, self.steps.unsynced)
+                if unsynced > SYNC_BYTES or (unsynced and now_s() - self._synced_at > SYNC_EVERY_S):
+                    self.sync()
+                else:
+                    self.flush()
+            except DiskError as error:
+                self._failed(f"{error} ({error.hint})")
                 return
 
 
@@ -172,12 +254,16 @@ class ReplyIndex:
 
         Each attempt's log begins with a copy of the log it took over, so one alone is enough.
         An attempt that died while it copied has fewer lines than the one it copied from.
+        A log that cannot be read is as good as none: what it had is asked again.
         """
         best: dict[tuple[int, int], Logged] = {}
         for attempt, incarnation in attempts:
             found: dict[tuple[int, int], Logged] = {}
             for line in self._lines_of(incarnation).get(run, ()):
-                entry = _ENTRY.decode(line)
+                try:
+                    entry = _ENTRY.decode(line)
+                except msgspec.DecodeError:
+                    break
                 if entry.attempt == attempt:
                     found[entry.ask, entry.position] = Logged(hash=entry.hash, reply=entry.reply)
             if len(found) > len(best):
@@ -186,43 +272,38 @@ class ReplyIndex:
 
     def _lines_of(self, incarnation: str) -> dict[str, list[bytes]]:
         path = self._experiment.replies_path(incarnation)
-        size = self._experiment.disk.size(path)
-        known = self._logs.get(incarnation)
-        if known is None or known[0] != size:
-            content = self._experiment.disk.read(path) or b""
-            known = (size, lines_by_run(content, is_wanted=self._is_wanted))
-            self._logs[incarnation] = known
+        try:
+            size = self._experiment.disk.size(path)
+            known = self._logs.get(incarnation)
+            if known is None or known[0] != size:
+                content = self._experiment.disk.read(path) or b""
+                known = (size, lines_by_run(content, is_wanted=self._is_wanted))
+                self._logs[incarnation] = known
+        except DiskError as error:
+            self._experiment.note_odd(path, str(error))
+            return {}
         return known[1]
 
 
 def lines_by_run(
     content: bytes, *, is_wanted: Callable[[str], bool] = lambda run: True
 ) -> dict[str, list[bytes]]:
-    """The whole lines of a log by the run they begin with; a torn last line is dropped."""
+    """The lines of a log by their run, up to the first that is none: a torn last line, or what a
+    crash of the machine left in the middle, after which order means nothing."""
     lines: dict[str, list[bytes]] = {}
     for line in content.split(b"\n")[:-1]:
-        run = line[_RUN_STARTS : line.index(b'"', _RUN_STARTS)].decode()
+        try:
+            run = _LINE.decode(line).run
+        except msgspec.DecodeError:
+            break
         if is_wanted(run):
             lines.setdefault(run, []).append(line)
     return lines
 
 
-def line_starts_by_run(
-    content: bytes | mmap.mmap, *, is_wanted: Callable[[str], bool]
-) -> "dict[str, array[int]]":
-    """Where the whole lines of a log start, in bytes, by the run they begin with.
-
-    For logs that are too large to be held: `content` may be a mapped file.
-    """
-    starts: dict[str, array[int]] = {}
-    start = 0
-    while (end := content.find(b"\n", start)) >= 0:
-        run = content[start + _RUN_STARTS : content.find(b'"', start + _RUN_STARTS)].decode()
-        if is_wanted(run):
-            starts.setdefault(run, array("Q")).append(start)
-        start = end + 1
-    return starts
+class _Line(msgspec.Struct):
+    run: str
 
 
-_RUN_STARTS = len(b'{"run":"')  # every line of both logs begins so
+_LINE = msgspec.json.Decoder(_Line)
 _ENTRY = msgspec.json.Decoder(ReplyEntry)

@@ -1,12 +1,15 @@
 """Speeds seen: `measurements.jsonl` of each experiment, which later plans use."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from vendomini.store.disk import Disk, explained
+from vendomini.errors import DiskError
+from vendomini.store.disk import Disk
 from vendomini.store.records import encode
+from vendomini.store.trying import explained
 
 FILE = "measurements.jsonl"
 
@@ -50,7 +53,9 @@ def add_measurement(folder: Path, measured: Measured) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             # The line break comes first as well: what a writer that died left half is closed by it.
-            Disk().append(handle, b"\n" + encode(measured) + b"\n", path)
+            view = memoryview(b"\n" + encode(measured) + b"\n")
+            while view:
+                view = view[os.write(handle, view) :]
         finally:
             os.close(handle)
 
@@ -58,13 +63,15 @@ def add_measurement(folder: Path, measured: Measured) -> None:
 def read_measurements(root: Path) -> tuple[Measured, ...]:
     """Those of all experiments in the folder `root`, by experiment and in the order of writing.
 
-    Lines that are torn, or of a VendoMini that writes others, are passed over: a plan that knows
-    less is still a plan.
+    Lines that are torn, or of a VendoMini that writes others, and files that cannot be read are
+    passed over: a plan that knows less is still a plan.
     """
     disk = Disk()
     found = []
     for name in sorted(disk.names(root)):
-        content = disk.read(root / name / FILE) if (root / name).is_dir() else None
+        content = None
+        with suppress(DiskError):
+            content = disk.read(root / name / FILE) if (root / name).is_dir() else None
         for line in (content or b"").splitlines():
             if not line:
                 continue

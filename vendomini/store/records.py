@@ -106,6 +106,23 @@ class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
 
 
+class AsideRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`archive/<n>/reason.json`, and `aside.json` while it is carried out: what was set aside, why.
+
+    `last` has, by run, the number of its last attempt; `owners` the attempts that were set aside
+    and who played them, latest first.
+    """
+
+    archive: int
+    reason: str
+    runs: Mapping[str, str]  # each with why
+    pin: str | None = None  # the key of the group whose pin goes with them
+    last: Mapping[str, int] = {}
+    owners: Mapping[str, tuple[tuple[int, str], ...]] = {}
+    keeps_replies: bool = False  # the next attempt goes on from the replies of these
+    made: str = ""  # UTC, ISO 8601
+
+
 class SlurmJobs(msgspec.Struct, frozen=True, kw_only=True):
     """`jobs/<n>/slurm.json`: what Slurm was handed for a group. `ids` are main ids of arrays."""
 
@@ -150,6 +167,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: int
     tokens_cached: int
     usd: float | None = None  # what a provider asked for its replies; None: nobody was billed
+    steps: int | None = None  # how many it logged; None: a version that did not say
 
 
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """When a worker stops claiming, when it lets go of what is under way, and why."""
 
-import time
 from collections.abc import Callable
+
+from vendomini.store.clock import now_s
 
 DRAIN_SHARE = 0.2
 """A job so short that `drain_s` would eat it drains in the last fifth of its time."""
@@ -10,7 +11,7 @@ DRAIN_SHARE = 0.2
 class Drain:
     """The stages of leaving: claiming, then finishing only, then stopped.
 
-    Times are on the monotonic clock, in seconds. Requests to drain come from signals, from
+    Times are on the clock of `store.clock`, in seconds. Requests to drain come from signals, from
     the deadline, and from whatever makes going on useless.
     """
 
@@ -19,7 +20,7 @@ class Drain:
         *,
         deadline: float | None,
         drain_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = now_s,
     ) -> None:
         self._clock = clock
         now = clock()

@@ -24,10 +24,12 @@ from vendomini.slurm import (
     allocation,
     has_left,
     jobs_in_queue,
+    leave_words,
     parse_allocation,
     requeue_if_preempted,
 )
 from vendomini.store.claims import Watch
+from vendomini.store.clock import now_s
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
 from vendomini.store.process import this_process
@@ -68,14 +70,25 @@ def be_worker(job: Job) -> Ended:
         f"left: {ended.reason or 'nothing is left to do'}; {ended.runs} runs done, "
         f"{ended.failed} attempts failed{problem}"
     )
+    if ended.problem is not None and not ended.is_told:
+        _tell_slurm(ended.problem)
     if ended.reason is not None and ended.problem is None:
         _come_back_if_preempted()
     return ended
 
 
 def say(text: str) -> None:
-    """To the job's log."""
-    print(f"[vendomini worker] {text}", file=sys.stderr, flush=True)
+    """To the job's log, which may lie on the disk that is full."""
+    with suppress(OSError):
+        print(f"[vendomini worker] {text}", file=sys.stderr, flush=True)
+
+
+def _tell_slurm(problem: str) -> None:
+    """Where no file could be written: whoever asks for the status later learns why."""
+    try:
+        leave_words(os.environ, problem)
+    except SubmitError as error:
+        say(f"Slurm does not keep these words either: {error}")
 
 
 class SlurmMemory:
@@ -92,7 +105,7 @@ class SlurmMemory:
             return None
         main_id = job.partition("_")[0]
         known = self._asked.get(main_id)
-        now = time.monotonic()
+        now = now_s()
         if known is None or now - known[0] > SLURM_ANSWER_LASTS_S:
             try:
                 tasks: Mapping[str, QueuedJob] | None = jobs_in_queue([main_id])
@@ -146,9 +159,11 @@ def _leave_a_word(experiment: Experiment, identity: WorkerRecord, error: VendoMi
     """Of a worker that cannot begin: whoever asks for the status later learns why."""
     problem = f"{error} ({error.hint})" if error.hint else str(error)
     ended = msgspec.structs.replace(identity, state="ended", problem=problem)
-    with suppress(StoreError):  # it is said in the log as well
-        path = experiment.worker_path(identity.incarnation)
+    path = experiment.worker_path(identity.incarnation)
+    try:
         experiment.disk.write_atomic(path, encode(ended))
+    except StoreError:  # it is said in the log as well
+        _tell_slurm(problem)
 
 
 def _handle_signals(drain: Drain) -> None:
@@ -192,8 +207,8 @@ def _allocation(environ: Mapping[str, str]) -> Allocation | None:
 
 
 def _deadline(job: Job, place: Allocation | None) -> float | None:
-    """On the monotonic clock; None without a time limit."""
-    now = time.monotonic()
+    """On the clock of `store.clock`; None without a time limit."""
+    now = now_s()
     if place is not None and place.end_time_s is not None:
         return now + (place.end_time_s - time.time())
     if os.environ.get("SLURM_JOB_ID") and job.minutes is not None:

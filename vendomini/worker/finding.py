@@ -2,7 +2,9 @@
 
 import time
 
+from vendomini.errors import DiskError
 from vendomini.phase import Run, group_key
+from vendomini.store.aside import finish_cut, is_under_way
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.experiment import Experiment
 from vendomini.worker.claimable import Found, is_given_up, sort_out
@@ -57,6 +59,8 @@ class Finder:
     def look(self, under_way: set[str]) -> Found:
         """Look at the files, and queue what may be claimed; `under_way` are so here already."""
         self._looked_at = time.monotonic()
+        if is_under_way(self._experiment):
+            finish_cut(self._experiment)  # whoever is at it holds the lock: this waits for them
         finished = self._experiment.finished()
         unfinished = [run for run in self.runs if run not in finished]
         claims = self._claims.survey(set(unfinished))
@@ -91,10 +95,23 @@ class Finder:
                 if free is None or not self._claims.take(run, free):
                     continue
                 attempt = free
-            if self._experiment.is_finished(run):
+            if self._is_finished(run):
                 continue  # a late listing again; the claim does no harm
             taken.append((run, attempt))
+        if taken and is_under_way(self._experiment):
+            # Runs are being set aside, and a claim of ours came too late to be seen.
+            for run, attempt in taken:
+                self._claims.release(run, attempt)
+            self.queue.clear()
+            return []
         return taken
+
+    def _is_finished(self, run: str) -> bool:
+        """Where nobody can say, it is played: its first result will count."""
+        try:
+            return self._experiment.is_finished(run)
+        except DiskError:
+            return False
 
     def _free_attempt(self, run: str, *, at_least: int) -> int | None:
         """The next attempt of a run that is still to be played and that nobody plays now."""

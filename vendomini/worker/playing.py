@@ -37,6 +37,7 @@ from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace
+from vendomini.worker.together import Together
 from vendomini.workloads.workload import Workload
 
 
@@ -90,6 +91,10 @@ class Player:
         self._meter = meter
         self._is_fresh = is_fresh
         self._say = said
+        self._sync_logs = Together(logs.sync)
+        self._sync_results = Together(
+            lambda: experiment.disk.sync_folder(experiment.path("results"))
+        )
         self._writers: dict[str, StepWriter] = {}
         self._pinning = asyncio.Lock()
         self._is_pinned = False
@@ -143,14 +148,16 @@ class Player:
             await self._fail(run, attempt, "bug", error)
         else:
             self.tally.engine_failures = 0
-            served = self._served(attempt, answers, seconds=time.monotonic() - started)
-            record = ResultRecord(run=run.id, outcome=msgspec.Raw(outcome), served=served)
-            await asyncio.to_thread(self._publish, record)
+            seconds = time.monotonic() - started
+            served = self._served(attempt, answers, seconds=seconds, steps=writer.count)
+            await self._publish(
+                ResultRecord(run=run.id, outcome=msgspec.Raw(outcome), served=served)
+            )
         finally:
             self._pace.leave(run.id)
             self.tally.ended_steps += self._writers.pop(run.id).count
 
-    def _served(self, attempt: int, answers: Answers, *, seconds: float) -> Served:
+    def _served(self, attempt: int, answers: Answers, *, seconds: float, steps: int) -> Served:
         slurm, engine = self._identity.slurm, self._job.engine
         usd = None
         if engine is not None:
@@ -172,16 +179,23 @@ class Player:
             tokens_out=answers.tokens_out,
             tokens_cached=answers.tokens_cached,
             usd=usd,
+            steps=steps,
         )
 
-    def _publish(self, record: ResultRecord) -> None:
-        """Make the result known, unless this worker may have been taken for dead meanwhile."""
-        self._logs.flush()
+    async def _publish(self, record: ResultRecord) -> None:
+        """Make the result known, when all that it rests on is on the disk: after a power cut there
+        is no result without its replies and steps. All results of a moment share the syncs."""
+        await self._sync_logs()
+        if await asyncio.to_thread(self._is_published, record):
+            self.tally.done += 1
+            await self._sync_results()
+
+    def _is_published(self, record: ResultRecord) -> bool:
+        """Not if this worker may have been taken for dead meanwhile."""
         if not self._is_fresh() or not self._claims.is_mine(record.run, record.served.attempt):
             self._say(f"run {record.run}: somebody else has taken it over; its result is left out")
-            return
-        if self._experiment.publish_result(record.run, record):
-            self.tally.done += 1
+            return False
+        return self._experiment.publish_result(record.run, record)
 
     async def _fail(self, run: Run, attempt: int, kind: ErrorKind, error: Exception) -> None:
         self.tally.failed += 1

@@ -4,18 +4,21 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from vendomini.chat import Engine
-from vendomini.errors import EngineDead, EngineError, StoreError, VendoMiniError
+from vendomini.errors import DiskError, EngineDead, EngineError, StoreError, VendoMiniError
 from vendomini.store.claims import Claims, Watch
+from vendomini.store.disk import is_passing
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import Heartbeat
 from vendomini.store.logs import Logs, ReplyIndex
 from vendomini.store.measurements import add_measurement
 from vendomini.store.records import WorkerRecord
+from vendomini.store.trying import Patience
 from vendomini.worker.claimable import Found
 from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
@@ -24,6 +27,8 @@ from vendomini.worker.meter import Meter
 from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_in_flight
 from vendomini.worker.playing import Player
 from vendomini.workloads.workload import Workload
+
+T = TypeVar("T")
 
 POLL_S = 1.0
 SIGNALS_APART_S = 0.5
@@ -37,13 +42,15 @@ ENGINE_FAILURES_IN_A_ROW = 8
 class Ended:
     """How a worker left, and how many runs it finished and failed.
 
-    `reason` is None if nothing was left to do, `problem` if leaving was no failure.
+    `reason` is None if nothing was left to do, `problem` if leaving was no failure. `is_told`: the
+    worker's file says so.
     """
 
     runs: int
     failed: int
     reason: str | None
     problem: str | None
+    is_told: bool = True
 
     @property
     def exit_status(self) -> int:
@@ -86,12 +93,15 @@ class Worker:
         self._drain.changed = self._on_drain
         self._asked_to_drain = asyncio.Event()
         self._said_drain = False
+        self._is_told = True
         self._say = said
         self._loop: asyncio.AbstractEventLoop | None = None  # None: not at work yet
         self._under_way: dict[asyncio.Task[None], tuple[str, int]] = {}
         self._handed_back: list[tuple[str, int]] = []  # attempts that lost their engine
         self._claims = Claims(experiment, identity.incarnation)
-        self._logs = Logs(experiment, identity.incarnation, failed=self._fail)
+        self._logs = Logs(
+            experiment, identity.incarnation, failed=self._fail, first=self._claims.sync
+        )
         self._heartbeat = Heartbeat(
             experiment,
             identity,
@@ -100,6 +110,7 @@ class Worker:
             lost=self._fail,
             look=self._counted,
         )
+        experiment.disk.patience = Patience(lives=self._may_wait, say=said)
         self._finder = Finder(
             experiment,
             job,
@@ -136,20 +147,23 @@ class Worker:
             self._drain.fail(f"{type(error).__name__}: {error}")
             raise
         finally:
-            await self._let_go()
-            await self._close_engine()
-            await asyncio.to_thread(self._keep_measurement)
-            self._leave()
+            try:
+                await self._let_go()
+                await self._close_engine()
+                await asyncio.to_thread(self._keep_measurement)
+            finally:
+                self._leave()
         return Ended(
             runs=self._player.tally.done,
             failed=self._player.tally.failed,
             reason=self._drain.reason,
             problem=self._drain.problem,
+            is_told=self._is_told,
         )
 
     async def _claim_and_play(self) -> None:
         finder = self._finder
-        await asyncio.to_thread(finder.load)
+        await self._patiently(finder.load)
         while not self._drain.is_over:
             found: Found | None = None  # None: did not look this time
             if self._drain.reason is not None:
@@ -159,7 +173,7 @@ class Worker:
             else:
                 if self._has_room and not finder.queue and not self._looked_lately:
                     under_way = {run for run, _ in self._under_way.values()}
-                    found = await asyncio.to_thread(finder.look, under_way)
+                    found = await self._patiently(partial(finder.look, under_way))
                 if self._has_room and finder.queue:
                     await self._begin_some()
             if self._under_way or finder.queue:
@@ -170,6 +184,20 @@ class Worker:
                 # Others were quicker at all that was open, or it is not sure yet whether they
                 # live; a late listing may offer the same again.
                 await self._wait(at_most=POLL_S / 2)
+
+    async def _patiently(self, look: Callable[[], T]) -> T | None:
+        """Look at files in a thread, again and again while the file system fails for now; None if
+        it has to leave first."""
+        while True:
+            try:
+                return await asyncio.to_thread(look)
+            except DiskError as error:
+                if not is_passing(error) or not self._heartbeat.is_fresh:
+                    raise
+                self._say(f"{error}: looks again")
+            await self._wait(at_most=POLL_S)
+            if self._drain.reason is not None:
+                return None
 
     @property
     def _has_room(self) -> bool:
@@ -331,20 +359,30 @@ class Worker:
         self._under_way.clear()
         if self._drain.problem is None:
             for run, attempt in self._handed_back:
-                await asyncio.to_thread(self._claims.release, run, attempt)
+                try:
+                    await asyncio.to_thread(self._claims.release, run, attempt)
+                except StoreError as error:  # the end of this worker frees them, too
+                    self._drain.fail(str(error))
+                    return
 
     def _leave(self) -> None:
         """Say `ended`, which frees every run of this incarnation. On a full disk nobody can:
         then its process's end says it."""
-        for close in (
-            self._logs.close,
-            self._claims.close,
-            lambda: self._heartbeat.end(problem=self._drain.problem),
-        ):
+        for close in (self._logs.close, self._claims.close):
             try:
                 close()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 self._drain.fail(str(error))
+        try:
+            self._heartbeat.end(problem=self._drain.problem)
+        except (StoreError, OSError) as error:
+            self._is_told = False
+            self._drain.fail(str(error))
+
+    def _may_wait(self) -> bool:
+        """Whether a disk that fails is to be waited for: nobody may take its runs meanwhile, and
+        nothing waits for this worker to leave."""
+        return self._heartbeat.is_fresh and not self._drain.is_over
 
     def _fail(self, problem: str) -> None:
         """From the threads that beat and flush: going on is useless."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vendomini.errors import StoreError
-from vendomini.store.disk import Disk, explained
+from vendomini.store.disk import Disk
+from vendomini.store.trying import explained
 
 FOLDERS = ("run_*", "test_*")
 STEPS, SUMMARY = "steps.jsonl", "summary.json"
