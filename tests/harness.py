@@ -75,11 +75,17 @@ def make_worker(
     )
 
 
-def play(experiment: Experiment, engine: Engine | None = None, **changes: Any) -> Ended:
+def play(
+    experiment: Experiment,
+    engine: Engine | None = None,
+    *,
+    said: Said = lambda text: None,
+    **changes: Any,
+) -> Ended:
     job = job_for(experiment, **changes)
     if engine is None and job.engine is not None:
         engine = ScriptedEngine(echo)
-    return asyncio.run(make_worker(experiment, job, engine).work())
+    return asyncio.run(make_worker(experiment, job, engine, said=said).work())
 
 
 def outcomes(experiment: Experiment) -> dict[str, bytes]:

@@ -392,6 +392,7 @@ def test_status_tells_what_the_command_tells(desk: Path) -> None:
         "running": 0,
         "waiting": 0,
         "failed": status.runs.failed,
+        "short": 0,
     }
     assert [error.message for error in status.errors] == [e["message"] for e in shown["errors"]]
     assert len(status.errors) == 2

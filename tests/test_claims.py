@@ -260,8 +260,8 @@ def test_a_worker_that_was_stopped_while_it_beat_is_not_fresh_when_it_wakes(
     """Others have taken it for dead meanwhile, and its beat comes all the same."""
 
     class Stopped(Disk):
-        def write_atomic(self, path: Path, content: bytes) -> None:
-            super().write_atomic(path, content)
+        def write_atomic(self, path: Path, content: bytes, *, lasts: bool = True) -> None:
+            super().write_atomic(path, content, lasts=lasts)
             time.sleep(0.3)
 
     experiment = Experiment(toy_experiment(tmp_path).folder, disk=Stopped())

@@ -81,6 +81,11 @@ def small(tmp_path: Path) -> Path:
     return write_phase(tmp_path, replications=2, steps=10, latency_s=0)
 
 
+def counts(**some: int) -> dict[str, int]:
+    names = ("total", "done", "running", "waiting", "failed", "short")
+    return {**dict.fromkeys(names, 0), **some}
+
+
 def everything_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"a folder"
@@ -175,7 +180,14 @@ def test_run_as_json_says_how_the_runs_stand(cli: Cli, small: Path) -> None:
     said = cli("run", small, "--json").json()
     assert said["experiment"] == "experiments/small"
     assert said["submission"].startswith("vendomini:small:")
-    assert said["runs"] == {"total": 4, "done": 4, "running": 0, "waiting": 0, "failed": 0}
+    assert said["runs"] == {
+        "total": 4,
+        "done": 4,
+        "running": 0,
+        "waiting": 0,
+        "failed": 0,
+        "short": 0,
+    }
 
 
 def test_a_second_run_says_finished_and_does_nothing(cli: Cli, small: Path) -> None:
@@ -310,7 +322,7 @@ def test_failed_runs_are_code_1_and_status_says_why(cli: Cli, mixed: Path) -> No
     assert "the recorded log has no reply to request" in done.out
     assert "2 runs are no longer in the grid (kept, not counted)" in done.out
     status = cli("status", mixed, "--json").json()
-    assert status["runs"] == {"total": 6, "done": 2, "running": 0, "waiting": 2, "failed": 2}
+    assert status["runs"] == counts(total=6, done=2, waiting=2, failed=2)
     (counts,) = status["groups"].values()
     assert counts == status["runs"]
     assert {error["kind"] for error in status["errors"]} == {"engine"}
@@ -454,9 +466,14 @@ def test_a_step_log_that_was_lost_is_said_and_loses_nothing_else(cli: Cli, small
     (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
     log.unlink()
     done = cli("collect", "small")
-    assert done.code == 0
-    assert "4 finished runs have no steps: their log was lost" in done.err
+    assert done.code == 1
+    assert f"logs/{log.name} has 0 of its 10 steps" in done.err
     table = polars.read_parquet("experiments/small/collected/runs.parquet")
+    assert table["state"].to_list() == ["short"] * 4
+    assert table["outcome.steps"].to_list() == [None] * 4
+    assert cli("collect", "small", "--keep-short").code == 0
+    table = polars.read_parquet("experiments/small/collected/runs.parquet")
+    assert table["state"].to_list() == ["short"] * 4
     assert table["outcome.steps"].to_list() == [10] * 4
 
 

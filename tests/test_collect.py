@@ -148,8 +148,8 @@ def test_tables_in_memory_are_those_that_are_written(tmp_path: Path) -> None:
     assert (tables.name, tables.folder) == (experiment.name, experiment.folder)
     for log in experiment.path("logs").glob("*.steps.jsonl"):
         log.unlink()
-    assert tables.without_steps == ()  # it is what was there when it was read
-    assert len(Tables(experiment).without_steps) == 4
+    assert tables.short == {}  # it is what was there when it was read
+    assert len(Tables(experiment).short) == 4
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7])

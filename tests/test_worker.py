@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.faults import Faults
 from tests.harness import (
     assert_every_log_is_a_prefix,
     bury,
@@ -22,7 +23,6 @@ from tests.harness import (
     steps,
     undisturbed,
 )
-from tests.test_store import FullDisk
 from tests.toy import failing, toy_experiment, toy_runs
 from vendomini.chat import Reply, Request, kind_of
 from vendomini.engines.scripted import ScriptedEngine, echo
@@ -121,7 +121,7 @@ def test_when_a_result_appears_its_replies_and_steps_are_in_the_logs(tmp_path: P
     logged: list[tuple[int, int]] = []
 
     class Looking(Disk):
-        def publish(self, path: Path, content: bytes) -> bool:
+        def publish(self, path: Path, content: bytes, *, lasts: bool = True) -> bool:
             if path.parent.name == "results":
                 counts = [
                     sum(len(lines_by_run(log.read_bytes()).get(path.stem, [])) for log in logs)
@@ -131,7 +131,7 @@ def test_when_a_result_appears_its_replies_and_steps_are_in_the_logs(tmp_path: P
                     )
                 ]
                 logged.append((counts[0], counts[1]))
-            return super().publish(path, content)
+            return super().publish(path, content, lasts=lasts)
 
     play(Experiment(made.folder, disk=Looking()))
     assert logged == [(15, 5)] * 3
@@ -319,6 +319,7 @@ class SlowAndStale(Disk):
     """Every operation takes 10 ms, and a listing shows what was there a second ago."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._listed: dict[Path, tuple[float, list[str]]] = {}
         self._lock = threading.Lock()
 
@@ -374,17 +375,40 @@ def test_a_slow_and_stale_file_system_neither_doubles_nor_loses_a_run(tmp_path: 
 
 
 @pytest.mark.parametrize("room", [900, 3_000, 10_000, 30_000])
-def test_on_a_full_disk_the_worker_stops_and_nothing_is_lost(tmp_path: Path, room: int) -> None:
+def test_on_a_full_disk_the_worker_waits_for_its_lease_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
     expected = undisturbed(tmp_path, 6)
     made = toy_experiment(tmp_path, 6)
-    full = Experiment(made.folder, disk=FullDisk(room))
-    ended = play(full)
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        Faults(patch, made.folder).room = room
+        ended = play(made, dead_after_s=1.5, said=said.append)
     assert ended.exit_status == 3
     assert "No space" in (ended.problem or "")
-    (record,) = made.workers().values()
-    bury(made, record)
+    assert not ended.is_told  # nobody could: its last words go elsewhere
+    assert any("waits: cannot write" in line and "No space" in line for line in said)
+    for record in made.workers().values():
+        bury(made, record)
     assert play(made).problem is None
     assert outcomes(made) == expected
+
+
+def test_a_disk_that_is_full_for_a_while_ends_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(tmp_path, 6)
+    made = toy_experiment(tmp_path, 6)
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        faults = Faults(patch, made.folder)
+        faults.room = 3_000
+        threading.Timer(1.0, setattr, (faults, "room", None)).start()
+        ended = play(made, said=said.append)
+    assert faults.failed["pwrite"] > 0
+    assert (ended.exit_status, ended.runs) == (0, 6)
+    assert outcomes(made) == expected
+    assert any("goes on" in line for line in said)
 
 
 def test_a_job_file_says_what_a_worker_needs(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vendomini.store.logs import Appender
 from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace, most_in_flight
-from vendomini.worker.playing import InTurn
+from vendomini.worker.turn import InTurn
 
 SCORES = 256
 AT_MOST = 48

@@ -13,6 +13,7 @@ from vendomini.running.interruptions import INTERRUPTED, like_ctrl_c
 from vendomini.running.voice import Voice
 from vendomini.running.ways import way_to_play
 from vendomini.standing import Counts, count, states
+from vendomini.store.aside import finish_cut, is_under_way
 from vendomini.store.experiment import Experiment, Extension
 from vendomini.store.records import describe, encode, pin_of
 from vendomini.submit import new_submission, one_model_at_a_time
@@ -69,6 +70,8 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
     )
     if experiment.exists():
         experiment.check()
+        if is_under_way(experiment):
+            finish_cut(experiment)
         _refuse_other_engine(experiment, prepared.plan, anew=request.restart_groups)
         restart_groups(experiment, prepared.plan, request.restart_groups, voice)
         restart_runs(experiment, prepared.every_run, request.restart_runs, voice)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from vendomini.store.claims import ASIDE, CLAIM, Card, Claims
+from vendomini.store.card import Card
+from vendomini.store.claims import ASIDE, CLAIM, Claims
 from vendomini.store.experiment import ERROR, RESULT, Experiment
 from vendomini.store.locks import Lock
 from vendomini.store.records import AsideRecord, encode
@@ -111,6 +112,7 @@ def _carry_out(experiment: Experiment, record: AsideRecord, lock: Lock) -> None:
                 continue
             last = record.last.get(match[1], 0)
             is_later = folder != "results" and int(match[2]) > last
+            is_later &= folder == "claims" or last > 0  # an error alone, its claim was lost
             if not is_later and name != f"{match[1]}.{last}{ASIDE}":
                 lock.check()
                 disk.move(experiment.path(folder, name), archive / folder / name)

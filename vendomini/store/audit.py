@@ -22,6 +22,8 @@ from vendomini.store.records import ResultRecord, encode
 from vendomini.store.steps import StepLines, step_lines
 
 FILE = "audit.json"
+KEPT_RESULTS, KEPT_BYTES = 100, 1 << 20
+"""From how many new ones on, or how much of logs, what was found is kept."""
 NO_FILE = frozenset({errno.EISDIR, errno.EINVAL, errno.ELOOP})
 Progress = Callable[[int, int], None]
 
@@ -66,7 +68,7 @@ def short_runs(
     played = {each.incarnation for each in results.values() if each.steps != 0 and not each.problem}
     logs = _logs(experiment, sorted(played.difference(living)), before.logs, progress)
     now = Audit(results=results, logs=logs)
-    if now != before:
+    if _is_worth_keeping(now, before):
         # Whoever only may read looks again each time.
         with suppress(StoreError):
             experiment.disk.write_atomic(experiment.path(FILE), encode(now), lasts=False)
@@ -98,6 +100,13 @@ def why_short(there: int, is_broken: bool, *, wanted: int | None) -> str:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _is_worth_keeping(now: Audit, before: Audit) -> bool:
+    """Whether it took a while to find out."""
+    results = sum(each != before.results.get(run) for run, each in now.results.items())
+    read = sum(each.stamp.size for name, each in now.logs.items() if each != before.logs.get(name))
+    return results >= KEPT_RESULTS or read >= KEPT_BYTES
 
 
 def _results(experiment: Experiment, before: Mapping[str, Known]) -> dict[str, Known]:

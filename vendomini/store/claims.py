@@ -6,7 +6,6 @@ error or a `.released` marker, or when its incarnation has ended or died. Where 
 (`store/aside.py`), `.aside` stands for the attempts that there were: the numbers go on.
 """
 
-import errno
 import os
 import re
 from collections.abc import Callable, Collection
@@ -17,8 +16,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from vendomini.errors import DiskError
+from vendomini.store.card import Card
 from vendomini.store.clock import now_s
-from vendomini.store.disk import Disk, is_passing
+from vendomini.store.disk import is_passing
 from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.process import Process, is_gone, this_process
 from vendomini.store.records import AsideRecord, ClaimRecord, WorkerRecord, encode
@@ -43,37 +43,6 @@ class Claim:
     attempt: int
     incarnation: str
     over: bool
-
-
-class Card:
-    """One finished file with any number of names: a name more costs no inode."""
-
-    def __init__(self, disk: Disk, folder: Path, content: bytes) -> None:
-        self._disk = disk
-        self._folder = folder
-        self._content = content
-        self._file: Path | None = None
-
-    def link(self, path: Path) -> bool:
-        """Give it this name; False if the name was taken."""
-        for _ in range(2):
-            if self._file is None:
-                self._file = self._disk.write_temporary(self._folder / "card", self._content)
-            try:
-                return self._disk.link(self._file, path)
-            except DiskError as error:
-                # A file may have 65,000 names on ext4; and somebody may have tidied this one away.
-                if error.errno not in (errno.EMLINK, errno.ENOENT):
-                    raise
-                last = error
-                self.close()
-        raise last
-
-    def close(self) -> None:
-        """Its names stay."""
-        if self._file is not None:
-            self._disk.remove(self._file)
-            self._file = None
 
 
 class Claims:

@@ -199,30 +199,36 @@ class Experiment:
         try:
             for folder in FOLDERS:
                 self.disk.make_folder(self.path(folder))
-            with self.locked():
-                return self._written(phase_text, runs)
+            extension, changes = self._changes(phase_text, runs)
+            if changes or self._damaged():
+                with self.locked():  # somebody else may have changed it since
+                    extension, changes = self._changes(phase_text, runs)
+                    self._keep_damaged()
+                    for name, content in changes.items():
+                        self.disk.write_atomic(self.path(name), content)
         except StoreError:
             if is_new:
                 self._unmake()
             raise
+        return extension
 
-    def _written(self, phase_text: str, runs: Sequence[Run]) -> Extension:
+    def _changes(self, phase_text: str, runs: Sequence[Run]) -> tuple[Extension, dict[str, bytes]]:
+        """What an edited phase changes, and the files that are to be written for it."""
         known = {run.id: run for run in self.runs()}
-        self._keep_unreadable()
         wanted = {run.id for run in runs}
         orphaned = [replace(run, in_grid=False) for run in known.values() if run.id not in wanted]
         lines = [encode(run) for run in (*runs, *orphaned)]
-        content = b"\n".join(lines) + b"\n"
-        if content != self.disk.read(self.path("runs.jsonl")):
-            self.disk.write_atomic(self.path("runs.jsonl"), content)
-        phase = phase_text.encode()
-        if phase != self.disk.read(self.path("phase.yaml")):
-            self.disk.write_atomic(self.path("phase.yaml"), phase)
-        return Extension(
+        contents = {"runs.jsonl": b"\n".join(lines) + b"\n", "phase.yaml": phase_text.encode()}
+        extension = Extension(
             kept=tuple(run.id for run in runs if run.id in known),
             new=tuple(run.id for run in runs if run.id not in known),
             orphaned=tuple(run.id for run in orphaned),
         )
+        return extension, {
+            name: content
+            for name, content in contents.items()
+            if content != self.disk.read(self.path(name))
+        }
 
     def add_plan(self, plan: bytes) -> None:
         """Keep a plan that was carried out, under the next number, unless it equals the last."""
@@ -304,16 +310,20 @@ class Experiment:
             number += 1
         return self.path(folder, str(number))
 
-    def _keep_unreadable(self) -> None:
-        """Of what is written anew: moved out of the way, nothing is deleted."""
+    def _damaged(self) -> list[Path]:
+        """What cannot be read, of that which is written anew."""
         pins = [self.path("pins", name) for name in self.disk.names(self.path("pins"))]
-        odd = [path for path in pins if self._is_damaged(path)]
-        if "runs.jsonl" in self.odd:
-            odd.append(self.path("runs.jsonl"))
-        archive = self.new_archive() if odd else self.folder
-        for path in odd:
-            self.disk.move(path, archive / str(path.relative_to(self.folder)).replace("/", "."))
-            del self.odd[str(path.relative_to(self.folder))]
+        runs = [self.path("runs.jsonl")] if "runs.jsonl" in self.odd else []
+        return runs + [path for path in pins if self._is_damaged(path)]
+
+    def _keep_damaged(self) -> None:
+        """Moved out of the way: nothing is deleted."""
+        damaged = self._damaged()
+        archive = self.new_archive() if damaged else self.folder
+        for path in damaged:
+            name = str(path.relative_to(self.folder))
+            self.disk.move(path, archive / name.replace("/", "."))
+            del self.odd[name]
 
     def _is_damaged(self, pin: Path) -> bool:
         """For good, and not only hard to read just now."""

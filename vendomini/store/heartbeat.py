@@ -70,16 +70,17 @@ class Heartbeat:
         self.change(state="ended", problem=problem)
 
     def _beat(self) -> None:
+        why = ""
         while not self._end.wait(self._every_s):
             if not self.is_fresh:
                 self._lost(
-                    f"no heartbeat for {self._lost_after_s:.0f} s: others may have taken over"
+                    f"no heartbeat for {self._lost_after_s:.0f} s{why}: others may have taken over"
                 )
                 return
             try:
                 self._write()
-            except StoreError:
-                continue  # until it is no longer fresh
+            except StoreError as error:
+                why = f" ({error})"  # until it is no longer fresh
 
     def _write(self) -> None:
         with self._writing:

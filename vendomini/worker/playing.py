@@ -3,12 +3,12 @@
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
-from vendomini.chat import Answerer, Engine, EngineFeatures, Reply, Request, choices_of
+from vendomini.chat import Engine
 from vendomini.engines.registry import usd_of
 from vendomini.errors import (
     ConfigError,
@@ -38,6 +38,7 @@ from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace
 from vendomini.worker.together import Together
+from vendomini.worker.turn import InTurn
 from vendomini.workloads.workload import Workload
 
 
@@ -214,7 +215,7 @@ class Player:
         await asyncio.to_thread(self._logs.flush)
         await asyncio.to_thread(self._experiment.publish_error, record)
 
-    def _in_turn(self, run: str) -> "InTurn | None":
+    def _in_turn(self, run: str) -> InTurn | None:
         """The group's engine for one run; None: it has none."""
         if self._engine is None:
             return None
@@ -236,42 +237,3 @@ class Player:
                     "--restart-group to play the group anew",
                 )
             self._is_pinned = True
-
-
-class InTurn:
-    """The engine that the runs of a group share, as one of them has it: pinned before it is asked,
-    asked when it is the run's turn, and measured."""
-
-    def __init__(
-        self,
-        engine: Answerer,
-        run: str,
-        *,
-        pin: Callable[[], Awaitable[None]],
-        pace: Pace,
-        meter: Meter,
-    ) -> None:
-        self._engine = engine
-        self._run = run
-        self._pin = pin
-        self._pace = pace
-        self._meter = meter
-
-    @property
-    def features(self) -> EngineFeatures:
-        return self._engine.features
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        return self._engine.facts
-
-    async def answer(self, request: Request) -> Reply:
-        await self._pin()
-        held = await self._pace.turn(self._run, choices_of(request))
-        try:
-            with self._meter.under_way():
-                reply = await self._engine.answer(request)
-        finally:
-            self._pace.give_back(held)
-        self._meter.add(reply)
-        return reply
