@@ -17,9 +17,9 @@ from vendomini.phase import group_key
 from vendomini.store.claims import Watch
 from vendomini.store.experiment import Experiment
 from vendomini.store.heartbeat import new_incarnation
-from vendomini.store.logs import lines_by_run
 from vendomini.store.process import this_process
 from vendomini.store.records import WorkerRecord, encode
+from vendomini.store.steps import step_lines
 from vendomini.worker.drain import Drain
 from vendomini.worker.job import Job
 from vendomini.worker.worker import Ended, Worker
@@ -101,7 +101,8 @@ def steps(experiment: Experiment, run: str) -> list[bytes]:
     result = experiment.result(run)
     assert result is not None
     log = experiment.steps_path(result.served.incarnation).read_bytes()
-    return lines_by_run(log)[run]
+    found = step_lines([log])[run]
+    return [log[at : at + size] for at, size in zip(found.starts, found.sizes, strict=True)]
 
 
 def undisturbed(folder: Path, count: int = 4, **game: Any) -> dict[str, bytes]:
