@@ -5,6 +5,7 @@ What is replaced are functions of `os`: everything above them is the program's o
 
 import errno
 import os
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -85,3 +86,9 @@ def every(nth: int, number: int, *operations: str) -> Decide:
         return number if count % nth == 0 else None
 
     return decide
+
+
+def sometimes(share: float, number: int, *, seed: int) -> Decide:
+    """That share of all operations fails."""
+    drawn = random.Random(seed)
+    return lambda operation, path: number if drawn.random() < share else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Faults, every
+from tests.faults import Faults, every, sometimes
 from tests.harness import outcomes, play, steps, undisturbed
 from tests.toy import toy_experiment
 from vendomini.errors import DiskError
@@ -115,10 +115,10 @@ def test_each_operation_survives_a_failure_and_a_lost_answer(
     faults = Faults(monkeypatch, tmp_path)
     faults.lost = lost
     disk = Disk(Patience(sleep=lambda seconds: None))
-    for nth in (11, 13, 17, 19, 23):
-        faults.decide = every(nth, errno.ESTALE)
+    for seed in range(5):
+        faults.decide = sometimes(0.1, errno.ESTALE, seed=seed)
         for number in range(8):
-            folder = tmp_path / f"{nth}-{number}" / "inside"
+            folder = tmp_path / f"{seed}-{number}" / "inside"
             disk.make_folder(folder)
             path = folder / "x"
             assert disk.publish(path, b"first")
@@ -242,7 +242,7 @@ def test_no_worker_ends_of_an_error_that_passes(
     made = toy_experiment(tmp_path, 12)
     with monkeypatch.context() as patch:
         faults = Faults(patch, made.folder)
-        faults.decide = every(20, getattr(errno, name))
+        faults.decide = sometimes(0.05, getattr(errno, name), seed=1)
         faults.lost = frozenset({"link", "replace", "unlink"} if lost else ())
         ended = play(made)
     assert sum(faults.failed.values()) > 10
