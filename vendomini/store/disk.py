@@ -73,8 +73,11 @@ class Disk:
                     for entry in entries:
                         if not entry.name.startswith("."):
                             found[entry.name] = NOWHERE
-                            with suppress(FileNotFoundError):
+                            try:
                                 found[entry.name] = _stamp(entry.stat())
+                            except OSError as error:
+                                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                                    raise
             except (FileNotFoundError, NotADirectoryError):
                 return {}
             return found
