@@ -39,10 +39,14 @@ def test_of_many_that_want_it_one_has_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     many = [context.Process(target=count_up, args=(tmp_path, 60)) for _ in range(4)]
     threads = [threading.Thread(target=count_up, args=(tmp_path, 30)) for _ in range(2)]
-    for each in (*many, *threads):
-        each.start()
-    for each in (*many, *threads):
-        each.join(120)
+    for process in many:
+        process.start()
+    for thread in threads:
+        thread.start()
+    for process in many:
+        process.join(120)
+    for thread in threads:
+        thread.join(120)
     assert [process.exitcode for process in many] == [0] * 4
     assert (tmp_path / "counter").read_text() == str(4 * 60 + 2 * 30)
     assert len(list((tmp_path / "locks").iterdir())) <= locks.KEPT + 1

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -225,7 +225,12 @@ def test_a_log_that_has_not_changed_is_counted_once(
     experiment = played(tmp_path)
     read: list[Path] = []
     real = experiment.disk.blocks
-    monkeypatch.setattr(experiment.disk, "blocks", lambda path: (read.append(path), real(path))[1])
+
+    def blocks(path: Path) -> Iterator[bytes]:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(experiment.disk, "blocks", blocks)
     for _ in range(3):
         assert find_short(experiment) == {}
     assert len(read) == 1

@@ -88,7 +88,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 *STANDING,
                 *WORKLOADS,
-                *("collect", "polars", "rich.progress", "tables", "vendomini.cli.results"),
+                *("collect", "polars", "tables", "vendomini.cli.results"),
             },
         ),
         (

@@ -13,6 +13,7 @@ from vendomini.phase import Run, group_key
 from vendomini.store.audit import Progress, short_runs
 from vendomini.store.claims import Claim, Claims
 from vendomini.store.experiment import ERROR, Experiment
+from vendomini.store.oddities import look_round
 from vendomini.store.process import is_gone, this_process
 from vendomini.store.records import ErrorRecord, WorkerRecord
 from vendomini.store.trying import FULL
@@ -153,6 +154,7 @@ def status_of(experiment: Experiment, progress: Progress = lambda done, total: N
     everyone = workers(experiment)
     living = _living(everyone)
     short = short_runs(experiment, living=living, progress=progress)
+    look_round(experiment)
     state = states(experiment, runs, short=short, living=living)
     by_group: dict[str, list[str]] = {}
     for run in runs:

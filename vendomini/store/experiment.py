@@ -157,7 +157,7 @@ class Experiment:
     def slurm_jobs(self) -> list[SlurmJobs]:
         """Everything that was handed to Slurm, oldest first; most of it has ended long since."""
         found = []
-        for number in self._numbers("jobs"):
+        for number in self.numbers("jobs"):
             record = self._read(self.path("jobs", str(number), "slurm.json"), _SLURM)
             if record is not None:
                 found.append(record)
@@ -186,6 +186,11 @@ class Experiment:
                 continue
             found.append((match[1], int(match[2] or 0)))
         return found
+
+    def numbers(self, folder: str) -> list[int]:
+        """Those by which a folder's names are numbered, in order."""
+        names = (name.removesuffix(".json") for name in self.disk.names(self.path(folder)))
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     # -- writing -------------------------------------------------------------------------
 
@@ -232,7 +237,7 @@ class Experiment:
 
     def add_plan(self, plan: bytes) -> None:
         """Keep a plan that was carried out, under the next number, unless it equals the last."""
-        numbers = self._numbers("plans")
+        numbers = self.numbers("plans")
         last = self.path("plans", f"{max(numbers)}.json") if numbers else None
         if last is not None and self.disk.read(last) == plan:
             return
@@ -305,7 +310,7 @@ class Experiment:
 
     def _new_numbered(self, folder: str) -> Path:
         self.disk.make_folder(self.path(folder))
-        number = max(self._numbers(folder), default=0) + 1
+        number = max(self.numbers(folder), default=0) + 1
         while not self.disk.make_new_folder(self.path(folder, str(number))):
             number += 1
         return self.path(folder, str(number))
@@ -363,10 +368,6 @@ class Experiment:
             if self.disk.names(self.folder) in ([], ["experiment.json"]):
                 self.path("experiment.json").unlink(missing_ok=True)
                 self.folder.rmdir()
-
-    def _numbers(self, folder: str) -> list[int]:
-        names = (name.removesuffix(".json") for name in self.disk.names(self.path(folder)))
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 RESULT = re.compile(r"([^.]+)()\.json")

@@ -277,7 +277,11 @@ class ReplyIndex:
             known = self._logs.get(incarnation)
             if known is None or known[0] != size:
                 content = self._experiment.disk.read(path) or b""
-                known = (size, lines_by_run(content, is_wanted=self._is_wanted))
+                lines, end = _readable(content, self._is_wanted)
+                if end is not None:
+                    why = f"line {end} cannot be read: the log is used up to there"
+                    self._experiment.note_odd(path, why)
+                known = (size, lines)
                 self._logs[incarnation] = known
         except DiskError as error:
             self._experiment.note_odd(path, str(error))
@@ -290,15 +294,22 @@ def lines_by_run(
 ) -> dict[str, list[bytes]]:
     """The lines of a log by their run, up to the first that is none: a torn last line, or what a
     crash of the machine left in the middle, after which order means nothing."""
+    return _readable(content, is_wanted)[0]
+
+
+def _readable(
+    content: bytes, is_wanted: Callable[[str], bool]
+) -> tuple[dict[str, list[bytes]], int | None]:
+    """As `lines_by_run`, and the number of the line at which it ended; None: at the last."""
     lines: dict[str, list[bytes]] = {}
-    for line in content.split(b"\n")[:-1]:
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             run = _LINE.decode(line).run
         except msgspec.DecodeError:
-            break
+            return lines, number
         if is_wanted(run):
             lines.setdefault(run, []).append(line)
-    return lines
+    return lines, None
 
 
 class _Line(msgspec.Struct):

@@ -368,6 +368,8 @@ class Worker:
     def _leave(self) -> None:
         """Say `ended`, which frees every run of this incarnation. On a full disk nobody can:
         then its process's end says it."""
+        for name, why in list(self._experiment.odd.items()):
+            self._say(f"passed over: {name}: {why}")
         for close in (self._logs.close, self._claims.close):
             try:
                 close()
