@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ import pytest
 
 from tests.harness import outcomes
 from tests.product import COMMAND, ROOT, attempts, vendomini, write_phase
-from vendomini import __version__
+from vendomini import __version__, submit
 from vendomini.cli import show
 from vendomini.cli.main import main
 from vendomini.store.experiment import Experiment
@@ -593,23 +594,63 @@ def test_a_terminal_without_utf_8_shows_a_name_escaped(small: Path, tmp_path: Pa
     assert done.stdout.startswith(r"gr\xf6\xdfe: 4 runs")
 
 
-def test_a_full_disk_is_named_and_the_next_run_goes_on(
-    cli: Cli, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+MakeDisk = Callable[[str], Path]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[MakeDisk]:
+    """Mounts a file system of that size, or makes it another one."""
     place = tmp_path / "disk"
-    place.mkdir()
-    size = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(size, capture_output=True, check=False).returncode:
-        reason = "no small file system can be mounted here: that needs root"
-        if "CI" in os.environ:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    request.addfinalizer(lambda: subprocess.run(["umount", place], check=True))
-    demo: list[str | Path] = ["--config", ROOT / "configs" / "demo.yaml", "--root", place]
+
+    def mount(size: str) -> Path:
+        is_new = not place.exists()
+        place.mkdir(exist_ok=True)
+        options = f"size={size}" if is_new else f"remount,size={size}"
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+            reason = "no small file system can be mounted here: that needs root"
+            if "CI" in os.environ:
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+        return place
+
+    yield mount
+    if place.exists():
+        subprocess.run(["umount", place], check=True)
+
+
+def outcomes_elsewhere(cli: Cli, tmp_path: Path) -> dict[str, bytes]:
+    other = cli("run", "demo", "--root", tmp_path / "roomy")
+    return outcomes(Experiment(Path(other.out.strip())))
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on(
+    cli: Cli, tmp_path: Path, small_disk: MakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "LOCAL_DEAD_AFTER_S", 9.0)  # a lease of six seconds
+    place = small_disk("256k")
+    demo: list[str | Path] = ["demo", "--root", place]
     full = cli("run", *demo)
     assert full.code == 3
+    assert "workers wait: cannot write" in full.err
     assert "No space left on device (free space or quota" in full.err
-    subprocess.run([*size[:4], "remount,size=20m", *size[5:]], check=True)
+    assert "nobody can write here: cannot write" in cli("status", *demo).out
+    again = cli("run", *demo)
+    assert again.code == 2
+    assert "No space left on device\nhint: free space or quota" in again.err
+    small_disk("20m")
     assert cli("run", *demo).code == 0
-    other = cli("run", *demo[:2], "--root", tmp_path / "roomy")
-    assert outcomes(Experiment(place / "demo")) == outcomes(Experiment(Path(other.out.strip())))
+    assert outcomes(Experiment(place / "demo")) == outcomes_elsewhere(cli, tmp_path)
+
+
+def test_a_disk_that_is_full_for_a_while_is_waited_for(
+    cli: Cli, tmp_path: Path, small_disk: MakeDisk
+) -> None:
+    place = small_disk("256k")
+    larger = threading.Timer(8.0, small_disk, ("20m",))
+    larger.start()
+    done = cli("run", "demo", "--root", place)
+    larger.join()
+    assert done.code == 0
+    assert "workers wait: cannot write" in done.err
+    assert outcomes(Experiment(place / "demo")) == outcomes_elsewhere(cli, tmp_path)

@@ -24,6 +24,8 @@ from vendomini.worker.job import Job, write_job
 LOCAL_HEARTBEAT_S = 1.0
 """Local workers tell their progress by their heartbeats, so they beat often."""
 
+LOCAL_DEAD_AFTER_S = 180.0
+
 LOCAL_TIMEOUT_MINUTES = 60 * 24 * 365
 """submitit stops local jobs after two minutes unless told otherwise; a worker ends by itself."""
 
@@ -70,7 +72,7 @@ def job_for(
         only=None if only is None else tuple(only),
         minutes=None if slurm_resources is None else slurm_resources.minutes,
         heartbeat_s=LOCAL_HEARTBEAT_S if profile is None else profile.heartbeat_s,
-        dead_after_s=180.0 if profile is None else profile.dead_after_s,
+        dead_after_s=LOCAL_DEAD_AFTER_S if profile is None else profile.dead_after_s,
         # No claims from before Slurm's warning on: then the signal finds little under way.
         drain_s=120.0 if profile is None else profile.signal_delay_s + 30.0,
     )

@@ -21,6 +21,8 @@ from vendomini.submit import submit_local
 LOOK_EVERY_S = 1.0
 POLL_S = 0.05
 ASK_AGAIN_S = 3.0
+STILL_S = 3.0
+"""After so long without a step it is asked whether anybody can write."""
 CANNOT_WORK = "cannot work: "
 """How a worker's log begins to say why, in the words of `worker.entry`."""
 
@@ -62,7 +64,8 @@ def _watch(
     # What earlier commands have played says nothing of the speed of this one.
     done = len(ids & experiment.finished())
     with voice.playing(done=done, total=len(ids)) as tell:
-        started = time.monotonic()
+        started = moved = time.monotonic()
+        before = (-1, -1)
         while True:
             ours_end = all(handle.done() for handle in handles)
             done = len(ids & experiment.finished())
@@ -75,6 +78,13 @@ def _watch(
                 steps_per_s=steps / seconds,
                 doing=None if steps or not loading else loading[0],
             )
+            if (done, steps) != before:
+                before, moved = (done, steps), time.monotonic()
+            elif not loading and time.monotonic() - moved > STILL_S:
+                moved = float("inf")  # it is said once
+                full = unwritable(experiment)
+                if full is not None:
+                    voice.say(f"workers wait: {full} ({full.hint})")
             if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
                 return
             # Files are looked at every second: a listing of thousands is no small thing.
