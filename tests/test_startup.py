@@ -64,6 +64,7 @@ PLAN = {
     *("profile", "slurm", "yaml", "yamlfile"),
     *(f"vendomini.cli.{name}" for name in ("gpu_memory", "known", "planned", "planning", "show")),
     *(f"vendomini.looking.{name}" for name in ("engines", "models", "places", "prepared", "runs")),
+    "vendomini.looking.space",
 }
 
 

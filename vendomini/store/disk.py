@@ -35,6 +35,21 @@ MENDED_BY: tuple[tuple[frozenset[int], str], ...] = (
 """What a user does about a failed file operation, by its error number."""
 
 
+BLOCK_BYTES = 4096
+"""What a file takes at least, on ext4, XFS and Lustre as they are made; others take more."""
+
+UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def size_in_words(size: int) -> str:
+    """Bytes with two digits, or those before the point: ``0.42 GB``, ``310 MB``, ``12 bytes``."""
+    for unit, name in UNITS:
+        if size >= unit // 10 and size >= 1000:
+            value = size / unit
+            return f"{value:,.0f} {name}" if value >= 9.95 else f"{value:.2g} {name}"
+    return f"{size} bytes"
+
+
 class Disk:
     """A shared file system, as little of it as is needed.
 
