@@ -5,6 +5,7 @@ not loaded is gone from the table. `python -m bench.startup` says what it comes 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     phase = write_phase(folder, replications=1, steps=3, latency_s=0)
     assert vendomini("run", "--config", phase, cwd=folder).returncode == 0
+    shutil.copytree(folder / "experiments" / "small", folder / "experiments" / "copied")
     return folder
 
 
@@ -84,6 +86,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("run", "--help"), COMMANDS),
         (("--version",), COMMANDS),
         (("status", "small"), {*STANDING, "vendomini.cli.status"}),
+        (
+            ("remove", "copied", "--yes"),
+            {*STANDING, "vendomini.cli.remove", "vendomini.looking.removable"},
+        ),
         (
             ("collect", "small"),
             {

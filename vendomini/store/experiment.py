@@ -152,9 +152,9 @@ class Experiment:
         """Everything that was handed to Slurm, oldest first; most of it has ended long since."""
         found = []
         for number in sorted(self._numbers("jobs")):
-            content = self.disk.read(self.path("jobs", str(number), "slurm.json"))
-            if content is not None:
-                found.append(_SLURM.decode(content))
+            jobs = self._read(self.path("jobs", str(number), "slurm.json"), _SLURM)
+            if jobs is not None:
+                found.append(jobs)
         return found
 
     def worker(self, incarnation: str) -> WorkerRecord | None:
