@@ -182,7 +182,9 @@ def text_of(path: Path) -> str:
         mode = path.stat().st_mode
         # Asked before it is opened: opening a pipe waits for whoever writes to it, for ever.
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise ConfigError(f"`{path}` is no regular file", hint="name a YAML file")
+            raise ConfigError(
+                f"`{path}` is no regular file", hint="save what it gives, and name that file"
+            )
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
