@@ -502,19 +502,20 @@ def test_help_of_every_command_has_an_example(cli: Cli, command: str, option: st
 def test_help_names_every_command_and_version_the_version(cli: Cli) -> None:
     done = cli("--help")
     assert done.code == 0
-    for command in ("run", "plan", "status", "collect"):
+    for command in ("run", "plan", "status", "collect", "remove"):
         assert re.search(rf"^│ {command} +\S", done.out, re.MULTILINE)
     assert cli("--version") == Done(code=0, out=f"{__version__}\n", err="")
 
 
-def test_the_shell_completes_names_of_experiments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["status", "collect", "remove"])
+def test_the_shell_completes_names_of_experiments(command: str, tmp_path: Path) -> None:
     for name in ("phase1", "phase2", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "experiment.json").touch()
     (tmp_path / "phase_that_is_none").mkdir()
     asks = {
         "_VENDOMINI_COMPLETE": "complete_bash",
-        "COMP_WORDS": "vendomini status ph",
+        "COMP_WORDS": f"vendomini {command} ph",
         "COMP_CWORD": "2",
         "VENDOMINI_ROOT": str(tmp_path),
     }

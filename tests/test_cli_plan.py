@@ -397,6 +397,7 @@ def test_json_has_the_keys_that_scripts_build_on(plan: Plan) -> None:
     said = plan(LARGE, H100, "--json").plan
     assert said.keys() == {
         *("phase", "phase_number", "runs", "gpu_hours", "usd", "groups", "notes"),
+        *("writes", "warnings"),
     }
     assert said["gpu_hours"] == pytest.approx(sum(g["gpu_hours"] for g in said["groups"]))
     for group in said["groups"]:

@@ -5,6 +5,7 @@ not loaded is gone from the table. `python -m bench.startup` says what it comes 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ PLAN = {
     *("profile", "slurm", "yaml", "yamlfile"),
     *(f"vendomini.cli.{name}" for name in ("gpu_memory", "known", "planned", "planning", "show")),
     *(f"vendomini.looking.{name}" for name in ("engines", "models", "places", "prepared", "runs")),
+    "vendomini.looking.space",
 }
 
 
@@ -73,6 +75,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     phase = write_phase(folder, replications=1, steps=3, latency_s=0)
     assert vendomini("run", "--config", phase, cwd=folder).returncode == 0
+    shutil.copytree(folder / "experiments" / "small", folder / "experiments" / "copied")
     return folder
 
 
@@ -83,6 +86,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("run", "--help"), COMMANDS),
         (("--version",), COMMANDS),
         (("status", "small"), {*STANDING, "vendomini.cli.status"}),
+        (
+            ("remove", "copied", "--yes"),
+            {*STANDING, "vendomini.cli.remove", "vendomini.looking.removable"},
+        ),
         (
             ("collect", "small"),
             {

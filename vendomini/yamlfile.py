@@ -9,6 +9,7 @@ import difflib
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from vendomini.errors import ConfigError
 
 MOST_VALUES = 100_000
 """Aliases can make a few lines stand for billions of values; a phase has some hundreds."""
+
+MOST_BYTES = 1_000_000
+"""Of a file: a phase has some thousands, and a reader in Python takes 10 s for so many."""
 
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
@@ -87,6 +91,17 @@ _Dumper.add_representer(
 )
 
 
+class NotRead(ConfigError):
+    """A text is no YAML that is read here, and its words may show some of it.
+
+    `line` counts from 1; None: it is about no one line, or what was read has none.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", line: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.line = line
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A YAML file: nested plain data, and where each of them is written."""
@@ -111,24 +126,23 @@ class Document:
 def load_yaml(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
-    Raises `ConfigError` if it is missing, unreadable, empty, not UTF-8, not YAML, no mapping, has
-    a key twice or a key that is no text, or a number that is not finite or reads differently in
-    YAML 1.1 and 1.2.
+    Raises `ConfigError` if it is missing, unreadable, no regular file, larger than `MOST_BYTES` or
+    not UTF-8, and `NotRead` if it is empty, not YAML, no mapping, has a key twice or a key that is
+    no text, or a number that is not finite or reads differently in YAML 1.1 and 1.2.
     """
-    return parse_yaml(_read(path), path)
+    return parse_yaml(text_of(path), path)
 
 
 def parse_yaml(text: str, path: Path) -> Document:
-    """As `load_yaml`, from text; `path` only names it in errors."""
+    """As `load_yaml`, from text; `path` only names it in errors. Raises `NotRead`."""
     root = _compose(text, f"{path}")
     if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _NULL):
-        raise ConfigError(
-            f"{path}: the file is empty", hint="write at least `inherit:` or one section"
-        )
+        raise NotRead(f"{path}: the file is empty", hint="write at least `inherit:` or one section")
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(
+        raise NotRead(
             f"{path}: the top level is no mapping",
             hint="start with a section, such as `experiment:`",
+            line=root.start_mark.line + 1,
         )
     builder = _Builder(f"{path}")
     data = builder.build(root, "", ())
@@ -158,9 +172,27 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
-def _read(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a file, of which no error shows anything.
+
+    Raises `ConfigError` if it is missing, unreadable, no regular file, larger than `MOST_BYTES` or
+    not UTF-8.
+    """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        mode = path.stat().st_mode
+        # Asked before it is opened: opening a pipe waits for whoever writes to it, for ever.
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ConfigError(
+                f"`{path}` is no regular file", hint="save what it gives, and name that file"
+            )
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigError(
+                f"`{path}` is larger than {MOST_BYTES:,} bytes, and no file that is read here is",
+                hint="name a YAML file of settings",
+            )
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"there is no file `{path}`", hint=_nearest_file(path)) from None
     except IsADirectoryError:
@@ -200,19 +232,20 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         problem = f"the character U+{error.character:04X} is not allowed"
-        raise ConfigError(
-            f"{name}, line {line}: not YAML: {problem}", hint="remove the character"
+        raise NotRead(
+            f"{name}, line {line}: not YAML: {problem}", hint="remove the character", line=line
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(
+        raise NotRead(
             f"{name}{where}: not YAML: {said}",
             hint="check indentation (spaces, no tabs), colons and quotes there",
+            line=mark.line + 1 if mark else None,
         ) from None
     except RecursionError:
-        raise ConfigError(
+        raise NotRead(
             f"{name}: nested too deeply to be read", hint="check its brackets and indentation"
         ) from None
 
@@ -227,8 +260,9 @@ class _Builder:
         self.built = 0
 
     def fail(self, node: yaml.Node, text: str, hint: str = "") -> NoReturn:
-        where = f", line {node.start_mark.line + 1}" if self.with_lines else ""
-        raise ConfigError(f"{self.name}{where}: {text}", hint=hint)
+        line = node.start_mark.line + 1 if self.with_lines else None
+        where = "" if line is None else f", line {line}"
+        raise NotRead(f"{self.name}{where}: {text}", hint=hint, line=line)
 
     def build(self, node: yaml.Node, key: str, above: tuple[yaml.Node, ...]) -> Any:
         """The value of `node`; `above` are the nodes that it is inside of."""

@@ -83,6 +83,7 @@ def plans_of(phase: str) -> Iterator[Planned]:
             local_workers=1,
             facts=facts,
             notes=[*pools.notes, *asked.notes, *models.notes],
+            folder=f"experiments/{asked.experiment.name}",
         )
         first = {group.key: by_id[group.run_ids[0]] for group in plan.groups}
         yield Planned(cluster=cluster, phase=phase, plan=plan, first_runs=first)

@@ -48,6 +48,7 @@ from vendomini.cli import show
 from vendomini.cli.main import main
 from vendomini.config import expand, load_phase
 from vendomini.errors import PlanError
+from vendomini.looking import prepared
 from vendomini.looking.prepared import Request, prepare
 from vendomini.prepare import GroupPlan, Plan, refuse_costly
 from vendomini.workloads.registry import workload_named
@@ -108,6 +109,8 @@ def _bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in elsewhere(tmp_path).items():
         monkeypatch.setenv(name, value)
+    # A warning of a full disk is this machine's.
+    monkeypatch.setattr(prepared, "rooms", lambda folder: [])
 
 
 # -- six plans in full -------------------------------------------------------------------------

@@ -157,6 +157,22 @@ def collect(
     )
 
 
+@app.command(
+    cls=Command,
+    epilog="Examples:\n\n  vendomini remove demo\n\n  vendomini remove experiments/demo --yes",
+)
+def remove(
+    experiment: ExperimentFolder,
+    root: Root = Path("experiments"),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it without a question.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete an experiment with all of its results. Asks first."""
+    from vendomini.cli import remove as removing
+
+    raise typer.Exit(removing.remove(experiment, root=root, yes=yes, as_json=as_json))
+
+
 def _playable(incomplete: str) -> list[str]:
     """For the shell's completion: experiments and shipped phases."""
     return sorted({*_experiments(incomplete), *complete_phases(incomplete)})

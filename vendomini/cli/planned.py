@@ -10,7 +10,7 @@ from vendomini.cli.known import billions, show_facts
 from vendomini.errors import ConfigError
 from vendomini.planner.deployment import VLLM
 from vendomini.planner.estimate import Estimate
-from vendomini.prepare import GroupPlan, Plan
+from vendomini.prepare import GroupPlan, Plan, writes_in_words
 from vendomini.schema import nearest
 
 
@@ -28,6 +28,8 @@ def plan(plan: Plan, *, to: Console) -> None:
     for group in plan.groups:
         for reason in (*_asks_slurm(group), *group.reasons):
             _line(to, f"  {group.key}: {reason}")
+    if plan.writes is not None:
+        _line(to, f"  {writes_in_words(plan.writes)}")
     for note in plan.notes:
         _line(to, f"  note: {note}")
 

@@ -24,4 +24,6 @@ def show_plan(options: Options) -> int:
         planned.plan(prepared.plan, to=show.OUT)
         if tried is not None:
             selftest.axes(tried)
+    for warning in prepared.plan.warnings:
+        show.say(f"warning: {warning}")
     return 0

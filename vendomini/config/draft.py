@@ -1,7 +1,6 @@
 """Composes a phase file, what it inherits and the command line's overrides; checks no value."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeAlias
 from vendomini.config.translation import Translator, leaves
 from vendomini.errors import ConfigError
 from vendomini.schema import Words, at_or_in, shown, texts_in, todays_value
-from vendomini.yamlfile import Document, load_yaml, parse_value
+from vendomini.yamlfile import Document, parse_value
 
 INHERIT, GRID, FIXED = "inherit", "grid", "fixed"
 PARTS = (INHERIT, GRID, FIXED)
@@ -116,47 +115,6 @@ def put_in_todays_words(draft: Draft, once: Mapping[str, Words]) -> None:
             values = draft.part(part)
             for name in [name for name in values if at_or_in(name, key)]:
                 _renew(draft, values, name, f"{part}.{name}", words)
-
-
-def inherited(path: Path, *, shipped: Callable[[str], Path]) -> list[Document]:
-    """The file and all it inherits, the farthest first.
-
-    `shipped` is the file that comes with a name such as ``base``, or raises `ConfigError`; a file
-    of that name beside the one that inherits wins. Raises `ConfigError` for a file that cannot be
-    read, and an `inherit` that leads nowhere or round in a circle.
-    """
-    documents = [load_yaml(path)]
-    seen = [os.path.realpath(path)]
-    while (parent := documents[0].data.get(INHERIT)) is not None:
-        child = documents[0]
-        if not isinstance(parent, str) or not parent:
-            raise ConfigError(
-                f"{child.place(INHERIT)}: `inherit` is `{shown(parent)}`",
-                hint="name one file, by its path relative to this one, or what is shipped: `base`, "
-                "or a workload",
-            )
-        target = child.path.parent / parent
-        if not target.suffix and os.sep not in parent and not target.is_file():
-            try:
-                target = shipped(parent)
-            except ConfigError as error:
-                raise ConfigError(
-                    f"{child.place(INHERIT)}: `inherit: {parent}`: {error}", hint=error.hint
-                ) from None
-        if (real := os.path.realpath(target)) in seen:
-            raise ConfigError(
-                f"{child.place(INHERIT)}: `inherit: {parent}` leads back to a file that inherits "
-                "from this one",
-                hint="remove one `inherit` from the circle",
-            )
-        try:
-            documents.insert(0, load_yaml(target))
-        except ConfigError as error:
-            raise ConfigError(
-                f"{child.place(INHERIT)}: `inherit: {parent}`: {error}", hint=error.hint
-            ) from None
-        seen.append(real)
-    return documents
 
 
 def written_last(

@@ -16,14 +16,15 @@ from vendomini.config.draft import (
     Draft,
     Tree,
     compose,
-    inherited,
     put_in_todays_words,
 )
+from vendomini.config.inheriting import inherited
 from vendomini.config.workload import (
     Named,
     WorkloadNamed,
     WorkloadType,
     inherited_by_name,
+    sections_named,
     sections_type,
     workload_of,
 )
@@ -104,7 +105,9 @@ def load_phase(
     `ConfigError` at the first thing that cannot be.
     """
     documents = inherited(
-        path, shipped=functools.partial(inherited_by_name, workload_named=workload_named)
+        path,
+        shipped=functools.partial(inherited_by_name, workload_named=workload_named),
+        sections_of=lambda below: sections_named(below, overrides, workload_named),
     )
     workload = workload_of(documents, overrides, workload_named)
     schema = sections_type(workload.settings_type)

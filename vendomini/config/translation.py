@@ -19,6 +19,11 @@ class Translator(Protocol):
     """Understands the words of older phase files of one workload. Raises `ConfigError` for what
     never meant anything."""
 
+    @property
+    def sections(self) -> frozenset[str]:
+        """Top-level keys of older files, also those that are refused by name."""
+        ...
+
     def translate(self, document: Document, *, parts: Sequence[str]) -> Translation:
         """A phase file, or a file that one inherits. `parts` are the top-level keys whose values
         have dotted keys: ``fixed`` and ``grid``."""

@@ -121,6 +121,19 @@ def workload_of(
     return workload
 
 
+def sections_named(
+    documents: Sequence[Document], overrides: Sequence[str], workload_named: WorkloadNamed
+) -> frozenset[str]:
+    """The workload's sections that a file which these inherit from may have, in older words, too.
+
+    Without a section `experiment` that file names no workload: it is for theirs. Raises as
+    `workload_of` does.
+    """
+    workload = workload_of(documents, overrides, workload_named)
+    older = frozenset() if workload.translator is None else workload.translator.sections
+    return older.union(part.name for part in dataclasses.fields(workload.settings_type))
+
+
 # -- private -------------------------------------------------------------------------------
 
 

@@ -14,8 +14,16 @@ from vendomini.looking.engines import look_at_engines
 from vendomini.looking.models import look_at_models, names_of, needs_model, window_note
 from vendomini.looking.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.looking.runs import of_file, runs_in
+from vendomini.looking.space import rooms
 from vendomini.phase import Run
-from vendomini.prepare import EngineFacts, Plan, make_plan, refuse_costly, refuse_environments
+from vendomini.prepare import (
+    EngineFacts,
+    Plan,
+    make_plan,
+    refuse_costly,
+    refuse_environments,
+    shortages,
+)
 from vendomini.profile import default_profile, load_profile
 from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
@@ -101,6 +109,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
     notes += window_note(experiment, every, models)
+    done = experiment.finished() if experiment.exists() else set()
     with of_file(request.config):
         facts = look_at_engines(
             phase,
@@ -121,9 +130,12 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             local_workers=request.n_jobs,
             facts=facts,
             notes=notes,
+            done=done,
+            folder=str(experiment.folder),
         )
+    if plan.writes is not None:
+        plan = replace(plan, warnings=shortages(plan.writes, rooms(experiment.folder)))
     if request.max_gpu_hours is not None:
-        done = experiment.finished() if experiment.exists() else set()
         refuse_costly(plan, request.max_gpu_hours, done=done)
     return Prepared(
         text=phase.text,

@@ -2,19 +2,22 @@
 
 from vendomini.prepare.backends import refuse_environments
 from vendomini.prepare.facts import EngineFacts, ModelName
-from vendomini.prepare.group import GroupPlan, Plan, pin_key, plan_as_json
+from vendomini.prepare.group import GroupPlan, Plan, Writes, pin_key, plan_as_json
 from vendomini.prepare.plan import (
     make_plan,
     refuse_costly,
     refuse_missing,
     refuse_unplayable,
 )
+from vendomini.prepare.writing import Room, shortages, writes_in_words
 
 __all__ = [
     "EngineFacts",
     "GroupPlan",
     "ModelName",
     "Plan",
+    "Room",
+    "Writes",
     "make_plan",
     "pin_key",
     "plan_as_json",
@@ -22,4 +25,6 @@ __all__ = [
     "refuse_environments",
     "refuse_missing",
     "refuse_unplayable",
+    "shortages",
+    "writes_in_words",
 ]

@@ -25,7 +25,7 @@ class GroupPlan:
     None where there was nothing to choose or to compute from. `work` is what its runs ask in all,
     `context_length` the longest window that a run allows its conversation. `concurrency` counts
     requests in flight, of which a run has up to `at_once`. `usd` is what a provider asks for it,
-    in US dollars.
+    in US dollars. `log_bytes` is what its runs add to the logs in all, if none ends early.
     """
 
     key: str
@@ -42,6 +42,7 @@ class GroupPlan:
     work: Work | None = None
     usd: float | None = None
     in_flight: int | None = None
+    log_bytes: int = 0
     reasons: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
 
@@ -131,14 +132,33 @@ class GroupPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Writes:
+    """What is written, about, if every run that is left is played to its end and none is tried
+    twice. Runs that break down early write less.
+
+    `names` is what a listing shows as files. `files` is what a file system and a quota count: a
+    claim is one more name for a file that is there. `bytes` are those on disk, where a small file
+    takes a whole block. `folder` is the experiment's; None: nobody said.
+    """
+
+    names: int
+    files: int
+    bytes: int
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A phase, decided. `notes` are what a reader should know before booking anything."""
+    """A phase, decided. `notes` are what a reader should know before booking anything, `warnings`
+    what will go wrong if nothing is done. `writes` is None if no run is left to be played."""
 
     name: str
     phase: int | None
     runs: int
     groups: tuple[GroupPlan, ...]
     notes: tuple[str, ...]
+    writes: Writes | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def gpu_hours(self) -> float | None:
@@ -164,6 +184,8 @@ def plan_as_json(plan: Plan) -> dict[str, object]:
         "usd": plan.usd,
         "groups": [_group_as_json(group) for group in plan.groups],
         "notes": list(plan.notes),
+        "writes": None if plan.writes is None else asdict(plan.writes),
+        "warnings": list(plan.warnings),
     }
 
 

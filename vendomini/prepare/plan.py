@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any
 
 from vendomini.chat import MODEL
@@ -18,6 +19,7 @@ from vendomini.prepare.facts import EngineFacts
 from vendomini.prepare.group import GroupPlan, Plan
 from vendomini.prepare.opening import window_of
 from vendomini.prepare.unplanned import Place, models_of, workers_of
+from vendomini.prepare.writing import writes_of
 from vendomini.workloads.registry import asked_by
 from vendomini.workloads.workload import Demand, Length, Workload
 
@@ -37,8 +39,13 @@ def make_plan(
     local_workers: int,
     facts: EngineFacts = NOTHING_KNOWN,
     notes: Sequence[str] = (),
+    done: AbstractSet[str] = frozenset(),
+    folder: str | None = None,
 ) -> Plan:
     """Decide for each group. With a profile the jobs are Slurm's, without they are local.
+
+    `done` are the ids of runs that are finished and write nothing any more, `folder` is the
+    experiment's; both act on nothing but what the plan says is written.
 
     Raises `ConfigError` if a run's settings are impossible together or for its model, `PlanError`
     if the profile has no resources for a group that needs an engine.
@@ -48,7 +55,9 @@ def make_plan(
     arms: list[Any] = []
     lengths: dict[str, tuple[int, Length]] = {}
     works: dict[str, dict[RunWork, int]] = {}
-    known: dict[int, tuple[str, RunWork | None]] = {}  # the runs of an arm share their settings
+    log_bytes: dict[str, int] = {}
+    # The runs of an arm share their settings.
+    known: dict[int, tuple[str, RunWork | None, int]] = {}
     for run in runs:
         found = known.get(id(run.settings))
         if found is None:
@@ -61,20 +70,23 @@ def make_plan(
             requests = 0 if demand is None else demand.requests
             if key != ENGINELESS and requests > lengths.get(key, (-1,))[0]:
                 lengths[key] = requests, workload.length(settings, phase=phase)
-            found = key, None if demand is None else _work(demand, run)
+            arm_work = None if demand is None else _work(demand, run)
+            found = key, arm_work, workload.written(settings)
             known[id(run.settings)] = found
-        key, work = found
+        key, work, written = found
         by_key.setdefault(key, []).append(run)
+        log_bytes[key] = log_bytes.get(key, 0) + written
         if work is not None:
             counts = works.setdefault(key, {})
             counts[work] = counts.get(work, 0) + 1
     place = Place(profile=profile, local_workers=local_workers, facts=facts)
-    groups = tuple(
+    decided = (
         decide_group(key, members, place, works.get(key, {}), lengths[key][1])
         if key != ENGINELESS
         else _plan_engineless(key, members, place)
         for key, members in by_key.items()
     )
+    groups = tuple(replace(group, log_bytes=log_bytes[group.key]) for group in decided)
     check_all_act(
         (group.backend, by_key[group.key][0].engine)
         for group in groups
@@ -87,7 +99,14 @@ def make_plan(
         *([] if profile is None else _crowd_notes(groups)),
         *_node_notes(groups),
     ]
-    return Plan(name=name, phase=phase, runs=len(runs), groups=groups, notes=(*notes, *heard))
+    return Plan(
+        name=name,
+        phase=phase,
+        runs=len(runs),
+        groups=groups,
+        notes=(*notes, *heard),
+        writes=writes_of(groups, done=done, folder=folder),
+    )
 
 
 def refuse_costly(plan: Plan, most: float, *, done: AbstractSet[str] = frozenset()) -> None:

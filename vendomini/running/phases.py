@@ -88,7 +88,11 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         voice.say(f"finished: all {done} runs are done; nothing to do")
         return _played(experiment, submission=None, exit_status=0)
     voice.plan(prepared.plan)
-    experiment.add_plan(encode(plan_as_json(prepared.plan)))
+    for warning in prepared.plan.warnings:
+        voice.say(f"warning: {warning}")
+    # What is left to write is another each time, and the plan the same.
+    kept = replace(prepared.plan, writes=None, warnings=())
+    experiment.add_plan(encode(plan_as_json(kept)))
     only = None if request.limit is None else [run.id for run in prepared.runs]
     submission = new_submission(experiment)
     left = _only_unfinished(prepared.plan, finished)

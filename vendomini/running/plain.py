@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vendomini.prepare import Plan
+from vendomini.prepare import Plan, writes_in_words
 from vendomini.running.voice import Progress
 
 LONGER = 1.5
@@ -34,6 +34,8 @@ class Lines:
             served = (group.backend or "auto") if group.asks else "none"
             workers = "1 worker" if group.workers == 1 else f"{group.workers} workers"
             self.say(f"  {group.key}: {len(group.run_ids)} runs, backend {served}, {workers}")
+        if plan.writes is not None:
+            self.say(f"  {writes_in_words(plan.writes)}")
         for note in plan.notes:
             self.say(f"  note: {note}")
 

@@ -19,7 +19,7 @@ from vendomini.store.trying import NO_LINKS, PASSING, Patience
 
 T = TypeVar("T")
 
-BLOCK_BYTES = 4 << 20  # of a log that is read from its beginning to its end
+PART_BYTES = 4 << 20  # of a log that is read from its beginning to its end
 CANNOT_SYNC_FOLDERS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES})
 """What `open` and `fsync` of a folder say where its names cannot be synced, or need not."""
 
@@ -34,6 +34,21 @@ class Stamp:
 
 NOWHERE = Stamp(size=0, changed=0)
 """The stamp of a link that leads nowhere."""
+
+
+BLOCK_BYTES = 4096
+"""What a file takes at least, on ext4, XFS and Lustre as they are made; others take more."""
+
+UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def size_in_words(size: int) -> str:
+    """Bytes with two digits, or those before the point: ``0.42 GB``, ``310 MB``, ``12 bytes``."""
+    for unit, name in UNITS:
+        if size >= unit // 10 and size >= 1000:
+            value = size / unit
+            return f"{value:,.0f} {name}" if value >= 9.95 else f"{value:.2g} {name}"
+    return f"{size} bytes"
 
 
 class Disk:
@@ -112,7 +127,7 @@ class Disk:
         Not mapped into memory: a file that is cut meanwhile, or whose disk fails, would kill.
         """
         at = 0
-        while part := self.read_at(path, at, BLOCK_BYTES):
+        while part := self.read_at(path, at, PART_BYTES):
             yield part
             at += len(part)
 

@@ -23,6 +23,10 @@ RecordStep: TypeAlias = Callable[[Any], None]
 
 OutcomeKind: TypeAlias = Literal["time to event", "share", "number"]
 
+REPLY_BYTES, TOKEN_BYTES = 300, 5
+"""Of a line in the log of replies: what surrounds the text (289 to 291, by the scripted engine,
+2026-11-29), and a token of the text, quoted as JSON has it."""
+
 SHORT_REQUESTS = 1000
 """Runs are short up to so many requests, where their workload says nothing else."""
 
@@ -45,6 +49,14 @@ class Demand:
     kept_share: float = 0.0
     at_once: int = 1
     own_tokens: int = 0
+
+
+def reply_bytes(demand: Demand | None) -> int:
+    """What the replies of one run add to their log, about."""
+    if demand is None:
+        return 0
+    replies = demand.requests + demand.side_requests
+    return replies * (REPLY_BYTES + TOKEN_BYTES * demand.output_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +196,11 @@ class Workload:
     def demand(self, settings: Any) -> Demand | None:
         """None: it never asks, or nothing is known of what it asks."""
         return None
+
+    def written(self, settings: Any) -> int:
+        """Bytes that such a run, played to its end, adds to the logs, about: its replies, and its
+        steps, of which nothing is known here."""
+        return reply_bytes(self.demand(settings))
 
     def length(self, settings: Any, *, phase: int | None) -> Length:
         """How long such a run is to the guide's table. `phase` is `experiment.phase`."""

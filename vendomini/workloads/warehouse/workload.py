@@ -15,12 +15,15 @@ from vendomini.workloads.warehouse.logged import LoggedStep
 from vendomini.workloads.warehouse.settings import (
     LEAVING_SHARE,
     SKUS,
+    AgentKind,
     DetectorSettings,
+    InterfaceSettings,
     WarehouseSettings,
     level_of,
     orders_a_day,
 )
 from vendomini.workloads.workload import (
+    TOKEN_BYTES,
     Demand,
     Imported,
     Length,
@@ -28,6 +31,7 @@ from vendomini.workloads.workload import (
     RecordStep,
     Trial,
     Workload,
+    reply_bytes,
 )
 
 if TYPE_CHECKING:  # the world is loaded where it is played: a plan or a status has no use for it
@@ -46,6 +50,18 @@ REFLECTIVE_TOKENS: Mapping[FieldKind, int] = {"share": 6, "text": 10, "texts": 2
 # Of the probe: one message a step, which never grows, and a short reply.
 PROBE_PREFIX_TOKENS = 150
 PROBE_OUTPUT_TOKENS = 64
+
+# Bytes of a step in the log, measured 2026-11-29 over 200 to 1,000 days at complexity 0 .. 4 and
+# p_shock 0 .. 1. A model's: of a policy that reads, quotes, orders and ships (1,147 .. 1,230), as
+# `required` has it; without a card, and so without errors of it, 440 less. What a card says of
+# itself beside is in the step, too.
+STEP_BYTES: Mapping[AgentKind, int] = {
+    "heuristic": 1320,  # 1,304 .. 1,338
+    "random": 680,  # 664 .. 690
+    "probe": 720,  # 708 .. 734
+    "llm": 1200,
+}
+CARD_BYTES = 440
 
 FEW_DAYS = 20  # as many as a window of the crash detector has by default
 LONGEST_WINDOW = 1_000_000  # resolved errors; as many as the longest run has steps
@@ -234,7 +250,7 @@ class Warehouse(Workload):
             )
         interface = settings.agent.interface
         every = interface.beliefs_every
-        reflective = sum(REFLECTIVE_TOKENS.get(each.kind, 0) for each in card_fields(interface))
+        reflective = _reflective_tokens(interface)
         return Demand(
             requests=steps,
             side_requests=0 if every is None else (steps - 1) // every,
@@ -243,6 +259,18 @@ class Warehouse(Workload):
             output_tokens=min(most, LLM_OUTPUT_TOKENS + reflective),
             kept_share=1 - 1 / LEAVING_SHARE,
         )
+
+    def written(self, settings: WarehouseSettings) -> int:
+        """Of a run that reaches `max_steps`. What a model thinks is logged with its reply: where
+        it is told to, up to the limit of a call."""
+        demand, interface = self.demand(settings), settings.agent.interface
+        step = STEP_BYTES[settings.agent.kind]
+        if settings.agent.kind == "llm":
+            step -= CARD_BYTES if interface.prediction_mode == "none" else 0
+            step += TOKEN_BYTES * _reflective_tokens(interface)
+        if demand is not None and settings.agent.model.thinking == "on":
+            demand = replace(demand, output_tokens=settings.agent.model.max_tokens_per_call)
+        return reply_bytes(demand) + settings.simulation.max_steps * step
 
     def trial(self, settings: WarehouseSettings, *, seed: int, replication: int = 0) -> Trial:
         """See `trial.py`."""
@@ -366,6 +394,11 @@ class Warehouse(Workload):
             f"{demand.prefix_tokens} tokens of rules; of older days a ledger of facts stays. A "
             "smaller `agent.model.max_tokens_per_call` leaves more"
         )
+
+
+def _reflective_tokens(interface: InterfaceSettings) -> int:
+    """What a card says of itself beside what it predicts."""
+    return sum(REFLECTIVE_TOKENS.get(each.kind, 0) for each in card_fields(interface))
 
 
 WAREHOUSE = Warehouse()

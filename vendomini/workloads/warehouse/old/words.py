@@ -135,6 +135,10 @@ def todays_model(name: str, *, is_folder: Callable[[str], bool] = is_local) -> s
 class OldWords:
     """Implements `config.Translator` for the warehouse's files."""
 
+    @property
+    def sections(self) -> frozenset[str]:
+        return frozenset(key.partition(".")[0] for key in (*RENAMED, *NEVER_ACTED, *UNREAD))
+
     def translate(self, document: Document, *, parts: Sequence[str]) -> Translation:
         return translate(document, parts=parts)
 
