@@ -202,7 +202,7 @@ class Injector:
             text = os.fsdecode(path)
         except TypeError:
             return None
-        if not text.startswith("/"):
+        if not text.startswith("/") or ".." in text:
             text = os.path.abspath(text)
         if text.startswith(self._below):
             return text[len(self._below) :]
