@@ -25,7 +25,7 @@ LINKS = 20
 
 def kinds(*, short: bool) -> dict[str, dict[str, Any]]:
     """What fails, by the kind's name: arguments of `Faults`."""
-    one_in = 300 if short else ONE_IN  # a short phase has fewer operations
+    one_in = 100 if short else ONE_IN  # a short phase has fewer operations
     all_: dict[str, dict[str, Any]] = {
         **{
             f"{name} 1 in {one_in}": {"errno": _number(name), "probability": 1 / one_in}

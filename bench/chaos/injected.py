@@ -215,7 +215,7 @@ class Injector:
             return None
 
     def _is_spared(self, relative: str) -> bool:
-        return relative.startswith("jobs/")
+        return relative == "jobs" or relative.startswith("jobs/")
 
     def _error(self, number: int, paths: tuple[Any, ...]) -> OSError:
         named = paths if paths else ()

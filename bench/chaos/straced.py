@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.chaos.suffering import Undisturbed, suffer
 
-EVERY = 25
+EVERY = 10
+EVERY_SHORT = 4  # a short phase makes few calls in each thread
 CALLS = {
     "fsync": "fsync",
     "fdatasync": "fdatasync",
@@ -41,10 +42,6 @@ def play(wholes: list[Undisturbed], *, short: bool) -> Iterator[dict[str, Any]]:
                 log = Path(folder) / "strace"
                 prefix = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), *arguments]
                 yield {"kind": name, **suffer(whole, None, prefix=prefix, injected_by_strace=log)}
-
-
-def _failing(calls: str) -> list[str]:
-    return _injecting(calls, f"error=EIO:when={EVERY}+{EVERY}")
 
 
 def _injecting(calls: str, what: str) -> list[str]:
