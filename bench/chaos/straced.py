@@ -30,8 +30,10 @@ def why_not_here() -> str | None:
 
 
 def play(wholes: list[Undisturbed], *, short: bool) -> Iterator[dict[str, Any]]:
+    every = EVERY_SHORT if short else EVERY
     kinds = {
-        f"strace: EIO every {EVERY}th {name}": _failing(calls) for name, calls in CALLS.items()
+        f"strace: EIO every {every}th {name}": _injecting(calls, f"error=EIO:when={every}+{every}")
+        for name, calls in CALLS.items()
     }
     kinds["strace: 10 ms a call that writes"] = _injecting(SLOWED, "delay_exit=10ms")
     if short:
