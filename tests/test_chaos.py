@@ -32,8 +32,15 @@ def chaos(kind: str, place: Path, *more: str) -> list[dict[str, Any]]:
         pytest.skip(reason)
     figures = place / "figures.json"
     command = [sys.executable, "-m", "bench.chaos", kind, "--json", str(figures), *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            process.terminate()  # and waited for: it unmounts its disk
+            raise
+    assert process.returncode in (0, 1), said
     rows: list[dict[str, Any]] = json.loads(figures.read_text())["results"]
     assert rows
     return rows

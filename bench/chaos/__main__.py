@@ -17,9 +17,11 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="cost: how often each plays")
     parser.add_argument("--limit", type=int, default=None, help="cost: only the first N runs")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: what is mounted goes
     kinds = options.kinds or list(KINDS)
     if unknown := set(kinds) - {*KINDS, "cost"}:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
@@ -76,9 +79,11 @@ def main() -> None:
             figures["cost"] = cost.compare(
                 options.against.resolve(), pairs=options.pairs, limit=options.limit
             )
-        for row in results(kinds, options, figures["not done"]):
-            figures["results"].append(row)
-            tell(row)
+        # Closed whatever comes: disks are unmounted and processes ended.
+        with closing(results(kinds, options, figures["not done"])) as rows:
+            for row in rows:
+                figures["results"].append(row)
+                tell(row)
     finally:
         figures["seconds"] = round(time.monotonic() - began, 1)
         if options.json is not None:
@@ -92,7 +97,7 @@ def main() -> None:
 
 def results(
     kinds: list[str], options: argparse.Namespace, not_done: list[str]
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     engines: list[Kind] = [each for each in ENGINES if each in options.engines.split(",")]
     if "power" in kinds:
         if reason := power.why_not_here():
@@ -120,7 +125,9 @@ def results(
         )
 
 
-def _cuts(engines: list[Kind], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _cuts(
+    engines: list[Kind], options: argparse.Namespace
+) -> Generator[dict[str, Any], None, None]:
     if options.short:
         yield from power.play(power.PHASES["sample"]["scripted"], [4.0], about_s=10.0)
         return

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from bench.chaos import injected
@@ -54,7 +54,9 @@ def kinds(*, short: bool) -> dict[str, dict[str, Any]]:
     return all_
 
 
-def play(wholes: list[Undisturbed], *, short: bool, seed: int) -> Iterator[dict[str, Any]]:
+def play(
+    wholes: list[Undisturbed], *, short: bool, seed: int
+) -> Generator[dict[str, Any], None, None]:
     """The figures of each kind on each phase, as they come."""
     for name, arguments in kinds(short=short).items():
         for whole in wholes:

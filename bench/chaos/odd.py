@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +32,7 @@ UNHIDDEN = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 
 def play(
     *, short: bool, only: str, timeout_s: float, not_done: list[str]
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The figures of each case, as they come."""
     wanted = [case for case in cases() if only in case.name and (not short or case.name in SAMPLE)]
     hiding = os.geteuid() != 0 or shutil.which(UNHIDDEN[0]) is not None

@@ -20,7 +20,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -145,7 +145,7 @@ class Disk:
 
 def play(
     phase: Phase, moments: list[float], *, about_s: float, slowed_s: float = 0.0
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Cut a phase at `moments`, in seconds from its start, and go on from each; figures a cut."""
     with Disk(FOLDER) as disk, Program(disk.folder) as program:
         file, folder = phase.write(disk.folder), disk.root / phase.kind

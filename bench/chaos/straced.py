@@ -5,7 +5,7 @@ calls pass at full speed.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +29,7 @@ def why_not_here() -> str | None:
     return None
 
 
-def play(wholes: list[Undisturbed], *, short: bool) -> Iterator[dict[str, Any]]:
+def play(wholes: list[Undisturbed], *, short: bool) -> Generator[dict[str, Any], None, None]:
     every = EVERY_SHORT if short else EVERY
     kinds = {
         f"strace: EIO every {every}th {name}": _injecting(calls, f"error=EIO:when={every}+{every}")
