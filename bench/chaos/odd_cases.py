@@ -277,7 +277,8 @@ def _of_records() -> Iterator[Case]:
         return lambda half: getattr(half, which)[:1]
 
     yield from told("experiment.json", experiment, (zero, half, wrong, folder, pipe), blocks=True)
-    yield _case("experiment.json", experiment, missing, blocks=True)
+    # Then it is any folder: what is said of it need not name a file that it never had.
+    yield _case("experiment.json", experiment, missing, blocks=True, is_told=False)
     yield from told("runs.jsonl", runs, (*CONTENT, missing))
     yield from told("runs.jsonl", runs, PLACE, blocks=True)
     yield from told("phase.yaml", phase, (zero, alien, missing), is_told=False)
