@@ -1,7 +1,6 @@
 """Errors of the file system, by operation: injected into each process by `injected`."""
 
 import errno
-import time
 from collections.abc import Generator
 from typing import Any
 
@@ -17,7 +16,6 @@ from bench.chaos.suffering import (
 
 PASSING = ("ESTALE", "EIO", "ETIMEDOUT", "EAGAIN", "EINTR", "EBUSY", "ENOLCK", "ESHUTDOWN")
 ONE_IN = 1000
-SPELL_AFTER_S = 3.0
 SPELL_S = 3.0
 """Long enough that a worker writes in it, shorter than what a worker may wait."""
 LINKS = 20
@@ -42,7 +40,7 @@ def kinds(*, short: bool) -> dict[str, dict[str, Any]]:
                 "errno": _number(name),
                 "probability": 1.0,
                 "writing": True,
-                "spell": SPELL_S,
+                "spell_s": SPELL_S,
             }
             for name in ("ENOSPC", "EDQUOT", "EROFS")
         },
@@ -60,13 +58,7 @@ def play(
     """The figures of each kind on each phase, as they come."""
     for name, arguments in kinds(short=short).items():
         for whole in wholes:
-            faults = {"seed": seed, **arguments}
-            spell = faults.pop("spell", None)
-            if spell is not None:
-                # A little after the first runs are done.
-                began = time.monotonic() + SPELL_AFTER_S
-                faults |= {"from_s": began, "until_s": began + spell}
-            yield {"kind": name, **suffer(whole, faults)}
+            yield {"kind": name, **suffer(whole, {"seed": seed, **arguments})}
     if not short:
         yield {"kind": "EPERM for every link", **without_links(wholes[0].phase)}
 

@@ -24,11 +24,11 @@ VARIABLE = "VENDOMINI_CHAOS_FAULTS"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What fails. `noted` is a folder for the counts; times are on the monotonic clock.
+    """What fails. `noted` is a folder for the counts.
 
     `errno` is drawn with `probability` for each of `operations` (all, if empty) on a path, as it is
-    below `folder`, that `pattern` finds. `from_s` to `until_s` is when. `links` is how many names
-    a file may have before `link` says EMLINK. `delay_s` comes before every operation, failing or
+    below `folder`, that `pattern` finds. With a `spell_s` that is only so many seconds from the first
+    published result on, for all processes alike. `links` is how many names a file may have before `link` says EMLINK. `delay_s` comes before every operation, failing or
     not. `reading`: only opens that write nothing fail. `writing`: only operations that change
     something fail. `dead_after_s` replaces that of job files: tests need not wait three minutes.
     """
@@ -40,8 +40,7 @@ class Faults:
     seed: int = 0
     operations: tuple[str, ...] = ()
     pattern: str = ""
-    from_s: float = 0.0
-    until_s: float = float("inf")
+    spell_s: float = 0.0
     links: int = 0
     delay_s: float = 0.0
     reading: bool = False
@@ -70,6 +69,8 @@ class Injector:
         self._pattern = re.compile(faults.pattern)
         self._sleep = time.sleep
         self._open, self._write, self._link = os.open, os.write, os.readlink
+        self._read = os.read
+        self._began: float | None = None  # None: the spell has not begun, as far as is known
         self._random = random.Random(f"{faults.seed}:{self._number()}")
         self._notes: int | None = None
 
@@ -192,9 +193,28 @@ class Injector:
             return False
         if self._pattern.search(relative) is None:
             return False
-        if not faults.from_s <= time.monotonic() < faults.until_s:
+        if faults.spell_s and not self._is_in_spell(name, relative):
             return False
         return faults.probability >= 1 or self._random.random() < faults.probability
+
+    def _is_in_spell(self, name: str, relative: str) -> bool:
+        if self._began is None:
+            path = os.path.join(self._faults.noted, "spell")
+            try:
+                handle = self._open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                if name not in BY_TWO or not relative.startswith("results/"):
+                    return False
+                handle = self._open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                self._write(handle, b"%16.6f\n" % time.monotonic())
+                os.close(handle)
+                return False
+            text = self._read(handle, 16)
+            os.close(handle)
+            if len(text) < 16:
+                return False
+            self._began = float(text)
+        return time.monotonic() < self._began + self._faults.spell_s
 
     def _relative(self, path: Any) -> str | None:
         """The path below the experiment's folder; "" for itself, None elsewhere."""
