@@ -27,10 +27,11 @@ class Faults:
     """What fails. `noted` is a folder for the counts.
 
     `errno` is drawn with `probability` for each of `operations` (all, if empty) on a path, as it is
-    below `folder`, that `pattern` finds. With a `spell_s` that is only so many seconds from the first
-    published result on, for all processes alike. `links` is how many names a file may have before `link` says EMLINK. `delay_s` comes before every operation, failing or
-    not. `reading`: only opens that write nothing fail. `writing`: only operations that change
-    something fail. `dead_after_s` replaces that of job files: tests need not wait three minutes.
+    below `folder`, that `pattern` finds. With a `spell_s` that is only so many seconds from the
+    first published result on, for all processes alike. `links` is how many names a file may have
+    before `link` says EMLINK. `delay_s` comes before every operation, failing or not. `reading`:
+    only opens that write nothing fail. `writing`: only operations that change something fail.
+    `dead_after_s` replaces that of job files: tests need not wait three minutes.
     """
 
     folder: str
