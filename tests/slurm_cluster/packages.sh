@@ -1,9 +1,11 @@
 #!/bin/bash
-# Install the Debian packages that the tests' private Slurm cluster needs, where they are missing.
+# Install the Debian packages that the tests' private Slurm cluster needs, and those that make disks
+# and system calls fail (bench/chaos), where they are missing.
 # As root they are installed with apt; otherwise their names are printed and the exit status is 1.
 set -euo pipefail
 
-packages=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server)
+packages=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server
+  strace e2fsprogs mount)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -11,12 +13,12 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-  echo "The Slurm tests need Slurm, munge and MariaDB, by their Debian names: ${missing[*]}" >&2
+  echo "The tests on Slurm and on failing disks need, by their Debian names: ${missing[*]}" >&2
   echo "This machine has no apt-get: install them by its own means." >&2
   exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-  echo "The Slurm tests need Debian packages that are missing: ${missing[*]}" >&2
+  echo "The tests on Slurm and on failing disks need Debian packages: ${missing[*]}" >&2
   echo "Install them as root: apt-get install --no-install-recommends ${missing[*]}" >&2
   exit 1
 fi
