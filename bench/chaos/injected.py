@@ -121,7 +121,7 @@ class Injector:
             relative = self._of_handle(handle)
             if relative is None:
                 return real(handle, *args)
-            if self._faults.dead_after_s and name == "write" and args:
+            if self._faults.dead_after_s and name in ("write", "pwrite") and args:
                 args = (_sooner(bytes(args[0]), self._faults.dead_after_s), *args[1:])
             return self._carry_out(
                 name, relative, lambda: real(handle, *args), (), changes=name in CHANGES

@@ -73,6 +73,8 @@ def status(status: "Status", slurm: SlurmWords) -> None:
     """Runs by group, workers that live, wait in Slurm's queue or were ended, the last errors."""
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
+    if not rows:
+        say_out("no runs are known: give the phase to `vendomini run` again")
     table(
         [
             {
@@ -260,7 +262,7 @@ def _of_living(record: "WorkerRecord") -> str:
 
 def table(rows: Sequence[Mapping[str, str]], *, to: Console) -> None:
     """Rows of the same columns, below each other where they are too wide for the terminal."""
-    for gap in (1, 0):
+    for gap in (1, 0) if rows else ():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
         for name in rows[0]:
             table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)

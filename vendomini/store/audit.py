@@ -8,7 +8,6 @@ What was counted is kept in `audit.json`, so that a log that has not changed is 
 removed at any time.
 """
 
-import errno
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from vendomini.errors import DiskError, StoreError
-from vendomini.store.disk import NOWHERE, Stamp
+from vendomini.store.disk import NO_FILE, NOWHERE, Stamp
 from vendomini.store.experiment import RESULT, Experiment
 from vendomini.store.records import ResultRecord, encode
 from vendomini.store.steps import StepLines, step_lines
@@ -24,7 +23,6 @@ from vendomini.store.steps import StepLines, step_lines
 FILE = "audit.json"
 KEPT_RESULTS, KEPT_BYTES = 100, 1 << 20
 """From how many new ones on, or how much of logs, what was found is kept."""
-NO_FILE = frozenset({errno.EISDIR, errno.EINVAL, errno.ELOOP})
 Progress = Callable[[int, int], None]
 
 
@@ -159,9 +157,11 @@ def _logs(
     for incarnation in incarnations:
         path = experiment.steps_path(incarnation)
         try:
-            stamp = experiment.disk.stamp(path) or Stamp(size=0, changed=0)
+            stamp = experiment.disk.stamp(path) or NOWHERE
         except DiskError as error:
             experiment.note_odd(path, str(error))
+            if error.errno in NO_FILE:
+                found[incarnation] = _counted(NOWHERE, {})
             continue
         known = before.get(incarnation)
         if known is not None and known.stamp == stamp:
@@ -172,11 +172,11 @@ def _logs(
     for incarnation, path, stamp in waiting:
         progress(done, total)
         try:
-            lines = step_lines(experiment.disk.blocks(path))
+            found[incarnation] = _counted(stamp, step_lines(experiment.disk.blocks(path)))
         except DiskError as error:
             experiment.note_odd(path, str(error))
-        else:
-            found[incarnation] = _counted(stamp, lines)
+            if error.errno in NO_FILE:
+                found[incarnation] = _counted(stamp, {})
         done += stamp.size
         progress(done, total)
     return found

@@ -18,7 +18,7 @@ import msgspec
 from vendomini.errors import DiskError
 from vendomini.store.card import Card
 from vendomini.store.clock import now_s
-from vendomini.store.disk import is_passing
+from vendomini.store.disk import NO_FILE, is_passing
 from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.process import Process, is_gone, this_process
 from vendomini.store.records import AsideRecord, ClaimRecord, WorkerRecord, encode
@@ -147,10 +147,13 @@ class Claims:
                 content = self._disk.read(path)
             except DiskError as error:
                 self._experiment.note_odd(path, str(error))
-                return f"{UNKNOWN}{path.name}"
+                return "" if error.errno in NO_FILE else f"{UNKNOWN}{path.name}"
             if content is None:
-                # A listing may show a name before the file can be opened; or it leads nowhere.
-                return f"{UNKNOWN}{path.name}"
+                # A listing may show a name before the file can be opened.
+                if not self._disk.leads_nowhere(path):
+                    return f"{UNKNOWN}{path.name}"
+                self._experiment.note_odd(path, "it leads nowhere")
+                return ""
             try:
                 self._owners[key] = _CLAIM.decode(content).incarnation
             except (msgspec.DecodeError, UnicodeDecodeError) as error:

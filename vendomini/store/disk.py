@@ -32,6 +32,9 @@ class Stamp:
     changed: int
 
 
+NO_FILE = frozenset({errno.EISDIR, errno.EINVAL, errno.ELOOP})
+"""What reading says where a folder, a pipe or a circle of links stands in the place of a file."""
+
 NOWHERE = Stamp(size=0, changed=0)
 """The stamp of a link that leads nowhere."""
 
@@ -180,6 +183,10 @@ class Disk:
                 return None
 
         return self._read("read", path, look_at_it)
+
+    def leads_nowhere(self, path: Path) -> bool:
+        """Whether it is a link to what is not there, which is not late: it never comes."""
+        return self._read("read", path, lambda: os.path.islink(path) and not os.path.exists(path))
 
     def size(self, path: Path) -> int:
         """In bytes; 0 if there is no such file."""

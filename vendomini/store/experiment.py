@@ -1,6 +1,5 @@
 """The folder of an experiment: who writes which name, and what is found there."""
 
-import errno
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ import msgspec
 from vendomini import __version__
 from vendomini.errors import DiskError, StoreError
 from vendomini.phase import Run
-from vendomini.store.disk import Disk
+from vendomini.store.disk import NO_FILE, Disk
 from vendomini.store.locks import Lock, locked
 from vendomini.store.records import (
     STORE_FORMAT,
@@ -301,6 +300,8 @@ class Experiment:
     def _decoded(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
         content = self.disk.read(path)
         if content is None:
+            if self.disk.leads_nowhere(path):
+                self.note_odd(path, "it leads nowhere")
             return None
         try:
             return decoder.decode(content)
@@ -336,7 +337,7 @@ class Experiment:
             return self.disk.exists(pin) and self._decoded(pin, _PIN) is None
         except DiskError as error:
             self.note_odd(pin, str(error))
-            return error.errno in (errno.EISDIR, errno.EINVAL)
+            return error.errno in NO_FILE
 
     def _make(self) -> bool:
         """Make the folder and its marker; False if it is an experiment already."""

@@ -61,8 +61,9 @@ def _look_at_json(experiment: Experiment) -> None:
             msgspec.json.decode(experiment.disk.read(path) or b"{}")
         except (DiskError, msgspec.DecodeError) as error:
             experiment.note_odd(path, f"it cannot be read: {error}")
-    try:
-        if not (experiment.disk.read(experiment.path("phase.yaml")) or b"").strip():
-            experiment.note_odd(experiment.path("phase.yaml"), "it is empty, or missing")
-    except DiskError as error:
-        experiment.note_odd(experiment.path("phase.yaml"), str(error))
+    for path in (experiment.path("phase.yaml"), experiment.path("runs.jsonl")):
+        try:
+            if not (experiment.disk.read(path) or b"").strip(b"\0 \n"):
+                experiment.note_odd(path, "it is empty, or missing: the next `run` writes it")
+        except DiskError as error:
+            experiment.note_odd(path, str(error))
