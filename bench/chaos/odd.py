@@ -18,8 +18,8 @@ from bench.chaos.suffering import undisturbed, write_shim
 from bench.chaos.verdict import Played, compare, read
 
 PHASES: dict[Kind, Phase] = {
-    "scripted": Phase(kind="scripted", runs=14, steps=60, latency_s=0.02, under_way=4),
-    "heuristic": Phase(kind="heuristic", runs=14, steps=60),
+    "scripted": Phase(kind="scripted", runs=16, steps=60, latency_s=0.02, under_way=4),
+    "heuristic": Phase(kind="heuristic", runs=16, steps=60),
 }
 FIRST = 5
 """How many runs the worker plays that leaves in order."""
@@ -186,7 +186,7 @@ def _prepared(root: Path, kind: Kind) -> Half | None:
     claimed = {path.name.split(".")[0] for path in (folder / "claims").glob("[!.]*")}
     open_ = _replied(folder, killed) - {*done, *late} if kind == "scripted" else set(everyone)
     unclaimed = [run for run in everyone if run not in claimed]
-    if not open_ or not unclaimed:
+    if not open_ or len(unclaimed) < 2:
         return None
     _fail(folder, unclaimed[-1], ended)
     return Half(
@@ -197,6 +197,7 @@ def _prepared(root: Path, kind: Kind) -> Half | None:
         late=late,
         open=tuple(sorted(open_)),
         failed=unclaimed[-1],
+        free=unclaimed[0],
     )
 
 
