@@ -18,7 +18,7 @@ from bench.chaos.suffering import undisturbed, write_shim
 from bench.chaos.verdict import Played, compare, read
 
 PHASES: dict[Kind, Phase] = {
-    "scripted": Phase(kind="scripted", runs=16, steps=60, latency_s=0.02, under_way=4),
+    "scripted": Phase(kind="scripted", runs=16, steps=50, latency_s=0.02, under_way=4),
     "heuristic": Phase(kind="heuristic", runs=16, steps=60),
 }
 FIRST = 5
@@ -43,10 +43,11 @@ def play(
         place = Path(stack.enter_context(TemporaryDirectory(prefix="chaos.odd.")))
         shim = write_shim(place)
         kinds = {case.kind for case in wanted}
-        wholes = {kind: undisturbed(PHASES[kind], workers=1).played for kind in kinds}
-        prepared = {kind: prepare(place, kind) for kind in kinds}
         programs: list[Program] = []
         pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
+        playing = {kind: pool.submit(undisturbed, PHASES[kind], workers=1) for kind in kinds}
+        prepared = {kind: prepare(place, kind) for kind in kinds}
+        wholes = {kind: whole.result().played for kind, whole in playing.items()}
         futures: list[Future[dict[str, Any]]] = []
         try:
             for number, case in enumerate(wanted):
