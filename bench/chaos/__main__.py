@@ -130,7 +130,7 @@ def _cuts(
     engines: list[Kind], options: argparse.Namespace
 ) -> Generator[dict[str, Any], None, None]:
     if options.short:
-        yield from power.play(power.PHASES["sample"]["scripted"], [4.0], about_s=10.0)
+        yield from power.play(power.PHASES["sample"]["scripted"], [], about_s=10.0, at_done=20)
         return
     for length, (about_s, count) in power.CUTS.items():
         for engine in engines:
