@@ -56,7 +56,7 @@ PHASES: dict[str, dict[Kind, Phase]] = {
         "scripted": Phase(kind="scripted", runs=210, steps=20, latency_s=0.08),
     },
     "long": {
-        "heuristic": Phase(kind="heuristic", runs=3600, steps=50),
+        "heuristic": Phase(kind="heuristic", runs=6400, steps=50),
         "scripted": Phase(kind="scripted", runs=800, steps=40, latency_s=0.08),
     },
 }
