@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.chaos import cost, errnos, odd, power, straced
 from bench.chaos.playing import Kind
-from bench.chaos.suffering import FAULTY, SHORT, Undisturbed, undisturbed
+from bench.chaos.suffering import FAULTY, SHORT, WORKERS, WORKERS_SHORT, Undisturbed, undisturbed
 
 KINDS = ("power", "errnos", "strace", "odd")
 ENGINES: tuple[Kind, ...] = ("heuristic", "scripted")
@@ -108,7 +108,8 @@ def results(
         engines = engines[:1]
     wholes: list[Undisturbed] = []
     if {"errnos", "strace"} & set(kinds):
-        wholes = [undisturbed((SHORT if options.short else FAULTY)[each]) for each in engines]
+        phases, workers = (SHORT, WORKERS_SHORT) if options.short else (FAULTY, WORKERS)
+        wholes = [undisturbed(phases[each], workers=workers) for each in engines]
     if "errnos" in kinds:
         yield from errnos.play(wholes, short=options.short, seed=options.seed)
     if "strace" in kinds:
@@ -129,7 +130,7 @@ def _cuts(
     engines: list[Kind], options: argparse.Namespace
 ) -> Generator[dict[str, Any], None, None]:
     if options.short:
-        yield from power.play(power.PHASES["sample"]["scripted"], [4.0], about_s=10.0)
+        yield from power.play(power.PHASES["sample"]["scripted"], [], about_s=10.0, at_done=20)
         return
     for length, (about_s, count) in power.CUTS.items():
         for engine in engines:

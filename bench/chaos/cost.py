@@ -1,5 +1,7 @@
 """What a change costs: one phase played by two checkouts alternately, in one run."""
 
+import resource
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,25 +22,34 @@ def compare(other: Path, *, pairs: int, limit: int | None) -> dict[str, Any]:
         "phase": f"{PHASE}, heuristic" + ("" if limit is None else f", {limit} runs"),
         "other": str(other),
     }
+    checkouts = {"other": other, "this": ROOT}
     for place, delay_s in PLACES.items():
-        seconds: dict[Path, list[float]] = {other: [], ROOT: []}
+        taken: dict[str, list[Taken]] = {"other": [], "this": []}
         for number in range(pairs):
             # Each comes first as often as the other: what the machine does meanwhile hits both.
-            for checkout in (other, ROOT) if number % 2 == 0 else (ROOT, other):
-                seconds[checkout].append(played(checkout, delay_s=delay_s, limit=limit))
-        ratios = [mine / its for mine, its in zip(seconds[ROOT], seconds[other], strict=True)]
+            for name in ("other", "this") if number % 2 == 0 else ("this", "other"):
+                taken[name].append(played(checkouts[name], delay_s=delay_s, limit=limit))
         figures[place] = {
-            "other, s": seconds[other],
-            "this, s": seconds[ROOT],
-            "ratio": round(median(seconds[ROOT]) / median(seconds[other]), 3),
-            "ratios of pairs": [round(each, 3) for each in ratios],
+            **{f"{name}, s": [each.wall_s for each in taken[name]] for name in taken},
+            **{f"{name}, CPU s": [each.cpu_s for each in taken[name]] for name in taken},
+            "ratio": _ratio(*([each.wall_s for each in taken[name]] for name in taken)),
+            "ratio of CPU": _ratio(*([each.cpu_s for each in taken[name]] for name in taken)),
         }
         print(f"cost on {place}: {figures[place]}", flush=True)
     return figures
 
 
-def played(checkout: Path, *, delay_s: float, limit: int | None) -> float:
-    """Seconds a checkout takes for the phase."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Seconds of a play. `cpu_s` is of the command and its workers, whatever else goes on."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def played(checkout: Path, *, delay_s: float, limit: int | None) -> Taken:
+    """What a checkout takes for the phase."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with somewhere() as place, Program(place, checkout=checkout) as program:
         folder = place / "root" / PHASE
         phase = checkout / "configs" / "phases" / f"{PHASE}.yaml"
@@ -54,4 +65,10 @@ def played(checkout: Path, *, delay_s: float, limit: int | None) -> float:
         )
         if said.exit != 0:
             raise RuntimeError(f"{checkout}: {said.text[-800:]}")
-        return said.seconds
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Taken(wall_s=said.seconds, cpu_s=round(cpu_s, 2))
+
+
+def _ratio(other: list[float], this: list[float]) -> float:
+    return round(median(this) / median(other), 3)

@@ -18,8 +18,8 @@ from bench.chaos.suffering import undisturbed, write_shim
 from bench.chaos.verdict import Played, compare, read
 
 PHASES: dict[Kind, Phase] = {
-    "scripted": Phase(kind="scripted", runs=14, steps=60, latency_s=0.02, under_way=4),
-    "heuristic": Phase(kind="heuristic", runs=14, steps=60),
+    "scripted": Phase(kind="scripted", runs=16, steps=50, latency_s=0.02, under_way=4),
+    "heuristic": Phase(kind="heuristic", runs=16, steps=60),
 }
 FIRST = 5
 """How many runs the worker plays that leaves in order."""
@@ -43,10 +43,11 @@ def play(
         place = Path(stack.enter_context(TemporaryDirectory(prefix="chaos.odd.")))
         shim = write_shim(place)
         kinds = {case.kind for case in wanted}
-        wholes = {kind: undisturbed(PHASES[kind], workers=1).played for kind in kinds}
-        prepared = {kind: prepare(place, kind) for kind in kinds}
         programs: list[Program] = []
         pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
+        playing = {kind: pool.submit(undisturbed, PHASES[kind], workers=1) for kind in kinds}
+        prepared = {kind: prepare(place, kind) for kind in kinds}
+        wholes = {kind: whole.result().played for kind, whole in playing.items()}
         futures: list[Future[dict[str, Any]]] = []
         try:
             for number, case in enumerate(wanted):
@@ -186,7 +187,7 @@ def _prepared(root: Path, kind: Kind) -> Half | None:
     claimed = {path.name.split(".")[0] for path in (folder / "claims").glob("[!.]*")}
     open_ = _replied(folder, killed) - {*done, *late} if kind == "scripted" else set(everyone)
     unclaimed = [run for run in everyone if run not in claimed]
-    if not open_ or not unclaimed:
+    if not open_ or len(unclaimed) < 2:
         return None
     _fail(folder, unclaimed[-1], ended)
     return Half(
@@ -197,6 +198,7 @@ def _prepared(root: Path, kind: Kind) -> Half | None:
         late=late,
         open=tuple(sorted(open_)),
         failed=unclaimed[-1],
+        free=unclaimed[0],
     )
 
 

@@ -23,7 +23,8 @@ class Half:
     """A half-played experiment, and what the cases speak of.
 
     `ended` played `done` and left; `killed` finished `late` and died over `open`, which it had
-    claimed and whose replies it had logged. `failed` is a run whose only attempt ended in an error.
+    claimed and whose replies it had logged. `failed` is a run whose only attempt ended in an error,
+    `free` one that nobody claimed.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Half:
     late: tuple[str, ...]
     open: tuple[str, ...]
     failed: str
+    free: str
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -231,7 +233,7 @@ LOGS: dict[str, Damage] = {
     "torn line added": _rewritten(lambda content: content + b'{"run":"0123'),
     "blank line added": _rewritten(lambda content: content + b"\n\n"),
 }
-HARMLESS = {"line twice", "NUL added", "alien line added", "torn line added", "blank line added"}
+HARMLESS = {"NUL added", "alien line added", "torn line added", "blank line added"}
 """To steps: no step is lost, so that nothing has to be said."""
 
 
@@ -255,9 +257,7 @@ SAMPLE = (
     "result zero",
     "claim zero",
     "worker half",
-    "error alien",
     "runs.jsonl zero",
-    "experiment.json half",
     "slurm.json zero",
     "steps last line lost",
     "replies NUL in the middle",
@@ -270,8 +270,8 @@ def _of_records() -> Iterator[Case]:
     def told(name: str, target: Target, damages: tuple[Damage, ...], **how: Any) -> Iterator[Case]:
         for damage in damages:
             case = _case(name, target, damage, **how)
-            # What is not there cannot be told from what never was.
-            yield replace(case, is_told=case.is_told and damage is not missing)
+            # What is not there, or leads nowhere, cannot be told from what never was.
+            yield replace(case, is_told=case.is_told and damage not in (missing, dangling))
 
     def run_of(which: str) -> Callable[[Half], tuple[str, ...]]:
         return lambda half: getattr(half, which)[:1]
@@ -311,8 +311,9 @@ def _of_logs() -> Iterator[Case]:
         yield replace(case, kind="heuristic")
     for damage in (zero, missing, folder, hidden, pipe):
         names = _runs_of("done")
-        yield _case("steps", steps, damage, names=names)
-        yield _case("replies", replies, damage, is_told=False)
+        # What may not be read may be there whole: one error is right as well.
+        yield _case("steps", steps, damage, names=names, blocks=damage is hidden)
+        yield _case("replies", replies, damage, is_told=False, blocks=damage is hidden)
     wrong_hash = _rewritten(lambda content: HASH.sub(b'"hash":"x', content))
     yield _case("replies wrong hash", replies, wrong_hash, is_told=False, named=True)
     wrong_ask = _rewritten(lambda content: content.replace(b'"ask":', b'"ask":1'))
@@ -469,8 +470,13 @@ def _of_contents() -> Iterator[Case]:
         path.write_text(json.dumps({"incarnation": "20200101T000000-00000000"}))
         return path
 
+    def leads_nowhere(half: Half) -> Path:
+        path = half.path("claims", f"{half.free}.1")
+        path.symlink_to("/nonexistent/of/nobody")
+        return path
+
     def far(half: Half) -> Path:
-        path = half.path("claims", f"{half.open[0]}.{10**15}")
+        path = half.path("claims", f"{half.open[0]}.{1000}")
         path.write_text(json.dumps({"incarnation": half.ended}))
         return path
 
@@ -489,6 +495,7 @@ def _of_contents() -> Iterator[Case]:
         "claim with a gap": gap,
         "claim of an unknown worker": unknown,
         "claim of a far attempt": far,
+        "claim of a free run dangling": leads_nowhere,
         "worker of another worker": another_worker,
     }
     for name, damage in plain.items():

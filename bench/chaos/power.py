@@ -56,7 +56,7 @@ PHASES: dict[str, dict[Kind, Phase]] = {
         "scripted": Phase(kind="scripted", runs=210, steps=20, latency_s=0.08),
     },
     "long": {
-        "heuristic": Phase(kind="heuristic", runs=3600, steps=50),
+        "heuristic": Phase(kind="heuristic", runs=6400, steps=50),
         "scripted": Phase(kind="scripted", runs=800, steps=40, latency_s=0.08),
     },
 }
@@ -144,9 +144,17 @@ class Disk:
 
 
 def play(
-    phase: Phase, moments: list[float], *, about_s: float, slowed_s: float = 0.0
+    phase: Phase,
+    moments: list[float],
+    *,
+    about_s: float,
+    slowed_s: float = 0.0,
+    at_done: int | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Cut a phase at `moments`, in seconds from its start, and go on from each; figures a cut."""
+    """Cut a phase at `moments`, in seconds from its start, and go on from each; figures a cut.
+
+    With `at_done` there is one more cut, when so many runs are finished, however long that takes.
+    """
     with Disk(FOLDER) as disk, Program(disk.folder) as program:
         file, folder = phase.write(disk.folder), disk.root / phase.kind
         command = run_command(file, disk.root, workers=WORKERS)
@@ -162,8 +170,11 @@ def play(
                 stderr=output,
             )
             cuts = []
-            for number, moment in enumerate(sorted(moments)):
-                time.sleep(max(0.0, began + moment - time.monotonic()))
+            for number, moment in enumerate([*sorted(moments), *([None] if at_done else [])]):
+                if moment is None:
+                    _wait_for_results(folder, at_done or 0, process)
+                else:
+                    time.sleep(max(0.0, began + moment - time.monotonic()))
                 at = time.monotonic() - began
                 image, stood = disk.cut(number)
                 cuts.append((at, image, stood, process.poll() is not None))
@@ -216,6 +227,11 @@ def moments_of(about_s: float, count: int, *, seed: int) -> list[float]:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _wait_for_results(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    while process.poll() is None and len(list(folder.glob("results/[!.]*.json"))) < count:
+        time.sleep(0.02)
 
 
 def _make(image: Path, mib: int) -> None:

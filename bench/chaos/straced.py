@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.chaos.suffering import Undisturbed, suffer
 
-EVERY = 10
+EVERY = {"fsync": 10, "fdatasync": 10, "link": 10, "rename": 3}  # heartbeats are one a second
 EVERY_SHORT = 4  # a short phase makes few calls in each thread
 CALLS = {
     "fsync": "fsync",
@@ -30,11 +30,11 @@ def why_not_here() -> str | None:
 
 
 def play(wholes: list[Undisturbed], *, short: bool) -> Generator[dict[str, Any], None, None]:
-    every = EVERY_SHORT if short else EVERY
-    kinds = {
-        f"strace: EIO every {every}th {name}": _injecting(calls, f"error=EIO:when={every}+{every}")
-        for name, calls in CALLS.items()
-    }
+    kinds = {}
+    for name, calls in CALLS.items():
+        every = EVERY_SHORT if short else EVERY[name]
+        what = f"error=EIO:when={every}+{every}"
+        kinds[f"strace: EIO every {every}th {name}"] = _injecting(calls, what)
     kinds["strace: 10 ms a call that writes"] = _injecting(SLOWED, "delay_exit=10ms")
     if short:
         kinds = dict(list(kinds.items())[:1])

@@ -14,6 +14,7 @@ from bench.chaos.playing import Kind, Phase, Program, Said, last_line_of, run_co
 from bench.chaos.verdict import Played, compare, read
 
 WORKERS = 4
+WORKERS_SHORT = 2
 TRIES = 3
 """How often the command is given again, without faults, until all is done."""
 TIMEOUT_S = 240.0
@@ -33,6 +34,7 @@ class Undisturbed:
     phase: Phase
     played: Played
     seconds: float
+    workers: int
 
 
 def write_shim(folder: Path) -> Path:
@@ -51,7 +53,7 @@ def undisturbed(phase: Phase, *, workers: int = WORKERS) -> Undisturbed:
         collected = program("collect", folder)
         if said.exit or collected.exit:
             raise RuntimeError(f"undisturbed, it failed: {said.text[-800:]}{collected.text[-800:]}")
-        return Undisturbed(phase=phase, played=read(folder), seconds=said.seconds)
+        return Undisturbed(phase=phase, played=read(folder), seconds=said.seconds, workers=workers)
 
 
 def finish(program: Program, file: Path, root: Path, folder: Path, *, workers: int) -> list[Said]:
@@ -80,13 +82,12 @@ def suffer(
     faults: Mapping[str, Any] | None,
     *,
     prefix: Sequence[str] = (),
-    workers: int = WORKERS,
     injected_by_strace: Path | None = None,
 ) -> dict[str, Any]:
     """Play a phase with faults, then without; its figures. `faults` are those of `Faults`."""
     with somewhere() as place, Program(place) as program:
         root, notes = place / "root", place / "notes"
-        phase = whole.phase
+        phase, workers = whole.phase, whole.workers
         file, folder = phase.write(place), root / phase.kind
         env = {}
         if faults is not None:
@@ -153,6 +154,6 @@ FAULTY: dict[Kind, Phase] = {
     "scripted": Phase(kind="scripted", runs=300, steps=8, latency_s=0.02, under_way=16),
 }
 SHORT: dict[Kind, Phase] = {
-    "heuristic": Phase(kind="heuristic", runs=60, steps=20),
-    "scripted": Phase(kind="scripted", runs=60, steps=8, latency_s=0.02, under_way=16),
+    "heuristic": Phase(kind="heuristic", runs=50, steps=10),
+    "scripted": Phase(kind="scripted", runs=50, steps=8, latency_s=0.02, under_way=16),
 }
