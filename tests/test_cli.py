@@ -655,3 +655,74 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(
     assert done.code == 0
     assert "workers wait: cannot write" in done.err
     assert outcomes(Experiment(place / "demo")) == outcomes_elsewhere(cli, tmp_path)
+
+
+# -- again --------------------------------------------------------------------------------------
+
+
+def the_run(number: int) -> str:
+    return Experiment(Path("experiments/small")).runs()[number].id
+
+
+def test_a_short_run_is_named_and_played_again(cli: Cli, small: Path) -> None:
+    cli("run", small)
+    before = outcomes(Experiment(Path("experiments/small")))
+    (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
+    victim = the_run(2)
+    lines = log.read_bytes().splitlines(True)
+    log.write_bytes(b"".join(line for line in lines if f'{victim}","step":7,'.encode() not in line))
+    why = f"logs/{log.name} has 9 of its 10 steps"
+    told = cli("status", "small")
+    assert (told.code, cli("status", "small", "--json").json()["short"]) == (1, {victim: why})
+    assert f"short {victim}: {why}\nthe same `vendomini run` plays them again" in told.out
+    assert cli("collect", "small", "--json").code == 1
+    again = cli("run", small)
+    assert again.code == 0
+    assert f"run {victim} is short: {why}" in again.err
+    assert "what there was of them is in experiments/small/archive/1" in again.err
+    assert outcomes(Experiment(Path("experiments/small"))) == before
+    assert cli("status", "small").code == 0
+    assert cli("collect", "small").code == 0
+
+
+def test_one_run_is_played_anew_and_the_others_stay(cli: Cli, small: Path) -> None:
+    cli("run", small)
+    experiment = Experiment(Path("experiments/small"))
+    before = outcomes(experiment)
+    victim = the_run(1)
+    done = cli("run", small, "--restart-run", victim[:6])
+    assert done.code == 0
+    assert f"run {victim} starts anew; what there was of it is in" in done.err
+    assert "3 done and kept, 1 unfinished" in done.err
+    assert outcomes(experiment) == before
+    tries = {run: result.served.attempt for run in before if (result := experiment.result(run))}
+    assert tries == {run: 2 if run == victim else 1 for run in before}
+
+
+@pytest.mark.parametrize("option", ["--restart-run", "--restart-group"])
+def test_what_is_not_there_cannot_be_played_anew(cli: Cli, small: Path, option: str) -> None:
+    early = cli("run", small, option, "0")
+    assert early.code == 2
+    assert f"{option}: nothing was played yet" in early.err
+    cli("run", small)
+    before = everything_in(Path.cwd())
+    done = cli("run", small, option, "no-such")
+    assert done.code == 2
+    assert f"error: {option}: " in done.err
+    assert "hint: there are `" in done.err or "hint: there are: `" in done.err
+    assert everything_in(Path.cwd()) == before
+
+
+def test_a_collect_of_the_same_experiment_has_the_same_bytes(cli: Cli, small: Path) -> None:
+    """And of another play of it, as far as it is not about who played it."""
+    cli("run", small)
+    cli("run", small, "--root", "other", "--n-jobs", "2")
+    for place in ("experiments", "experiments", "other"):
+        cli("collect", "small", "--root", place, "--out", f"{place}-tables")
+        tables = {path.name: path.read_bytes() for path in Path(f"{place}-tables").iterdir()}
+        if place == "experiments":
+            first = tables
+    assert tables["steps.parquet"] == first["steps.parquet"]
+    assert tables["schema.json"] == first["schema.json"]
+    again = {path.name: path.read_bytes() for path in Path("experiments-tables").iterdir()}
+    assert again == first

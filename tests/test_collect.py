@@ -164,3 +164,18 @@ def test_a_table_does_not_depend_on_how_many_steps_are_read_at_once(
     assert steps.equals(expected)
     assert steps.height == 20
     assert Tables(experiment).steps.equals(expected)
+
+
+def test_rows_are_in_the_grids_order_and_columns_in_that_of_the_steps_type(
+    tmp_path: Path,
+) -> None:
+    """Whichever worker played what, and whichever step came first."""
+    experiment = toy_experiment(tmp_path, 6)
+    ids = [run.id for run in experiment.runs()]
+    for number in (4, 1, 5, 0, 3, 2):  # each by a worker of its own
+        play(experiment, only=(ids[number],))
+    _, steps = table_of(tmp_path, experiment)
+    assert steps["run_id"].unique(maintain_order=True).to_list() == ids
+    assert steps["step"].to_list() == [0, 1, 2, 3, 4] * 6
+    names = ["other.b", "step", "x", "truth.a", "run_id", "truth.Z"]
+    assert in_order(names, ("truth", "x")) == ["run_id", "step", "truth.Z", "truth.a", "x", "other.b"]

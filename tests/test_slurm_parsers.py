@@ -13,12 +13,14 @@ from vendomini.slurm.answers import (
     parse_allocation,
     parse_comments,
     parse_config,
+    parse_comment,
     parse_endings,
     parse_gres,
     parse_job,
     parse_minutes,
     parse_partitions,
     parse_queue,
+    with_words,
 )
 
 DATA = Path(__file__).parent / "data"
@@ -282,3 +284,35 @@ def test_a_persons_own_formats_do_not_reach_the_questions(
     assert "SQUEUE_FORMAT" not in names
     assert "SQUEUE_STATES" not in names
     assert "SQUEUE_CLUSTERS" in names
+
+
+# -- last words -----------------------------------------------------------------------------
+
+
+def test_words_follow_a_jobs_comment_and_replace_earlier_ones() -> None:
+    once = with_words("vendomini:x:1a:1:0", "cannot write `x`:\n  No space left")
+    assert once == "vendomini:x:1a:1:0 -- last words: cannot write `x`: No space left"
+    assert with_words(once, "other") == "vendomini:x:1a:1:0 -- last words: other"
+    assert len(with_words("c", "w" * 5000)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("shown", "comment"),
+    [
+        ("JobId=7 Comment=vendomini:a b:1:2:0 StdErr=/x\n", "vendomini:a b:1:2:0"),
+        ("JobId=7 AdminComment=other StdErr=/x Comment=mine -- last words: a=b\n",)
+        + ("mine -- last words: a=b",),
+        ("JobId=7 JobName=x StdErr=/x\n", ""),
+    ],
+)
+def test_a_comment_is_read_from_what_scontrol_shows(shown: str, comment: str) -> None:
+    assert parse_comment(shown) == comment
+
+
+def test_an_ending_has_the_last_words_that_its_worker_left() -> None:
+    found = parse_endings(
+        "7_1|FAILED|1:0|vendomini:x:1:1:0 -- last words: cannot write: a|b\n"
+        "7_2|FAILED|1:0|vendomini:x:1:1:0\n"
+        "7_3|FAILED|1:0|\n"
+    )
+    assert [found[f"7_{n}"].words for n in (1, 2, 3)] == ["cannot write: a|b", "", ""]

@@ -4,8 +4,10 @@ The law: the same command again finishes; no outcome changes, none is missing, n
 """
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +108,37 @@ def test_workers_killed_at_many_points_change_nothing(
     finish(lab, expected)
     assert max(attempts(lab.experiment).values()) > 2
     assert sum(served.replayed for served in lab.served().values()) > 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own for the experiment, which every node sees."""
+    place = tmp_path / "root"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_the_last_words_of_a_worker_that_can_write_no_file_are_kept_by_slurm(
+    small_disk: Path, make_lab: MakeLab, expected: dict[str, bytes]
+) -> None:
+    lab = make_lab()  # a lease of two seconds
+    jobs = lab.submit()
+    lab.wait_until_at_work(*jobs, workers=1)
+    filler = small_disk / "filler"
+    with suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+    lab.wait_until_over(*jobs)
+    told = lab.status()
+    assert "No space left on device" in told["unwritable"]
+    assert told["last_words"]
+    for words in told["last_words"].values():
+        assert words.startswith("cannot write") or words.startswith("no heartbeat")
+        assert "No space left on device" in words
+    filler.unlink()
+    finish(lab, expected)
 
 
 def test_a_requeued_task_finishes_the_run_that_it_had_begun(
