@@ -14,7 +14,7 @@ from tests.harness import play
 from tests.toy import toy_experiment
 from vendomini.collect import Collected, Tables, collect, reading
 from vendomini.store.experiment import Experiment
-from vendomini.tables import run_columns, series, step_columns
+from vendomini.tables import in_order, run_columns, series, step_columns
 
 SCALARS = (
     st.none()
@@ -178,4 +178,11 @@ def test_rows_are_in_the_grids_order_and_columns_in_that_of_the_steps_type(
     assert steps["run_id"].unique(maintain_order=True).to_list() == ids
     assert steps["step"].to_list() == [0, 1, 2, 3, 4] * 6
     names = ["other.b", "step", "x", "truth.a", "run_id", "truth.Z"]
-    assert in_order(names, ("truth", "x")) == ["run_id", "step", "truth.Z", "truth.a", "x", "other.b"]
+    assert in_order(names, ("truth", "x")) == [
+        "run_id",
+        "step",
+        "truth.Z",
+        "truth.a",
+        "x",
+        "other.b",
+    ]

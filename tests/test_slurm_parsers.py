@@ -11,9 +11,9 @@ from vendomini.cluster import Gpus
 from vendomini.errors import SubmitError
 from vendomini.slurm.answers import (
     parse_allocation,
+    parse_comment,
     parse_comments,
     parse_config,
-    parse_comment,
     parse_endings,
     parse_gres,
     parse_job,
@@ -300,8 +300,7 @@ def test_words_follow_a_jobs_comment_and_replace_earlier_ones() -> None:
     ("shown", "comment"),
     [
         ("JobId=7 Comment=vendomini:a b:1:2:0 StdErr=/x\n", "vendomini:a b:1:2:0"),
-        ("JobId=7 AdminComment=other StdErr=/x Comment=mine -- last words: a=b\n",)
-        + ("mine -- last words: a=b",),
+        ("JobId=7 AdminComment=no StdErr=/x Comment=my -- last: a=b\n", "my -- last: a=b"),
         ("JobId=7 JobName=x StdErr=/x\n", ""),
     ],
 )

@@ -42,13 +42,11 @@ def test_all_who_ask_while_one_call_runs_share_the_next() -> None:
 
 
 def test_an_error_reaches_all_whom_the_call_served_and_nobody_else() -> None:
-    def work() -> None:
-        nonlocal fails
-        if fails:
-            fails = False
-            raise OSError("the disk")
+    failures = [OSError("the disk")]
 
-    fails = True
+    def work() -> None:
+        if failures:
+            raise failures.pop()
 
     async def ask() -> None:
         together = Together(work)

@@ -110,7 +110,7 @@ def write_parts(
             polars.DataFrame(columns).write_parquet(part)
             scans.append(polars.scan_parquet(part))
         joined = polars.concat(scans, how="diagonal_relaxed")
-        names = _in_order(joined.collect_schema().names(), fields)
+        names = in_order(joined.collect_schema().names(), fields)
         joined.select(names).sink_parquet(path)
 
 
@@ -123,7 +123,7 @@ def joined_parts(
     joined = polars.concat(
         [_no_steps(), *map(polars.DataFrame, parts)], how="diagonal_relaxed", rechunk=True
     )
-    return joined.select(_in_order(joined.columns, fields))
+    return joined.select(in_order(joined.columns, fields))
 
 
 def field_names(step: Any) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def field_names(step: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields_of(step)) if is_dataclass(step) else ()
 
 
-def _in_order(names: Iterable[str], fields: Sequence[str]) -> list[str]:
+def in_order(names: Iterable[str], fields: Sequence[str]) -> list[str]:
     """The same for whatever steps come first: by field, then by name."""
     rank = {name: at for at, name in enumerate(("run_id", "step", *fields))}
 

@@ -124,7 +124,9 @@ def suffer(
             "hung": sum(each.exit is None for each in (first, *rest)),
             "exits after": [each.exit for each in rest],
             "last words": last_line_of(first.text)[:300],
+            # Of what passes, a loaded engine is not to end.
             "good": verdict.is_good
+            and not ended
             and rest[-1].exit == 0
             and not tracebacks + sum(each.tracebacks for each in rest)
             and first.exit is not None,

@@ -8,12 +8,14 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
+from vendomini.errors import DiskError
 from vendomini.phase import Run
 from vendomini.prepare import Plan
 from vendomini.running import interruptions
 from vendomini.running.interruptions import INTERRUPTED
-from vendomini.running.voice import Voice
+from vendomini.running.voice import Progress, Voice
 from vendomini.standing import count, states, unwritable, workers
+from vendomini.store.disk import is_passing
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord
 from vendomini.submit import submit_local
@@ -64,35 +66,54 @@ def _watch(
     # What earlier commands have played says nothing of the speed of this one.
     done = len(ids & experiment.finished())
     with voice.playing(done=done, total=len(ids)) as tell:
-        started = moved = time.monotonic()
-        before = (-1, -1)
+        progress = _Progress(tell, experiment, voice)
         while True:
             ours_end = all(handle.done() for handle in handles)
-            done = len(ids & experiment.finished())
-            seconds = max(time.monotonic() - started, 0.001)
-            records = _records(experiment, submission, older)
-            steps = sum(each.steps for each in records)
-            loading = [each.doing for each in records if each.doing and each.state == "starting"]
-            tell(
-                done=done,
-                steps_per_s=steps / seconds,
-                doing=None if steps or not loading else loading[0],
-            )
-            if (done, steps) != before:
-                before, moved = (done, steps), time.monotonic()
-            elif not loading and time.monotonic() - moved > STILL_S:
-                moved = float("inf")  # it is said once
-                full = unwritable(experiment)
-                if full is not None:
-                    voice.say(f"workers wait: {full} ({full.hint})")
-            if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
-                return
+            try:
+                done = len(ids & experiment.finished())
+                progress.show(done, _records(experiment, submission, older))
+                if ours_end and (done == len(ids) or "running" not in _states(experiment, runs)):
+                    return
+            except DiskError as error:
+                # The workers have more patience, and go on.
+                if not is_passing(error):
+                    raise
+                voice.say(f"{error}: looks again")
             # Files are looked at every second: a listing of thousands is no small thing.
             look_at = time.monotonic() + LOOK_EVERY_S
             while time.monotonic() < look_at:
                 time.sleep(POLL_S)
                 if not ours_end and all(handle.done() for handle in handles):
                     break
+
+
+class _Progress:
+    """How far the workers of a submission are, and why they stand still."""
+
+    def __init__(self, tell: Progress, experiment: Experiment, voice: Voice) -> None:
+        self._tell = tell
+        self._experiment = experiment
+        self._voice = voice
+        self._started = self._moved = time.monotonic()
+        self._last = (-1, -1)
+
+    def show(self, done: int, records: Sequence[WorkerRecord]) -> None:
+        """Tell how many runs are done, and what the workers say of themselves."""
+        now = time.monotonic()
+        steps = sum(each.steps for each in records)
+        loading = [each.doing for each in records if each.doing and each.state == "starting"]
+        self._tell(
+            done=done,
+            steps_per_s=steps / max(now - self._started, 0.001),
+            doing=None if steps or not loading else loading[0],
+        )
+        if (done, steps) != self._last:
+            self._last, self._moved = (done, steps), now
+        elif not loading and now - self._moved > STILL_S:
+            self._moved = float("inf")  # until it moves again it is said once
+            full = unwritable(self._experiment)
+            if full is not None:
+                self._voice.say(f"workers wait: {full} ({full.hint})")
 
 
 def _records(experiment: Experiment, submission: str, older: Collection[str]) -> list[WorkerRecord]:

@@ -112,9 +112,14 @@ class Claims:
     def sync(self) -> None:
         """The claims made so far are there after a crash of the machine, too: what is logged is
         found by them."""
-        if not self._is_synced:
-            self._is_synced = True
+        if self._is_synced:
+            return
+        self._is_synced = True
+        try:
             self._disk.sync_folder(self._experiment.path("claims"))
+        except BaseException:
+            self._is_synced = False
+            raise
 
     def is_mine(self, run: str, attempt: int) -> bool:
         """Whether nobody has claimed a later attempt."""

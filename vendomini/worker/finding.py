@@ -1,8 +1,9 @@
 """Finding work: what a worker may play, what it claims, and how much it leaves to others."""
 
+import errno
 import time
 
-from vendomini.errors import DiskError
+from vendomini.errors import DiskError, StoreError
 from vendomini.phase import Run, group_key
 from vendomini.store.aside import finish_cut, is_under_way
 from vendomini.store.claims import Claims, Watch
@@ -60,7 +61,7 @@ class Finder:
         """Look at the files, and queue what may be claimed; `under_way` are so here already."""
         self._looked_at = time.monotonic()
         if is_under_way(self._experiment):
-            finish_cut(self._experiment)  # whoever is at it holds the lock: this waits for them
+            self._wait_for_what_is_set_aside()
         finished = self._experiment.finished()
         unfinished = [run for run in self.runs if run not in finished]
         claims = self._claims.survey(set(unfinished))
@@ -105,6 +106,15 @@ class Finder:
             self.queue.clear()
             return []
         return taken
+
+    def _wait_for_what_is_set_aside(self) -> None:
+        """Whoever is at it holds the lock; what a crash has cut is carried out."""
+        try:
+            finish_cut(self._experiment)
+        except DiskError:
+            raise
+        except StoreError as error:  # it takes long: looking again is all there is to do
+            raise DiskError(str(error), errno=errno.EBUSY, hint=error.hint) from error
 
     def _is_finished(self, run: str) -> bool:
         """Where nobody can say, it is played: its first result will count."""
