@@ -17,6 +17,7 @@ import pytest
 
 from tests.harness import steps as logged_steps
 from tests.product import COMMAND, ROOT, vendomini, wait_until
+from tests.test_store import served
 from tests.toy import toy_runs
 from tests.warehouse.playing import settings
 from vendomini.chat import ChatRequest, Choice, Message, Reply
@@ -313,7 +314,7 @@ def test_a_failed_run_is_played_live_and_its_failure_named(tmp_path: Path, play:
         log.unlink()
     lost = play(tmp_path, "broken", "--run", experiment.runs()[1].id)
     assert lost.code == 0
-    assert "its step log is lost" in lost.err
+    assert "its step log has 0 of its 3 steps" in lost.err
     assert "day 2\n" in lost.out
 
 
@@ -339,8 +340,8 @@ def test_a_replay_that_differs_from_its_log_is_said_and_the_log_is_shown(
     assert play(tmp_path, "edited", "--json").code == 1
     log.write_text("".join(lines[:3]) + "}\n")
     damaged = play(tmp_path, "edited")
-    assert damaged.code == 2
-    assert "is damaged" in damaged.err
+    assert damaged.code == 1
+    assert "its step log has 3 of its 6 steps" in damaged.err
 
 
 HOSTILE = (
@@ -537,10 +538,16 @@ def test_the_log_of_a_run_is_that_of_its_last_beginning(tmp_path: Path) -> None:
         for run, step in (("a", 0), ("a", 1), ("b", 0), ("a", 0), ("b", 1), ("a", 1), ("a", 2))
     ]
     path.write_bytes(b"".join(line + b"\n" for line in lines))
-    steps = [msgspec.json.decode(line)["step"] for line in _logged_steps(experiment, "a", "here")]
-    assert steps == [0, 1, 2]
-    assert len(_logged_steps(experiment, "b", "here")) == 2
-    assert _logged_steps(experiment, "c", "here") == []
+    here = msgspec.structs.replace(served(), incarnation="here", steps=3)
+    found, why = _logged_steps(experiment, "a", here)
+    assert [msgspec.json.decode(line)["step"] for line in found] == [0, 1, 2]
+    assert why == ""
+    found, why = _logged_steps(experiment, "b", here)
+    assert (len(found), why) == (2, "has 2 of its 3 steps")
+    assert _logged_steps(experiment, "c", here) == ([], "has 0 of its 3 steps")
+    of_before = msgspec.structs.replace(here, steps=None)
+    assert _logged_steps(experiment, "b", of_before)[1] == ""
+    assert _logged_steps(experiment, "c", of_before) == ([], "is lost")
 
 
 def test_each_request_shows_only_what_it_adds() -> None:

@@ -97,10 +97,10 @@ def run_columns(rows: Sequence[Mapping[str, Any]]) -> "list[polars.Series]":
 
 
 def write_parts(
-    parts: "Iterable[list[polars.Series]]", path: Path, *, fields: Sequence[str]
+    parts: "Iterable[list[polars.Series]]", path: Path, *, fields: Sequence[str] = ()
 ) -> None:
     """Write a table of steps whose parts come one after the other, with whatever columns: those
-    of the `fields` first, in their order."""
+    of the `fields` first, in their order, then by name."""
     import polars
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".steps.") as folder:

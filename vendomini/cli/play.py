@@ -32,10 +32,11 @@ from vendomini.looking.runs import Found, chosen, find_runs, of_file, place_of
 from vendomini.phase import Run
 from vendomini.prepare import EngineFacts, make_plan, refuse_missing, refuse_unplayable
 from vendomini.serving import EngineSpec
+from vendomini.store.audit import why_short
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender, Logged, ReplyIndex, StepWriter
-from vendomini.store.records import ResultRecord, encode
-from vendomini.store.steps import step_lines
+from vendomini.store.records import ResultRecord, Served, encode
+from vendomini.store.steps import StepLines, step_lines
 from vendomini.transcript import Conversations, Exchange, Teller
 from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.workloads.registry import asked_by, workload_named
@@ -259,16 +260,11 @@ def _play_log(
     view: View,
 ) -> int:
     served = result.served
-    try:
-        steps = _logged_steps(experiment, run.id, served.incarnation)
-        index = ReplyIndex(experiment, is_wanted=lambda id: id == run.id)
-        logged = index.longest(run.id, [(served.attempt, served.incarnation)])
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise StoreError(
-            f"a log of worker {served.incarnation} in `{experiment.path('logs')}` is damaged: "
-            f"{error}",
-            hint="restore it, or give --live to play the run here and now",
-        ) from error
+    there, why_not = _logged_steps(experiment, run.id, served)
+    index = ReplyIndex(experiment, is_wanted=lambda id: id == run.id)
+    logged = index.longest(run.id, [(served.attempt, served.incarnation)])
+    for name, odd in experiment.odd.items():
+        show.say(f"passed over: {name}: {odd}")
     left = todays_outcome(msgspec.json.decode(result.outcome), run, workload)
     lines: list[bytes] = []
 
@@ -280,8 +276,9 @@ def _play_log(
         if not view.step(msgspec.json.decode(line), exchanges):
             raise _Enough
 
-    if not steps:
-        show.say("its step log is lost: the steps are those of the replay")
+    steps = [] if why_not else there
+    if why_not:
+        show.say(f"its step log {why_not}: the steps are those of the replay")
     why = ""
     try:
         if settings is None:
@@ -304,7 +301,7 @@ def _play_log(
             f"the replay differs from the log after {len(lines)} steps ({why}); what follows is "
             "the log alone, without what the agent saw and said"
         )
-        for line in steps[len(lines) :]:
+        for line in there[len(lines) :]:
             if not view.step(workload.todays_step(msgspec.json.decode(line)), None):
                 break
     view.outcome(left, _derived(workload, settings, steps or lines, left, view))
@@ -330,11 +327,14 @@ def _same_step(logged: bytes, line: bytes, workload: Workload) -> bool:
     return workload.todays_step(msgspec.json.decode(logged)) == now
 
 
-def _logged_steps(experiment: Experiment, run: str, incarnation: str) -> list[bytes]:
-    """The lines of a run's steps, from its last beginning on; none if the log was lost."""
-    path = experiment.steps_path(incarnation)
-    found = step_lines(experiment.disk.blocks(path), is_wanted=run.__eq__).get(run)
-    return [] if found is None else experiment.disk.read_pieces(path, found.starts, found.sizes)
+def _logged_steps(experiment: Experiment, run: str, served: Served) -> tuple[list[bytes], str]:
+    """The lines of a run's steps, from its last beginning on, and what they lack, if anything."""
+    path = experiment.steps_path(served.incarnation)
+    found = step_lines(experiment.disk.blocks(path), is_wanted=run.__eq__).get(run, StepLines())
+    lines = experiment.disk.read_pieces(path, found.starts, found.sizes) if found.count else []
+    if not lines and served.steps is None:
+        return lines, "is lost"
+    return lines, why_short(found.count, found.is_broken, wanted=served.steps)
 
 
 def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
