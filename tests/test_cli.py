@@ -21,6 +21,7 @@ from tests.product import COMMAND, ROOT, attempts, vendomini, write_phase
 from vendomini import __version__, submit
 from vendomini.cli import show
 from vendomini.cli.main import main
+from vendomini.standing import status_of
 from vendomini.store.experiment import Experiment
 
 GROUP_KEYS = {
@@ -711,6 +712,34 @@ def test_what_is_not_there_cannot_be_played_anew(cli: Cli, small: Path, option: 
     assert f"error: {option}: " in done.err
     assert "hint: there are `" in done.err or "hint: there are: `" in done.err
     assert everything_in(Path.cwd()) == before
+
+
+def test_nothing_moves_where_one_of_several_cannot_be_played_anew(cli: Cli, small: Path) -> None:
+    cli("run", small)
+    (group,) = status_of(Experiment(Path("experiments/small"))).groups
+    before = everything_in(Path("experiments"))
+    done = cli("run", small, "--restart-group", group, "--restart-run", "no-such")
+    assert done.code == 2
+    assert "error: --restart-run: no run's id begins with `no-such`" in done.err
+    assert everything_in(Path("experiments")) == before
+
+
+def test_short_runs_that_left_the_grid_are_noted_and_not_asked_for(cli: Cli, small: Path) -> None:
+    """No `run` of the grid plays them again."""
+    cli("run", small)
+    gone = [run.id for run in Experiment(Path("experiments/small")).runs() if run.replication]
+    (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
+    lines = log.read_bytes().splitlines(True)
+    log.write_bytes(b"".join(line for line in lines if gone[0].encode() not in line))
+    cli("run", small, "experiment.replications=1")
+    assert cli("status", "small").code == 0
+    done = cli("collect", "small", "--json")
+    assert (done.code, done.json()["short"]) == (0, {})
+    (note,) = done.json()["notes"]
+    assert "outcomes of short runs that are not in the grid (1) are left out" in note
+    assert gone[0] in note
+    (note,) = cli("collect", "small", "--keep-short", "--json").json()["notes"]
+    assert "are as they are" in note
 
 
 def test_a_collect_of_the_same_experiment_has_the_same_bytes(cli: Cli, small: Path) -> None:

@@ -294,3 +294,12 @@ def test_a_worker_looks_again_where_a_listing_fails(
     assert (ended.runs, ended.problem) == (3, None)
     assert any("looks again" in line for line in said)
     assert outcomes(made) == expected
+
+
+def test_a_card_that_somebody_tidied_away_is_followed_by_another(tmp_path: Path) -> None:
+    card = Card(Disk(), tmp_path, b"content")
+    assert card.link(tmp_path / "first")
+    for hidden in tmp_path.glob(".card.*"):
+        hidden.unlink()
+    assert card.link(tmp_path / "second")
+    assert (tmp_path / "second").read_bytes() == b"content"

@@ -24,7 +24,8 @@ class Reading:
 
     What follows from steps is in the table of runs: `table`, `schema`, `notes` and `without_steps`
     are of what `lines` has come to. Runs that are short are told of, and with `keep_short` their
-    outcomes and what there is of their steps. Raises `StoreError` if it is no experiment.
+    outcomes and what there is of their steps; `short` are those of the grid, which `run` plays
+    again, and of others there is a note. Raises `StoreError` if it is no experiment.
     """
 
     def __init__(
@@ -36,13 +37,20 @@ class Reading:
     ) -> None:
         experiment.check()
         runs = todays_runs(experiment.runs())
-        self.short = find_short(experiment, progress)
+        short = find_short(experiment, progress)
+        in_grid = {run.id for run in runs if run.in_grid}
+        self.short = {run: why for run, why in short.items() if run in in_grid}
+        self._every_short = short  # also those that no `run` plays again
         self._experiment = experiment
         self._runs = {run.id: run for run in runs}
         self._workload, note = workload_of(runs)
         # Each with the first run that it is about.
         self._notes = {"": (note, "")} if note else {}
-        rows = run_rows(experiment, runs, self._workload, short=self.short, keep_short=keep_short)
+        if gone := [run for run in short if run not in in_grid]:
+            told = "as they are" if keep_short else "left out (--keep-short takes them as they are)"
+            text = f"outcomes of short runs that are not in the grid ({len(gone)}) are {told}"
+            self._notes["gone"] = (f"{text}: {short[gone[0]]}", gone[0])
+        rows = run_rows(experiment, runs, self._workload, short=short, keep_short=keep_short)
         self._rows = {row["run_id"]: row for row in rows}
         self._played_by = workers_of(self._rows)
         self._found: set[str] = set()
@@ -79,7 +87,7 @@ class Reading:
                 # One note for all runs in which it is the same: messages may name what was there.
                 self._notes.setdefault(type(error.__cause__).__name__, (str(error), id))
             wanted = self._rows[id]["served.steps"]
-            if id not in self.short and wanted is not None and len(lines) != wanted:
+            if id not in self._every_short and wanted is not None and len(lines) != wanted:
                 text = f"{len(lines)} of {wanted} steps can be read so far: its worker lives"
                 self._notes.setdefault("behind", (text, id))
             self.steps += len(lines)

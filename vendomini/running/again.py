@@ -1,6 +1,7 @@
 """What is played again: groups and runs that are asked for, and runs that are short."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from vendomini.errors import ConfigError
 from vendomini.looking.runs import id_of
@@ -15,48 +16,54 @@ NAMED = 3  # runs of which each is said
 LONG_BYTES = 1 << 29  # of logs to count: seconds, in which nothing is to be seen
 
 
-def restart_groups(experiment: Experiment, plan: Plan, wanted: Sequence[str], voice: Voice) -> None:
-    """Set groups aside, each as a whole. Raises `ConfigError`, before anything moves, for one that
-    there is not, or that is being played."""
+def restart(
+    experiment: Experiment,
+    plan: Plan,
+    runs: Sequence[Run],
+    *,
+    groups: Sequence[str],
+    named: Sequence[str],
+    voice: Voice,
+) -> None:
+    """Set groups aside, each as a whole, and single runs, each named by the beginning of its id.
+
+    Raises `ConfigError`, before anything moves, for one of either that there is not, or that is
+    being played.
+    """
     by_key = {group.key: set(group.run_ids) for group in plan.groups}
-    for key in wanted:
+    for key in groups:
         if key not in by_key:
             raise ConfigError(
                 f"--restart-group: the plan has no group `{key}`",
                 hint=f"there are: {', '.join(f'`{name}`' for name in by_key)}",
             )
+    ids = {id_of([run.id for run in runs], each, "--restart-run") for each in named}
+
+    def refuse_group(key: str) -> None:
         _refuse_playing(experiment, by_key[key], f"--restart-group: workers are playing `{key}`")
-    for key in dict.fromkeys(wanted):  # all of them are possible: from here on files move
+
+    def refuse_runs() -> None:
+        _refuse_playing(experiment, ids, "--restart-run: workers are playing one of these runs")
+
+    for key in groups:
+        refuse_group(key)
+    if ids:
+        refuse_runs()
+    for key in dict.fromkeys(groups):  # all of it is possible: from here on files move
         kept_in = set_aside(
             experiment,
             dict.fromkeys(by_key[key], "asked for"),
             reason=f"--restart-group {key}",
             pin=pin_key(key),
-            refuse=lambda key=key: _refuse_playing(  # type: ignore[misc]
-                experiment, by_key[key], f"--restart-group: workers are playing `{key}`"
-            ),
+            refuse=partial(refuse_group, key),
         )
         voice.say(f"group `{key}` starts anew; what there was of it is in {kept_in}")
-
-
-def restart_runs(
-    experiment: Experiment, runs: Sequence[Run], wanted: Sequence[str], voice: Voice
-) -> None:
-    """Set single runs aside, each named by the beginning of its id. Raises `ConfigError` as
-    `restart_groups` does."""
-    ids = {id_of([run.id for run in runs], each, "--restart-run") for each in wanted}
-    if not ids:
-        return
-
-    def refuse() -> None:
-        _refuse_playing(experiment, ids, "--restart-run: workers are playing one of these runs")
-
-    refuse()
-    kept_in = set_aside(
-        experiment, dict.fromkeys(ids, "asked for"), reason="--restart-run", refuse=refuse
-    )
-    for run in sorted(ids):
-        voice.say(f"run {run} starts anew; what there was of it is in {kept_in}")
+    if ids:
+        kept_in = set_aside(
+            experiment, dict.fromkeys(ids, "asked for"), reason="--restart-run", refuse=refuse_runs
+        )
+        for run in sorted(ids):
+            voice.say(f"run {run} starts anew; what there was of it is in {kept_in}")
 
 
 def restart_short(experiment: Experiment, runs: Sequence[Run], voice: Voice) -> None:

@@ -8,7 +8,7 @@ from vendomini.errors import ConfigError
 from vendomini.looking.prepared import Request, checked, prepare
 from vendomini.phase import Run
 from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
-from vendomini.running.again import restart_groups, restart_runs, restart_short, say_odd
+from vendomini.running.again import restart, restart_short, say_odd
 from vendomini.running.interruptions import INTERRUPTED, like_ctrl_c
 from vendomini.running.voice import Voice
 from vendomini.running.ways import way_to_play
@@ -73,8 +73,14 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         if is_under_way(experiment):
             finish_cut(experiment)
         _refuse_other_engine(experiment, prepared.plan, anew=request.restart_groups)
-        restart_groups(experiment, prepared.plan, request.restart_groups, voice)
-        restart_runs(experiment, prepared.every_run, request.restart_runs, voice)
+        restart(
+            experiment,
+            prepared.plan,
+            prepared.every_run,
+            groups=request.restart_groups,
+            named=request.restart_runs,
+            voice=voice,
+        )
     elif request.restart_groups or request.restart_runs:
         option = "--restart-group" if request.restart_groups else "--restart-run"
         raise ConfigError(f"{option}: nothing was played yet", hint=f"remove {option}")
