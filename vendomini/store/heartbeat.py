@@ -70,19 +70,15 @@ class Heartbeat:
         self.change(state="ended", problem=problem)
 
     def _beat(self) -> None:
-        why, wait_s = "", self._every_s
-        while not self._end.wait(wait_s):
+        why = ""
+        while not self._end.wait(self._every_s):
             if not self.is_fresh:
                 self._lost(
                     f"no heartbeat for {self._lost_after_s:.0f} s{why}: others may have taken over"
                 )
                 return
-            wait_s = self._every_s
-            began = now_s()
             try:
                 self._write()
-                # One that had to wait for the disk renews little: the next follows at once.
-                wait_s = max(0.0, self._every_s - (now_s() - began))
             except StoreError as error:
                 why = f" ({error})"  # until it is no longer fresh
 
