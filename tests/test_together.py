@@ -1,7 +1,9 @@
 """One call for all who ask at about the same time."""
 
 import asyncio
+import gc
 import threading
+import time
 
 import pytest
 
@@ -78,3 +80,23 @@ def test_one_who_is_cancelled_leaves_the_others_what_they_wait_for() -> None:
 
     asyncio.run(ask())
     assert calls == 1
+
+
+def test_an_error_that_nobody_waits_for_any_more_is_not_complained_of() -> None:
+    complaints: list[object] = []
+
+    def fail() -> None:
+        time.sleep(0.05)
+        raise OSError("full")
+
+    async def all_leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
+        waiting = asyncio.create_task(Together(fail)())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.sleep(0.1)
+        gc.collect()
+
+    asyncio.run(all_leave())
+    gc.collect()
+    assert not complaints

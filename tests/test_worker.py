@@ -335,13 +335,13 @@ class SlowAndStale(Disk):
                 return shown
             return known[1]
 
-    def read(self, path: Path) -> bytes | None:
+    def read(self, path: Path, *, waits: bool = False) -> bytes | None:
         time.sleep(0.01)
-        return super().read(path)
+        return super().read(path, waits=waits)
 
-    def exists(self, path: Path) -> bool:
+    def exists(self, path: Path, *, waits: bool = False) -> bool:
         time.sleep(0.01)
-        return super().exists(path)
+        return super().exists(path, waits=waits)
 
     def write_temporary(self, path: Path, content: bytes) -> Path:
         time.sleep(0.01)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import msgspec
 
+from vendomini.errors import DiskError
 from vendomini.store.card import Card
 from vendomini.store.claims import ASIDE, CLAIM, Claims
+from vendomini.store.disk import NO_FILE
 from vendomini.store.experiment import ERROR, RESULT, Experiment
 from vendomini.store.locks import Lock
-from vendomini.store.records import AsideRecord, encode
+from vendomini.store.records import UNREADABLE, AsideRecord, encode
 
 PLAN = "aside.json"
 
@@ -71,12 +73,14 @@ def set_aside(
 
 def finish(experiment: Experiment, lock: Lock) -> None:
     """Carry out what a crash has cut."""
-    content = experiment.disk.read(experiment.path(PLAN))
-    if content is None:
-        return
     try:
+        content = experiment.disk.read(experiment.path(PLAN))
+        if content is None:
+            return
         record = _ASIDE.decode(content)
-    except msgspec.DecodeError as error:
+    except (DiskError, *UNREADABLE) as error:
+        if isinstance(error, DiskError) and error.errno not in NO_FILE:
+            raise
         experiment.note_odd(experiment.path(PLAN), f"it cannot be read: {error}")
         experiment.disk.move(experiment.path(PLAN), experiment.new_archive() / PLAN)
         return

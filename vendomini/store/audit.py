@@ -17,7 +17,7 @@ import msgspec
 from vendomini.errors import DiskError, StoreError
 from vendomini.store.disk import NO_FILE, NOWHERE, Stamp
 from vendomini.store.experiment import RESULT, Experiment
-from vendomini.store.records import ResultRecord, encode
+from vendomini.store.records import UNREADABLE, ResultRecord, encode
 from vendomini.store.steps import StepLines, step_lines
 
 FILE = "audit.json"
@@ -138,7 +138,7 @@ def _read_result(experiment: Experiment, run: str, stamp: Stamp) -> Known | None
         return Known(stamp=stamp, problem="leads nowhere") if stamp == NOWHERE else None
     try:
         record = _RESULT.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return Known(stamp=stamp, problem=f"cannot be read: {error}")
     if record.run != run:
         return Known(stamp=stamp, problem=f"is of run {record.run}")
@@ -194,7 +194,7 @@ def _kept(experiment: Experiment) -> Audit:
     try:
         content = experiment.disk.read(experiment.path(FILE))
         return Audit() if content is None else _AUDIT.decode(content)
-    except (DiskError, msgspec.DecodeError):
+    except (DiskError, *UNREADABLE):
         return Audit()
 
 

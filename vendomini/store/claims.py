@@ -8,6 +8,7 @@ error or a `.released` marker, or when its incarnation has ended or died. Where 
 
 import os
 import re
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from vendomini.store.clock import now_s
 from vendomini.store.disk import NO_FILE, is_passing
 from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.process import Process, is_gone, this_process
-from vendomini.store.records import AsideRecord, ClaimRecord, WorkerRecord, encode
+from vendomini.store.records import UNREADABLE, AsideRecord, ClaimRecord, WorkerRecord, encode
 
 Verdict: TypeAlias = Literal["ended", "dead", "alive", "unknown"]
 AskSlurm: TypeAlias = Callable[[str, int], bool | None]
@@ -54,7 +55,8 @@ class Claims:
         self._owners: dict[tuple[str, int], str] = {}
         card = ClaimRecord(incarnation=incarnation)
         self._card = Card(self._disk, experiment.path("claims"), encode(card))
-        self._is_synced = True
+        self._taken = self._synced = 0  # claims made, and how many of them are on the disk
+        self._syncing = threading.Lock()
 
     def survey(self, runs: Collection[str]) -> dict[str, Claim]:
         """The highest claim of each of `runs` that has one, by a listing, which may be late."""
@@ -106,24 +108,21 @@ class Claims:
     def take(self, run: str, attempt: int) -> bool:
         """Claim an attempt; False if somebody has it already."""
         is_mine = self._card.link(self._path(run, attempt))
-        self._is_synced &= not is_mine
+        self._taken += is_mine
         return is_mine
 
     def sync(self) -> None:
         """The claims made so far are there after a crash of the machine, too: what is logged is
         found by them."""
-        if self._is_synced:
-            return
-        self._is_synced = True
-        try:
-            self._disk.sync_folder(self._experiment.path("claims"))
-        except BaseException:
-            self._is_synced = False
-            raise
+        with self._syncing:  # whoever comes while another is at it waits until it is done
+            taken = self._taken
+            if taken > self._synced:
+                self._disk.sync_folder(self._experiment.path("claims"))
+                self._synced = taken
 
     def is_mine(self, run: str, attempt: int) -> bool:
         """Whether nobody has claimed a later attempt."""
-        return not self._disk.exists(self._path(run, attempt + 1))
+        return not self._disk.exists(self._path(run, attempt + 1), waits=True)
 
     def release(self, run: str, attempt: int) -> None:
         """Let anybody take the run at once."""
@@ -161,7 +160,7 @@ class Claims:
                 return ""
             try:
                 self._owners[key] = _CLAIM.decode(content).incarnation
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 self._experiment.note_odd(path, f"it cannot be read: {error}")
                 return ""
         return self._owners[key]
@@ -169,12 +168,12 @@ class Claims:
     def _aside(self, run: str, attempt: int) -> list[tuple[int, str]] | None:
         """None: no attempt of this number was set aside."""
         path = self._path(run, attempt)
-        content = self._disk.read(path.with_name(path.name + ASIDE))
-        if content is None:
-            return None
         try:
+            content = self._disk.read(path.with_name(path.name + ASIDE))
+            if content is None:
+                return None
             record = _ASIDE.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (DiskError, *UNREADABLE) as error:  # what was logged is asked again
             self._experiment.note_odd(path, f"it cannot be read: {error}")
             return []
         return list(record.owners.get(run, ())) if record.keeps_replies else []

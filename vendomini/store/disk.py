@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -102,27 +102,21 @@ class Disk:
 
         return self._read("read", folder, list_them)
 
-    def read(self, path: Path) -> bytes | None:
-        """The whole file, opened anew; None if there is none."""
+    def read(self, path: Path, *, waits: bool = False) -> bytes | None:
+        """The whole file, opened anew; None if there is none. `waits` as of `exists`."""
 
         def read_it() -> bytes | None:
             try:
-                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                with _opened(path) as handle:
+                    size = os.fstat(handle).st_size
+                    parts = []
+                    while part := os.read(handle, max(size + 1, 1 << 12)):
+                        parts.append(part)
+                    return b"".join(parts)
             except FileNotFoundError:
                 return None
-            try:
-                # A pipe in the place of a record would be waited for without end.
-                if not stat.S_ISREG((found := os.fstat(handle)).st_mode):
-                    number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-                    raise OSError(number, "it is no file", str(path))
-                parts = []
-                while part := os.read(handle, max(found.st_size + 1, 1 << 12)):
-                    parts.append(part)
-                return b"".join(parts)
-            finally:
-                _close(handle)
 
-        return self._read("read", path, read_it)
+        return self.patience.tried("read", path, read_it, writes=waits)
 
     def blocks(self, path: Path) -> Iterator[bytes]:
         """A file from its beginning to its end, in parts; nothing if there is none.
@@ -139,13 +133,10 @@ class Disk:
 
         def read_it() -> bytes:
             try:
-                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                with _opened(path) as handle:
+                    return os.pread(handle, size, start)
             except FileNotFoundError:
                 return b""
-            try:
-                return os.pread(handle, size, start)
-            finally:
-                _close(handle)
 
         return self._read("read", path, read_it)
 
@@ -153,25 +144,27 @@ class Disk:
         """The pieces of a file that begin there and have these sizes, in bytes."""
 
         def read_them() -> list[bytes]:
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            try:
+            with _opened(path) as handle:
                 return [os.pread(handle, *each) for each in zip(sizes, starts, strict=True)]
-            finally:
-                _close(handle)
 
         return self._read("read", path, read_them)
 
-    def exists(self, path: Path) -> bool:
-        """By opening rather than listing: an open asks the server, a listing may be old."""
+    def exists(self, path: Path, *, waits: bool = False) -> bool:
+        """By opening rather than listing: an open asks the server, a listing may be old.
+
+        `waits`: it is tried for as long as a write, of which it is a part.
+        """
 
         def open_it() -> bool:
             try:
                 _close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
             except (FileNotFoundError, NotADirectoryError):
                 return False
+            except PermissionError:
+                os.lstat(path)  # another user's: that it may not be read says that it is there
             return True
 
-        return self._read("read", path, open_it)
+        return self.patience.tried("read", path, open_it, writes=waits)
 
     def stamp(self, path: Path) -> Stamp | None:
         """None if there is no such file."""
@@ -336,6 +329,19 @@ def write_all(handle: int, content: bytes, at: int) -> None:
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A pipe in the place of a file would be waited for without end, and a device may have none."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG((found := os.fstat(handle)).st_mode):
+            number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+            raise OSError(number, "it is no file", str(path))
+        yield handle
+    finally:
+        _close(handle)
 
 
 def _write_temporary(path: Path, content: bytes) -> Path:

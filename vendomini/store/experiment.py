@@ -17,6 +17,7 @@ from vendomini.store.disk import NO_FILE, Disk
 from vendomini.store.locks import Lock, locked
 from vendomini.store.records import (
     STORE_FORMAT,
+    UNREADABLE,
     ErrorRecord,
     Marker,
     Pin,
@@ -96,7 +97,7 @@ class Experiment:
             )
         try:
             marker = msgspec.json.decode(content, type=Marker)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise StoreError(
                 f"`{self.path('experiment.json')}` is damaged: {error}",
                 hint="restore the file, or choose another folder with --root",
@@ -115,7 +116,7 @@ class Experiment:
         for number, line in enumerate((self.disk.read(path) or b"").splitlines(), start=1):
             try:
                 found.append(_RUN.decode(line))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 self.note_odd(path, f"line {number} cannot be read: {error}")
         return found
 
@@ -205,10 +206,11 @@ class Experiment:
                 self.disk.make_folder(self.path(folder))
             extension, changes = self._changes(phase_text, runs)
             if changes or self._damaged():
-                with self.locked():  # somebody else may have changed it since
+                with self.locked() as lock:  # somebody else may have changed it since
                     extension, changes = self._changes(phase_text, runs)
                     self._keep_damaged()
                     for name, content in changes.items():
+                        lock.check()
                         self.disk.write_atomic(self.path(name), content)
         except StoreError:
             if is_new:
@@ -268,7 +270,7 @@ class Experiment:
         path = self.path("pins", f"{key}.json")
         if self.disk.publish(path, encode(wanted)):
             return wanted
-        pinned = self.pinned(key)
+        pinned = self._read(path, _PIN, waits=True)
         if pinned is None:
             raise StoreError(
                 f"`{path}` cannot be read: {self.odd.get(f'pins/{key}.json', 'it has gone')}",
@@ -290,22 +292,26 @@ class Experiment:
 
     # -- private -------------------------------------------------------------------------
 
-    def _read(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+    def _read(
+        self, path: Path, decoder: msgspec.json.Decoder[T], *, waits: bool = False
+    ) -> T | None:
         try:
-            return self._decoded(path, decoder)
+            return self._decoded(path, decoder, waits=waits)
         except DiskError as error:
             self.note_odd(path, str(error))
             return None
 
-    def _decoded(self, path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
-        content = self.disk.read(path)
+    def _decoded(
+        self, path: Path, decoder: msgspec.json.Decoder[T], *, waits: bool = False
+    ) -> T | None:
+        content = self.disk.read(path, waits=waits)
         if content is None:
             if self.disk.leads_nowhere(path):
                 self.note_odd(path, "it leads nowhere")
             return None
         try:
             return decoder.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             self.note_odd(path, f"it cannot be read: {error}")
             return None
 

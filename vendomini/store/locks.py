@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from vendomini.errors import StoreError
+from vendomini.errors import DiskError, StoreError
 from vendomini.store.clock import now_s
-from vendomini.store.disk import Disk
+from vendomini.store.disk import NO_FILE, Disk
 from vendomini.store.process import Process, is_gone, this_process
+from vendomini.store.records import UNREADABLE
 
 WAIT_S = 60.0
 LEASE_S = 20.0
@@ -83,7 +84,7 @@ def _take(disk: Disk, folder: Path, me: Process) -> int:
     seen: tuple[int, bytes | None] | None = None  # the lock as it was seen last, since `since`
     while True:
         number = max(_numbers(disk, folder), default=0)
-        content = disk.read(_path(folder, number)) if number else None
+        content = _read(disk, _path(folder, number)) if number else None
         now = now_s()
         if seen != (number, content):
             seen, since = (number, content), now
@@ -116,11 +117,21 @@ def _renew(disk: Disk, path: Path, me: Process, end: threading.Event) -> None:
             continue  # until it is taken over, which `check` tells
 
 
+def _read(disk: Disk, path: Path) -> bytes | None:
+    """None: there is none, or what stands in its place is no file."""
+    try:
+        return disk.read(path)
+    except DiskError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return None
+
+
 def _holding(content: bytes | None) -> Holding | None:
     """None: it cannot be read, and its lease alone decides."""
     try:
         return None if content is None else _HOLDING.decode(content)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

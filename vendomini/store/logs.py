@@ -19,12 +19,12 @@ from vendomini.errors import DiskError
 from vendomini.store.clock import now_s
 from vendomini.store.disk import Disk, write_all
 from vendomini.store.experiment import Experiment
-from vendomini.store.records import ReplyEntry
+from vendomini.store.records import UNREADABLE, ReplyEntry
 
 FLUSH_EVERY_S = 2.0
 FLUSH_BYTES = 1 << 20
 HELD_BYTES = 16 << 20
-"""More than that is not held for a disk that does not keep up: who adds a line writes them."""
+"""More than that is not held for a disk that does not keep up: runs wait (`Logs.are_behind`)."""
 SYNC_EVERY_S = 30.0
 SYNC_BYTES = 8 << 20
 
@@ -58,10 +58,13 @@ class Appender:
             self._lines.append(line)
             self._bytes += len(line) + 1
             waiting = self._bytes
-        if waiting >= HELD_BYTES:
-            self.flush()
-        elif waiting >= FLUSH_BYTES:
+        if waiting >= FLUSH_BYTES:
             self.hurry()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be written that whoever adds more is to flush first."""
+        return self._bytes >= HELD_BYTES
 
     @property
     def unsynced(self) -> int:
@@ -118,9 +121,9 @@ class Appender:
             # A log that was there and is gone is not made anew: its beginning would be missing.
             flags = os.O_WRONLY | (0 if self._there else os.O_CREAT)
             self._handle = os.open(self._path, flags, 0o666)
-            if not self._there:
-                self._disk.sync_folder(self._path.parent)
-                self._there = True
+        if not self._there:
+            self._disk.sync_folder(self._path.parent)
+            self._there = True
         return self._handle
 
     def _close(self) -> None:
@@ -156,6 +159,10 @@ class Logs:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def are_behind(self) -> bool:
+        return self.replies.is_behind or self.steps.is_behind
 
     def flush(self) -> None:
         self.replies.flush()
@@ -262,7 +269,7 @@ class ReplyIndex:
             for line in self._lines_of(incarnation).get(run, ()):
                 try:
                     entry = _ENTRY.decode(line)
-                except msgspec.DecodeError:
+                except UNREADABLE:
                     break
                 if entry.attempt == attempt:
                     found[entry.ask, entry.position] = Logged(hash=entry.hash, reply=entry.reply)
@@ -305,7 +312,7 @@ def _readable(
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             run = _LINE.decode(line).run
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return lines, number
         if is_wanted(run):
             lines.setdefault(run, []).append(line)

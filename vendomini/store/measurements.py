@@ -8,7 +8,7 @@ import msgspec
 
 from vendomini.errors import DiskError
 from vendomini.store.disk import Disk
-from vendomini.store.records import encode
+from vendomini.store.records import UNREADABLE, encode
 from vendomini.store.trying import explained
 
 FILE = "measurements.jsonl"
@@ -50,7 +50,8 @@ def add_measurement(folder: Path, measured: Measured) -> None:
     """
     path = folder / FILE
     with explained("write", path):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # A pipe in its place would be waited for without end.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
         try:
             # The line break comes first as well: what a writer that died left half is closed by it.
             view = memoryview(b"\n" + encode(measured) + b"\n")
@@ -77,7 +78,7 @@ def read_measurements(root: Path) -> tuple[Measured, ...]:
                 continue
             try:
                 found.append(_MEASURED.decode(line))
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
     return tuple(found)
 

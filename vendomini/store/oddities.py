@@ -10,6 +10,7 @@ import msgspec
 from vendomini.errors import DiskError
 from vendomini.store.claims import CLAIM
 from vendomini.store.experiment import RESULT, Experiment
+from vendomini.store.records import UNREADABLE
 
 NAMES = {
     "claims": CLAIM,
@@ -59,7 +60,7 @@ def _look_at_json(experiment: Experiment) -> None:
     for path in (*plans, *jobs):
         try:
             msgspec.json.decode(experiment.disk.read(path) or b"{}")
-        except (DiskError, msgspec.DecodeError) as error:
+        except (DiskError, *UNREADABLE) as error:
             experiment.note_odd(path, f"it cannot be read: {error}")
     for path in (experiment.path("phase.yaml"), experiment.path("runs.jsonl")):
         try:

@@ -16,6 +16,8 @@ from vendomini.serving import EngineSettings
 from vendomini.store.process import Process
 
 STORE_FORMAT = 1
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no record: no JSON, no text, or brackets without end."""
 
 WorkerState: TypeAlias = Literal["starting", "working", "draining", "ended"]
 ErrorKind: TypeAlias = Literal["engine", "replay", "bug"]

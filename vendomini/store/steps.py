@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from vendomini.store.records import UNREADABLE
+
 
 @dataclass(slots=True)
 class StepLines:
@@ -45,7 +47,9 @@ def step_lines(
                 begin = at + end - len(line)
             try:
                 step = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                if not line.isascii():
+                    str(line, "utf-8")  # what is not asked for is passed over unread
+            except UNREADABLE:
                 continue
             if not is_wanted(step.run):
                 continue

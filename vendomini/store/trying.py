@@ -126,7 +126,7 @@ class Patience:
 
     def _goes_on(self, number: int, failing_s: float, *, writes: bool) -> bool:
         # A disk that is broken for good is not waited for at each of a thousand files.
-        if number in PASSING and failing_s < QUICK_S / 2**self._in_vain:
+        if number in PASSING and failing_s < QUICK_S / 2 ** min(self._in_vain, 10):
             return True
         return writes and number in PASSING | FULL and self._lives()
 

@@ -83,7 +83,18 @@ class Finder:
     def claim_some(self, wanted: int) -> list[tuple[str, int]]:
         """Claim the next few runs of the queue. A run that somebody else has is passed over."""
         taken: list[tuple[str, int]] = []
-        wanted = min(CLAIM_BATCH, wanted)
+        keeps = False
+        try:
+            self._claim(min(CLAIM_BATCH, wanted), taken)
+            keeps = not taken or not is_under_way(self._experiment)
+        finally:
+            if not keeps:  # nobody can say, or runs are set aside: ours came too late to be seen
+                self.queue.clear()
+                while taken:
+                    self._claims.release(*taken.pop())
+        return taken
+
+    def _claim(self, wanted: int, taken: list[tuple[str, int]]) -> None:
         while self.queue and len(taken) < wanted:
             run, attempt = self.queue.pop(0)
             if not self._claims.take(run, attempt):
@@ -99,13 +110,6 @@ class Finder:
             if self._is_finished(run):
                 continue  # a late listing again; the claim does no harm
             taken.append((run, attempt))
-        if taken and is_under_way(self._experiment):
-            # Runs are being set aside, and a claim of ours came too late to be seen.
-            for run, attempt in taken:
-                self._claims.release(run, attempt)
-            self.queue.clear()
-            return []
-        return taken
 
     def _wait_for_what_is_set_aside(self) -> None:
         """Whoever is at it holds the lock; what a crash has cut is carried out."""

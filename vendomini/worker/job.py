@@ -9,7 +9,7 @@ import msgspec
 from vendomini.errors import StoreError
 from vendomini.serving import EngineSettings, EngineSpec
 from vendomini.store.disk import Disk
-from vendomini.store.records import encode
+from vendomini.store.records import UNREADABLE, encode
 
 JOB_FILE = "job.json"
 
@@ -49,7 +49,7 @@ def read_job(path: Path) -> Job:
         raise StoreError(f"there is no job file `{path}`", hint="submit the experiment again")
     try:
         written = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"the job file `{path}` is damaged: {error}", hint="submit the experiment again"
         ) from error

@@ -93,6 +93,7 @@ class Player:
         self._is_fresh = is_fresh
         self._say = said
         self._sync_logs = Together(logs.sync)
+        self._flush_logs = Together(logs.flush)
         self._sync_results = Together(
             lambda: experiment.disk.sync_folder(experiment.path("results"))
         )
@@ -115,7 +116,7 @@ class Player:
         try:
             logged = {}
             if attempt > 1 and self._engine is not None:
-                earlier = self._claims.earlier(run.id, attempt)
+                earlier = await asyncio.to_thread(self._claims.earlier, run.id, attempt)
                 logged = await asyncio.to_thread(self._index.longest, run.id, earlier)
             answers = Answers(
                 run,
@@ -212,7 +213,7 @@ class Player:
             hint=error.hint if isinstance(error, VendoMiniError) else "",
             trace="" if known else traceback.format_exc(),
         )
-        await asyncio.to_thread(self._logs.flush)
+        await self._flush_logs()
         await asyncio.to_thread(self._experiment.publish_error, record)
 
     def _in_turn(self, run: str) -> InTurn | None:
@@ -223,6 +224,8 @@ class Player:
 
     async def _pin(self) -> None:
         """Before the group's first reply: what serves it is written down, and holds for all."""
+        if self._logs.are_behind:  # waited for here, where signals are heard meanwhile
+            await self._flush_logs()
         if self._is_pinned:
             return
         assert self._job.engine is not None

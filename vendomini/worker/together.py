@@ -19,6 +19,7 @@ class Together:
     async def __call__(self) -> None:
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running))
+            self._next.add_done_callback(_heard)
         # One who is cancelled leaves the others what they wait for.
         await asyncio.shield(self._next)
 
@@ -27,3 +28,13 @@ class Together:
             await asyncio.wait({running})
         self._running, self._next = self._next, None
         await asyncio.to_thread(self._work)
+
+
+# -- private -------------------------------------------------------------------------------
+
+
+def _heard(task: "asyncio.Task[None]") -> None:
+    """When all whom it served were cancelled, nobody else asks for its error, and asyncio would
+    complain of that whenever memory is tidied up."""
+    if not task.cancelled():
+        task.exception()

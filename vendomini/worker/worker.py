@@ -136,7 +136,7 @@ class Worker:
     async def work(self) -> Ended:
         """Returns when it has left; raises nothing a user could mend (see `Ended.problem`)."""
         self._loop = asyncio.get_running_loop()
-        self._heartbeat.start()
+        await asyncio.to_thread(self._heartbeat.start)
         self._logs.start()
         try:
             await self._claim_and_play()
@@ -152,7 +152,8 @@ class Worker:
                 await self._close_engine()
                 await asyncio.to_thread(self._keep_measurement)
             finally:
-                self._leave()
+                # In a thread: a signal is to be heard while a disk that fails is waited for.
+                await asyncio.to_thread(self._leave)
         return Ended(
             runs=self._player.tally.done,
             failed=self._player.tally.failed,
@@ -216,7 +217,8 @@ class Worker:
     async def _begin_some(self) -> None:
         if not self._engine_is_open and not await self._open_engine():
             return
-        for run, attempt in await asyncio.to_thread(self._finder.claim_some, self._room):
+        taken = await self._patiently(partial(self._finder.claim_some, self._room))
+        for run, attempt in taken or ():
             task = asyncio.create_task(self._player.try_run(self._finder.runs[run], attempt))
             self._under_way[task] = (run, attempt)
 
