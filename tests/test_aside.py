@@ -10,7 +10,7 @@ from tests.faults import Faults
 from tests.harness import job_for, make_worker, outcomes, play
 from tests.toy import toy_experiment
 from vendomini.engines.scripted import ScriptedEngine, echo
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, StoreError
 from vendomini.store.aside import PLAN, finish_cut, is_under_way, set_aside
 from vendomini.store.claims import Claims
 from vendomini.store.experiment import Experiment
@@ -29,13 +29,15 @@ def played(folder: Path) -> Experiment:
 
 
 def aside(experiment: Experiment, runs: list[str], *, keeps_replies: bool = False) -> Path:
-    return set_aside(
+    archive = set_aside(
         experiment,
         dict.fromkeys(runs, "asked for"),
         reason="a test",
         pin="toy",
         keeps_replies=keeps_replies,
     )
+    assert archive is not None
+    return archive
 
 
 def attempt_of(experiment: Experiment, run: str) -> int:
@@ -184,3 +186,50 @@ def test_the_reason_names_the_runs(tmp_path: Path) -> None:
     reason = json.loads((archive / "reason.json").read_bytes())
     assert (reason["runs"], reason["last"]) == ({run: "asked for"}, {run: 1})
     assert sorted(os.listdir(archive)) == ["claims", "errors", "pins", "reason.json", "results"]
+
+
+def test_of_two_that_find_the_same_the_second_moves_nothing(tmp_path: Path) -> None:
+    """Between its look and its lock the runs were set aside and played again."""
+    experiment = played(tmp_path)
+    expected = outcomes(experiment)
+    found = dict.fromkeys(expected, "short")
+    assert set_aside(experiment, found, reason="short", still=lambda: ()) is None
+    assert outcomes(experiment) == expected
+    first, *_ = expected
+    assert set_aside(experiment, found, reason="short", still=lambda: {first}) is not None
+    assert set(outcomes(experiment)) == set(expected) - {first}
+
+
+def test_one_that_lost_the_lock_moves_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = played(tmp_path)
+    expected = outcomes(experiment)
+
+    def refuse() -> None:  # this process stood still, and another took the lock
+        experiment.path("locks", "99.json").write_bytes(b"")
+        for path in experiment.path("locks").glob("*.json"):
+            path.with_name(f"{int(path.stem) + 1}.json").write_bytes(b"")
+
+    with pytest.raises(StoreError, match="was taken over"):
+        set_aside(experiment, dict.fromkeys(expected, "x"), reason="a test", refuse=refuse)
+    assert outcomes(experiment) == expected
+
+
+def test_a_claim_that_came_too_late_to_be_set_aside_stays_and_is_free(tmp_path: Path) -> None:
+    experiment = played(tmp_path)
+    run = experiment.runs()[0].id
+    late = make_worker(experiment, job_for(experiment), ScriptedEngine(echo))._finder
+
+    def refuse() -> None:
+        late.load()
+        late.queue = [(run, 2)]
+        experiment.result_path(run).rename(tmp_path / run)
+        assert late.claim_some(8) == []
+        (tmp_path / run).rename(experiment.result_path(run))
+
+    set_aside(experiment, {run: "x"}, reason="a test", refuse=refuse)
+    assert experiment.path("claims", f"{run}.2").exists()
+    assert experiment.path("claims", f"{run}.2.released").exists()
+    assert play(experiment).exit_status == 0
+    assert attempt_of(experiment, run) == 3

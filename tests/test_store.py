@@ -279,6 +279,7 @@ def test_setting_a_group_aside_deletes_nothing(tmp_path: Path) -> None:
     )
     experiment.pin("g", Pin(backend="hf", dtype=None, quantization=None))
     archive = set_aside(experiment, {mine: "asked for"}, reason="a test", pin="g")
+    assert archive is not None
     assert experiment.finished() == {other}
     assert experiment.errors() == {}
     assert experiment.pinned("g") is None

@@ -91,6 +91,7 @@ def test_the_plan_to_set_aside_goes_when_all_that_moved_is_on_the_disk(
     faults = Faults(monkeypatch, experiment.folder)
     run = experiment.runs()[0].id
     archive = set_aside(experiment, {run: "asked for"}, reason="a test")
+    assert archive is not None
     gone = faults.done.index(("unlink", str(experiment.path("aside.json"))))
     moved = last(faults.done, "rename", "")
     for folder in ("claims", "errors", "results", "pins"):

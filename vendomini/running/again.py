@@ -77,7 +77,15 @@ def restart_short(experiment: Experiment, runs: Sequence[Run], voice: Voice) -> 
     short = {run: why for run, why in find_short(experiment, progress).items() if run in in_grid}
     if not short:
         return
-    kept_in = set_aside(experiment, short, reason="short", keeps_replies=True)
+    kept_in = set_aside(
+        experiment,
+        short,
+        reason="short",
+        keeps_replies=True,
+        still=lambda: find_short(experiment, progress),
+    )
+    if kept_in is None:
+        return  # another `run` came first
     _say_short(short, voice)
     voice.say(f"they are played again; what there was of them is in {kept_in}")
 

@@ -85,7 +85,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         option = "--restart-group" if request.restart_groups else "--restart-run"
         raise ConfigError(f"{option}: nothing was played yet", hint=f"remove {option}")
     extension = experiment.extend(prepared.text, prepared.every_run)
-    restart_short(experiment, prepared.every_run, voice)
+    restart_short(experiment, prepared.runs, voice)
     say_odd(experiment, voice)
     finished = experiment.finished()
     done = sum(run.id in finished for run in prepared.runs)

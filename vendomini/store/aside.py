@@ -4,7 +4,7 @@ What is to be moved is written down first (`aside.json`). Workers claim nothing 
 whoever takes the experiment's lock, or wants to claim, finishes what a crash has cut.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,15 +35,22 @@ def set_aside(
     pin: str | None = None,
     keeps_replies: bool = False,
     refuse: Callable[[], None] = lambda: None,
-) -> Path:
+    still: Callable[[], Collection[str]] | None = None,
+) -> Path | None:
     """Move claims, results and errors of runs, each given with why, out of the way.
 
     Nothing is deleted: all of it stays in the folder that is returned. With `pin`, what serves that
     group goes, too. `keeps_replies`: the next attempt goes on from what these had logged. `refuse`
-    is called when no worker begins any more, and raises if one plays them.
+    is called when no worker begins any more, and raises if one plays them. `still` says, under the
+    lock, of which runs the reason still holds: another command may have come first. None: of none.
     """
     with experiment.locked() as lock:
         finish(experiment, lock)
+        if still is not None:
+            holds = still()
+            runs = {run: why for run, why in runs.items() if run in holds}
+            if not runs:
+                return None
         archive = experiment.new_archive()
         claims = Claims(experiment, "")
         last = {run: claim.attempt for run, claim in claims.survey(set(runs)).items()}

@@ -225,6 +225,9 @@ class Disk:
             temporary = _write_temporary(path, content)
             try:
                 os.replace(temporary, path)
+            except FileNotFoundError as error:
+                # A server that has restarted is asked twice, and its first answer was lost.
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path)) from error
             except BaseException:
                 _unlink(temporary)
                 raise
