@@ -1,5 +1,6 @@
 """What Slurm is asked for, with real submitit and imitated Slurm commands."""
 
+import errno
 import os
 import pickle
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitit.core.utils import JobPaths
 
 from tests.fakes.slurm import FakeSlurm
 from tests.harness import outcomes
@@ -20,7 +22,7 @@ from vendomini import slurm
 from vendomini.cli.running import run
 from vendomini.cli.status import show_status
 from vendomini.cluster import Allocation, Resources
-from vendomini.errors import ConfigError, SubmitError
+from vendomini.errors import ConfigError, DiskError, SubmitError
 from vendomini.looking.prepared import Request, prepare
 from vendomini.prepare import GroupPlan, Plan
 from vendomini.profile import load_profile
@@ -441,6 +443,58 @@ def test_a_lost_answer_doubles_nothing(
     assert set(attempts(experiment).values()) == {1}
     played = {worker.slurm.job for worker in experiment.workers().values() if worker.slurm}
     assert played == {f"{second['id']}_0", f"{second['id']}_1"}
+
+
+def failing_moves(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """submitit cannot give its workers their files; how often it tried."""
+    tried: list[int] = []
+    real = JobPaths.move_temporary_file
+
+    def move(self: JobPaths, *arguments: Any, **named: Any) -> None:
+        tried.append(1)
+        if len(tried) <= times:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(JobPaths, "move_temporary_file", move)
+    return tried
+
+
+def test_a_submission_whose_files_cannot_be_written_for_now_is_tried_again(
+    fake_slurm: FakeSlurm,
+    tmp_path: Path,
+    local: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = request_for(tmp_path)
+    failing_moves(monkeypatch, 1)
+    assert run(request) == 0
+    first, second = fake_slurm.jobs()
+    assert first["options"]["comment"] == second["options"]["comment"]
+    assert completed(fake_slurm, request) == local
+    assert set(attempts(experiment_of(request)).values()) == {1}
+
+
+def test_a_submission_whose_files_can_never_be_written_is_one_error_and_leaves_no_job(
+    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(tmp_path)
+    failing_moves(monkeypatch, 99)
+    with pytest.raises(DiskError, match=r"cannot write `.*jobs/1/0`: Input/output error"):
+        run(request)
+    jobs = [job["id"] for job in fake_slurm.jobs()]
+    wait_until(lambda: not slurm.jobs_in_queue(jobs))
+
+
+# The first launcher waits a minute for its file, in vain, and nobody waits for it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_local_workers_are_started_again_where_their_files_could_not_be_written(
+    tmp_path: Path, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(request_for(tmp_path), cluster=False, profile=None)
+    assert failing_moves(monkeypatch, 1) == []
+    assert run(request) == 0
+    assert outcomes(experiment_of(request)) == local
 
 
 def test_answers_that_are_lost_for_good_leave_no_job(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

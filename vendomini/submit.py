@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vendomini.prepare.deciding import DEFAULT_CONCURRENCY
 from vendomini.slurm import QueuedJob, cancel, jobs_in_queue, jobs_with_comment
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import SlurmJobs
+from vendomini.store.trying import explanation
 from vendomini.worker.entry import work
 from vendomini.worker.job import Job, write_job
 
@@ -100,7 +102,12 @@ def submit_local(
             for gpus in own_gpus:
                 # Set past submitit's check, which takes numbers only: a GPU may have a name.
                 executor.parameters.update(gpus_per_node=len(gpus), visible_gpus=gpus)
-                handles.append(executor.submit(work, str(path)))
+                # A launcher whose file submitit could not write finds none, and ends by itself.
+                handles.append(
+                    experiment.disk.patience.tried(
+                        "write", folder, partial(executor.submit, work, str(path)), writes=True
+                    )
+                )
         started.append(
             (
                 Submitted(
@@ -294,6 +301,11 @@ def _sbatch(
                     f"Slurm refused the job: {_own_words(str(error))}",
                     hint="change the profile's partition, account, qos, GPUs, memory or minutes",
                 ) from error
+        except OSError as error:
+            # Submitted, and submitit could not write what its workers wait for.
+            cancel(jobs_with_comment(comment))
+            if not tries_left:
+                raise explanation("write", folder, error) from error
         else:
             return str(jobs[0].job_id).split("_")[0]
     raise AssertionError("the last try returns or raises")
