@@ -42,7 +42,8 @@ def set_aside(
     Nothing is deleted: all of it stays in the folder that is returned. With `pin`, what serves that
     group goes, too. `keeps_replies`: the next attempt goes on from what these had logged. `refuse`
     is called when no worker begins any more, and raises if one plays them. `still` says, under the
-    lock, of which runs the reason still holds: another command may have come first. None: of none.
+    lock, of which runs the reason still holds: another command may have come first. Returns None if
+    it holds of none.
     """
     with experiment.locked() as lock:
         finish(experiment, lock)
