@@ -315,7 +315,9 @@ def _of_logs() -> Iterator[Case]:
         yield _case("steps", steps, damage, names=names, blocks=damage is hidden)
         yield _case("replies", replies, damage, is_told=False, blocks=damage is hidden)
     wrong_hash = _rewritten(lambda content: HASH.sub(b'"hash":"x', content))
-    yield _case("replies wrong hash", replies, wrong_hash, is_told=False, named=True)
+    # Another question than the logged one stops its run, until `--restart-run` plays it anew.
+    stopped = _case("replies wrong hash", replies, wrong_hash, is_told=False, named=True)
+    yield replace(stopped, may_lose=_runs_of("open"))
     wrong_ask = _rewritten(lambda content: content.replace(b'"ask":', b'"ask":1'))
     yield _case("replies wrong ask", replies, wrong_ask, is_told=False, named=True)
     yield _case("late steps zero", late_steps, zero, names=_runs_of("late"), named=True)
@@ -326,6 +328,7 @@ def _of_locks() -> Iterator[Case]:
         def damage(half: Half) -> Path:
             path = half.path(name)
             path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
             if content is None:
                 path.mkdir()
             else:

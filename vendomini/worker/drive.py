@@ -88,7 +88,8 @@ class Answers:
                     f"run {self._run.id} asks something else than its log has at ask {ask}, "
                     f"position {position}: {name} now, {logged.hash} then",
                     hint="the workload's code changed under a run that was under way: raise the "
-                    "workload's version, or run with the code the log was written with",
+                    "workload's version, run with the code the log was written with, or play it "
+                    f"anew with --restart-run {self._run.id}",
                 )
             reply = logged.reply
             self.replayed += 1
