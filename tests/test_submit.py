@@ -290,7 +290,7 @@ def test_a_second_start_of_the_same_command_adds_no_workers(
     local: dict[str, bytes],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    request = request_for(tmp_path, "engine.latency_s=0.1")
+    request = request_for(tmp_path, "engine.latency_s=0.8")
     run(request)
     run(request)
     assert len(fake_slurm.jobs()) == 1

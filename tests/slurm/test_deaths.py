@@ -208,6 +208,7 @@ def test_a_cancelled_worker_drains_and_frees_its_runs(
         "running": 0,
         "waiting": RUNS,
         "failed": 0,
+        "short": 0,
     }
     freed = {path.name for path in lab.experiment.path("claims").glob("*.released")}
     assert freed == {f"{run}.1.released" for run in attempts(lab.experiment)}

@@ -88,6 +88,7 @@ def test_a_join_ends_with_the_status_of_its_runs(make_lab: MakeLab) -> None:
         "running": 0,
         "waiting": 0,
         "failed": 2,
+        "short": 0,
     }
 
 
