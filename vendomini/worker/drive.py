@@ -87,9 +87,8 @@ class Answers:
                 raise ReplayError(
                     f"run {self._run.id} asks something else than its log has at ask {ask}, "
                     f"position {position}: {name} now, {logged.hash} then",
-                    hint="the workload's code changed under a run that was under way: raise the "
-                    "workload's version, run with the code the log was written with, or play it "
-                    f"anew with --restart-run {self._run.id}",
+                    hint="the workload's code changed meanwhile: raise its version, go back to the "
+                    f"code of then, or play this run anew with --restart-run {self._run.id}",
                 )
             reply = logged.reply
             self.replayed += 1
