@@ -11,13 +11,11 @@ import torch
 from aiohttp.test_utils import TestClient, TestServer
 
 from tests.tiny_models import tiny_model
-from vendomini.engines.hf import generation
 from vendomini.engines.hf.__main__ import root_cause
 from vendomini.engines.hf.batching import Batcher
-from vendomini.engines.hf.generation import Generation, run_halving
-from vendomini.engines.hf.grammar import GrammarMask
+from vendomini.engines.hf.generation import Generation
 from vendomini.engines.hf.loading import Loaded, Options, load
-from vendomini.engines.hf.sampling import Row, Sampler
+from vendomini.engines.hf.sampling import Drawing, Row, Sampler
 from vendomini.engines.hf.server import Server
 from vendomini.errors import EngineError
 
@@ -44,19 +42,13 @@ def chat(model: Loaded, **body: Any) -> tuple[int, Any]:
     """Status and body of one chat with a server in this process."""
 
     async def main() -> tuple[int, Any]:
-        work = Generation(model)
-        batcher = Batcher(
-            run_batch=lambda rows, told: run_halving(rows, work.run, told_halved=told),
-            max_rows=8,
-            kv_tokens=model.kv_tokens,
-        )
+        batcher = Batcher(Generation(model, max_rows=8))
+        batcher.start()
         server = Server(model, batcher, name="m", key="k")
-        working = asyncio.create_task(batcher.work())
         headers = {"Authorization": "Bearer k"}
         async with TestClient(TestServer(server.application()), headers=headers) as client:
             reply = await client.post("/v1/chat/completions", json={"model": "m", **body})
             found = reply.status, await reply.json()
-        working.cancel()
         return found
 
     return asyncio.run(main())
@@ -106,22 +98,15 @@ def test_a_schema_holds_only_after_the_thoughts(llama: Loaded) -> None:
         )
         for think_end in (llama.think_end, None)
     ]
-    sampler = Sampler(
-        rows,
-        end_ids=llama.end_ids,
-        pad_id=llama.pad_id,
-        device="cpu",
-        text_of=llama.text_of,
-        mask=GrammarMask(
-            [llama.grammars.matcher(grammar) for _ in rows], vocabulary=llama.vocabulary
-        ),
-        halted=lambda: False,
-    )
+    drawings = [Drawing(row, llama.grammars.matcher(grammar)) for row in rows]
+    sampler = Sampler(end_ids=llama.end_ids, text_of=llama.text_of)
     for wanted in (free, llama.think_end, *[free] * 38):
-        scores = torch.zeros(2, llama.vocabulary)
+        going = [each for each in drawings if not each.is_done]
+        scores = torch.zeros(len(going), llama.vocabulary)
         scores[:, wanted] = 9.0
-        sampler.draw(scores)
-    thinking, at_once = sampler.tokens()
+        if going:
+            sampler.draw(going, scores)
+    thinking, at_once = (each.tokens for each in drawings)
     assert thinking[:2] == [free, llama.think_end]
     assert llama.text_of(thinking[2:]) == llama.text_of(at_once) == '"yes"'
     assert thinking[-1] == at_once[-1] == llama.end_ids[0]
@@ -136,48 +121,14 @@ def test_draws_follow_their_distribution_and_top_p_keeps_the_likeliest(llama: Lo
         for top_p in (1.0, 0.75)
         for seed in range(2000)
     ]
-    sampler = Sampler(
-        rows,
-        end_ids=llama.end_ids,
-        pad_id=llama.pad_id,
-        device="cpu",
-        text_of=llama.text_of,
-        mask=None,
-        halted=lambda: False,
-    )
-    drawn = sampler.draw(scores.repeat(len(rows), 1))
+    drawings = [Drawing(row) for row in rows]
+    sampler = Sampler(end_ids=llama.end_ids, text_of=llama.text_of)
+    sampler.draw(drawings, scores.repeat(len(rows), 1))
+    drawn = torch.tensor([each.tokens[0] for each in drawings])
     shares = torch.bincount(drawn[:2000] - 10, minlength=4) / 2000
     assert torch.allclose(shares, probabilities, atol=0.04)
     narrow = torch.bincount(drawn[2000:] - 10, minlength=4) / 2000
     assert torch.allclose(narrow, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.04)
-
-
-def test_prompts_scored_in_pieces_equal_prompts_scored_at_once(
-    llama: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [
-        Row(
-            prompt=[(7 * k + length) % 300 + 20 for k in range(length)],
-            max_tokens=2,
-            temperature=0.0,
-            top_p=1.0,
-            prompt_logprobs=2,
-        )
-        for length in (40, 17, 1)
-    ]
-    whole = Generation(llama).run(rows)
-    monkeypatch.setattr(
-        generation, "SCORING_BYTES", 8 * generation.BYTES_PER_SCORE * 3 * llama.vocabulary
-    )
-    pieces = Generation(llama).run(rows)
-    for one, other in zip(whole, pieces, strict=True):
-        assert one.tokens == other.tokens
-        assert one.prompt_scores is not None
-        assert other.prompt_scores is not None
-        assert [s.logprob for s in one.prompt_scores] == pytest.approx(
-            [s.logprob for s in other.prompt_scores], abs=1e-4
-        )
-    assert [len(each.prompt_scores or ()) for each in pieces] == [39, 16, 0]
 
 
 def test_a_window_larger_than_the_kv_cache_is_refused_before_serving(folder: Path) -> None:

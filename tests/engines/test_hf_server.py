@@ -50,19 +50,19 @@ def test_a_batch_of_greedy_prompts_equals_one_by_one(serving: Serving) -> None:
         return {"prompt": prompt, "temperature": 0, "max_tokens": 16, "ignore_eos": True}
 
     async def together(ask: Ask) -> Any:
-        before = value_of(await ask("/metrics"), "batches_total")
+        before = value_of(await ask("/metrics"), "passes_total")
         replies = await asyncio.gather(*(ask("/v1/completions", **body(p)) for p in PROMPTS))
-        return replies, value_of(await ask("/metrics"), "batches_total") - before
+        return replies, value_of(await ask("/metrics"), "passes_total") - before
 
     async def one_by_one(ask: Ask) -> Any:
         return [await ask("/v1/completions", **body(prompt)) for prompt in PROMPTS]
 
-    batched, batches = serving.talk(together)
+    batched, passes = serving.talk(together)
     alone = serving.talk(one_by_one)
     texts = [[reply["choices"][0]["text"] for reply in replies] for replies in (batched, alone)]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
-    assert batches < len(PROMPTS)
+    assert passes < 16 * len(PROMPTS) / 2
     assert all(reply["usage"]["completion_tokens"] == 16 for reply in batched)
 
 
@@ -227,16 +227,15 @@ def test_it_answers_while_it_generates_and_drops_a_request_whose_client_has_gone
         running = asyncio.create_task(ask("/v1/completions", **long, seed=1))
         while value_of(await ask("/metrics"), "num_requests_running") != 1:
             pass
-        waiting = asyncio.create_task(ask("/v1/completions", **long, seed=2))
-        while value_of(await ask("/metrics"), "num_requests_waiting") != 1:
+        beside = asyncio.create_task(ask("/v1/completions", **long, seed=2))
+        while value_of(await ask("/metrics"), "num_requests_running") != 2:
             pass
         assert (await ask("/health"))[0] == 200
         assert (await ask("/tokenize", prompt="hello"))["count"] > 0
         assert not running.done()
-        waiting.cancel()
-        while value_of(await ask("/metrics"), "num_requests_waiting") != 0:
+        beside.cancel()
+        while value_of(await ask("/metrics"), "num_requests_running") != 1:
             pass
-        # Of one that is under way the rows are ended.
         running.cancel()
         while value_of(await ask("/metrics"), "num_requests_running") != 0:
             pass

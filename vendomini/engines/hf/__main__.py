@@ -66,17 +66,13 @@ async def _serve(options: "Options", loaded: "Loaded", *, key: str) -> None:
     from aiohttp import web
 
     from vendomini.engines.hf.batching import Batcher
-    from vendomini.engines.hf.generation import Generation, run_halving
+    from vendomini.engines.hf.generation import Generation
     from vendomini.engines.hf.server import Server
 
-    generation = Generation(loaded)
-    batcher = Batcher(
-        run_batch=lambda rows, told_halved: run_halving(
-            rows, generation.run, told_halved=told_halved
-        ),
-        max_rows=options.max_num_seqs,
-        kv_tokens=loaded.kv_tokens,
+    generation = Generation(
+        loaded, max_rows=options.max_num_seqs, keeps=options.enable_prefix_caching
     )
+    batcher = Batcher(generation)
     server = Server(loaded, batcher, name=options.served_model_name, key=key)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,7 +81,7 @@ async def _serve(options: "Options", loaded: "Loaded", *, key: str) -> None:
         server.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
     )
     await runner.setup()
-    working = asyncio.create_task(batcher.work())
+    batcher.start()
     try:
         await web.UnixSite(runner, str(options.uds)).start()
         _tell(
@@ -93,15 +89,11 @@ async def _serve(options: "Options", loaded: "Loaded", *, key: str) -> None:
             f"{loaded.device}, {loaded.dtype}, {loaded.attention}, "
             f"max_model_len {loaded.max_model_len}, at most {options.max_num_seqs} sequences"
         )
-        ending = asyncio.create_task(ended.wait())
-        await asyncio.wait({ending, working}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await ended.wait()
     finally:
         generation.halt()
         options.uds.unlink(missing_ok=True)
         await runner.cleanup()
-        working.cancel()
 
 
 def root_cause(error: BaseException) -> str:
@@ -130,8 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--attn-implementation")
     parser.add_argument("--max-model-len", type=_count, help="tokens")
     parser.add_argument("--kv-cache-memory-bytes", type=_count)
-    parser.add_argument("--max-num-seqs", type=_count, default=256, help="most rows of a batch")
+    parser.add_argument("--max-num-seqs", type=_count, default=256, help="most rows at a time")
     parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument(
+        "--no-enable-prefix-caching", dest="enable_prefix_caching", action="store_false"
+    )
     return parser
 
 

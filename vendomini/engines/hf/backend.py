@@ -19,7 +19,7 @@ from vendomini.serving import EngineSpec
 class Transformers(OwnServer):
     """Spreads a model's layers over its GPUs by itself, which then compute in turn."""
 
-    takes = ON_OWN_PROCESS | {"attn_implementation"}
+    takes = ON_OWN_PROCESS | {"attn_implementation", "enable_prefix_caching"}
     planned_as = "hf"
     dialect = "hf"
     packages = ("torch", "transformers", "xgrammar", "vendomini")
@@ -51,5 +51,6 @@ class Transformers(OwnServer):
             "--max-num-seqs": spec.settings.concurrency or MOST_SEQUENCES,
             "--gpus": spec.gpus or None,
         }
-        argv = (python_of(spec), "-m", "vendomini.engines.hf", *written(options))
+        flags = [] if spec.settings.enable_prefix_caching else ["--no-enable-prefix-caching"]
+        argv = (python_of(spec), "-m", "vendomini.engines.hf", *written(options), *flags)
         return Command(argv=argv, environment={"VENDOMINI_API_KEY": key})

@@ -1,6 +1,13 @@
-"""One batch through the model: drawing replies with `generate`, and scoring prompts."""
+"""Rows through the model, all of them side by side: who may begin, what is read, what is drawn.
+
+A row begins as soon as the KV cache has room for its prompt and its longest reply, and leaves when
+it is done. Every pass of the model reads one token of each row that draws, and as much of the
+prompts of others as a pass holds. What a row has read is kept, and rows that begin alike go on
+from it (`kept.py`). Models of other layers than attention are batched by `generate` instead.
+"""
 
 import gc
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +15,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from vendomini.engines.hf.grammar import GrammarMask
+from vendomini.engines.hf.attention import Part
+from vendomini.engines.hf.kept import LEAST_SHARED, Conversation, Kept
 from vendomini.engines.hf.loading import Loaded
-from vendomini.engines.hf.sampling import Aborted, Row, Sampler, TokenScores
+from vendomini.engines.hf.sampling import Aborted, Drawing, Row, Sampler, prompt_scores
+
+MOST_TOKENS = 2048
+"""Of prompts, read in one pass. More is no faster, and holds up the rows that draw."""
+
+RISE_AFTER = 64
+"""Rows that are done, and then one more may be under way than last fitted the memory."""
 
 SCORING_BYTES = 1 << 28
 """Of log-probabilities over the whole vocabulary at once, while prompts are scored."""
@@ -19,158 +33,260 @@ BYTES_PER_SCORE = 12
 """A logit, its float32 copy and its log-probability."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What a row became. `tokens` has its end token; `prompt_scores` begins at token 1."""
+@dataclass(slots=True, eq=False)
+class Task:
+    """A row on its way. `told` hears its end, once."""
 
-    tokens: list[int]
-    stopped: bool  # by an end token, a stop string or a complete grammar; else by its length
-    logprobs: list[TokenScores] | None = None
-    prompt_scores: list[TokenScores] | None = None
+    drawing: Drawing
+    told: Callable[[Drawing | Exception], None]
+    conversation: Conversation | None = None  # None: it has not begun
+
+    @property
+    def row(self) -> Row:
+        return self.drawing.row
+
+    @property
+    def need(self) -> int:
+        """Of the KV cache, in tokens."""
+        return len(self.row.prompt) + self.row.max_tokens
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the server started. `kept_tokens` of the `prompt_tokens` were not read again."""
+
+    preemptions: int = 0
+    prompt_tokens: int = 0
+    kept_tokens: int = 0
+    generated_tokens: int = 0
+    passes: int = 0
 
 
 class Generation:
-    """Runs batches on a loaded model, one at a time. `halt` may come from any thread."""
+    """All of it happens on one thread, but for `task` and `halt`."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, *, max_rows: int, keeps: bool = True) -> None:
+        self.waiting: deque[Task] = deque()
+        self.running: list[Task] = []
+        self.counters = Counters()
+        self._loaded = loaded
+        self._reader = loaded.reader
+        self._sampler = Sampler(end_ids=loaded.end_ids, text_of=loaded.text_of)
+        self._max_rows = self._most_rows = max_rows  # the first falls where memory is short
+        self._kv_tokens = loaded.kv_tokens
+        self._keeps = keeps
+        self._kept = Kept()
         self._halted = False
+        self._done = 0
+
+    def task(self, row: Row, told: Callable[[Drawing | Exception], None]) -> Task:
+        matcher = None if row.grammar is None else self._loaded.grammars.matcher(row.grammar)
+        return Task(Drawing(row, matcher), told)
 
     def halt(self) -> None:
         """Give up what is under way, and all that comes."""
         self._halted = True
 
-    def run(self, rows: Sequence[Row]) -> list[Drawn]:
-        """The rows' outcomes, in their order. All of them are scored, or none is.
-
-        Raises `Aborted` when halted, and torch's errors, such as `OutOfMemoryError`.
-        """
-        with torch.inference_mode():
-            return self._run(rows)
-
-    def _run(self, rows: Sequence[Row]) -> list[Drawn]:
+    def step(self) -> None:
+        """One pass of the model, for those that are under way or wait."""
         if self._halted:
-            raise Aborted("the server is ending")
-        sampler = self._sampler(rows)
-        scores: list[list[TokenScores]] | None = None
-        if rows[0].prompt_logprobs is not None:
-            scores, last = self._score(rows)
-            if max(row.max_tokens for row in rows) == 1:
-                sampler.draw(last)
-            else:
-                self._generate(rows, sampler)
+            self._fail([*self.running, *self.waiting], Aborted("the server is ending"))
+            self.waiting.clear()
+            return
+        self.waiting = deque(task for task in self.waiting if not task.row.abandoned)
+        self.running = [task for task in self.running if not task.row.abandoned]
+        try:
+            with torch.inference_mode():
+                if self._reader is not None:
+                    self._admit()
+                    self._read_on()
+                else:
+                    self._admit_alike()
+                    self._generate()
+        except Exception as error:
+            failed = error.with_traceback(None)  # which holds the tensors that did not fit
         else:
-            self._generate(rows, sampler)
-        if self._halted:
-            raise Aborted("the server is ending")
-        logprobs = sampler.logprobs()
-        ends = set(self.loaded.end_ids)
-        return [
-            Drawn(
-                tokens=tokens,
-                stopped=sampler.stopped_by_string(index)
-                or (rows[index].ends and bool(tokens) and tokens[-1] in ends),
-                logprobs=logprobs.get(index),
-                prompt_scores=None if scores is None else scores[index],
-            )
-            for index, tokens in enumerate(sampler.tokens())
-        ]
+            return
+        if is_out_of_memory(failed):
+            self._make_room(failed)
+        else:
+            self._fail(self.running, failed)
 
-    def _sampler(self, rows: Sequence[Row]) -> Sampler:
-        loaded = self.loaded
-        matchers = [
-            None if row.grammar is None else loaded.grammars.matcher(row.grammar) for row in rows
-        ]
-        return Sampler(
-            rows,
-            end_ids=loaded.end_ids,
-            pad_id=loaded.pad_id,
-            device=loaded.model.device,
-            text_of=loaded.text_of,
-            mask=GrammarMask(matchers, vocabulary=loaded.vocabulary) if any(matchers) else None,
-            halted=lambda: self._halted,
-        )
+    # -- kept conversations ----------------------------------------------------------------
 
-    def _generate(self, rows: Sequence[Row], sampler: Sampler) -> None:
-        longest = max(len(row.prompt) for row in rows)
-        pad = self.loaded.pad_id
-        device = self.loaded.model.device
-        ids = [[pad] * (longest - len(row.prompt)) + row.prompt for row in rows]
-        seen = [[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
-        self.loaded.model.generate(
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self._max_rows:
+            task = self.waiting[0]
+            taken = sum(each.need for each in self.running) + task.need
+            if self.running and taken > self._kv_tokens:
+                return
+            tokens = [*task.row.prompt, *task.drawing.tokens]
+            begun = Conversation(tokens, room=task.need)
+            if self._keeps and task.row.prompt_logprobs is None:
+                others = [each.conversation for each in self.running if each.conversation]
+                if self._kept.coming(tokens, others) >= LEAST_SHARED:
+                    return  # another reads just now what it begins with
+                self._kept.begin(begun, others)
+            if not task.drawing.tokens:  # else it begins again, and was counted
+                task.drawing.kept = begun.read
+                self.counters.prompt_tokens += len(tokens)
+                self.counters.kept_tokens += begun.read
+            self._kept.shrink_to(max(0, self._kv_tokens - taken))
+            task.conversation = begun
+            self.running.append(self.waiting.popleft())
+
+    def _read_on(self) -> None:
+        """One pass, and a token for each row whose prompt is read."""
+        assert self._reader is not None
+        parts: list[Part] = []
+        places: list[int] = []
+        read: list[tuple[Task, int, slice]] = []  # where its part begins, and what of the logits
+        at, room = 0, MOST_TOKENS
+        for task in sorted(self.running, key=lambda task: not task.drawing.tokens):
+            conversation = task.conversation
+            assert conversation is not None
+            unread = len(conversation.tokens) - conversation.read
+            is_scored = task.row.prompt_logprobs is not None and not task.drawing.tokens
+            count = min(unread, self._piece if is_scored else unread, max(room, 0))
+            if not count:
+                continue
+            part = Part(conversation, count)
+            wanted = range(at if is_scored else at + count - 1, at + count)
+            if is_scored or count == unread:
+                read.append(
+                    (task, conversation.read, slice(len(places), len(places) + len(wanted)))
+                )
+                places += wanted
+            parts.append(part)
+            at, room = at + count, room - count
+        if not parts:
+            return
+        logits = self._reader.read(parts, places or [0])
+        self.counters.passes += 1
+        drawn, last = [], []
+        for task, begin, of_logits in read:
+            if task.row.prompt_logprobs is not None and not task.drawing.tokens:
+                task.drawing.prompt_scores += prompt_scores(task.row, begin, logits[of_logits])
+            conversation = task.conversation
+            assert conversation is not None
+            if conversation.read == len(conversation.tokens):
+                drawn.append(task)
+                last.append(of_logits.stop - 1)
+        if drawn:
+            self._sampler.draw([task.drawing for task in drawn], logits[last])
+        for task in drawn:
+            assert task.conversation is not None
+            task.conversation.tokens.append(task.drawing.tokens[-1])
+            if task.drawing.is_done:
+                self._finish(task)
+
+    @property
+    def _piece(self) -> int:
+        """Tokens of a prompt that is scored which are read in one pass."""
+        return max(1, SCORING_BYTES // (BYTES_PER_SCORE * self._loaded.vocabulary))
+
+    def _finish(self, task: Task) -> None:
+        self.running.remove(task)
+        self._done += 1
+        if self._done % RISE_AFTER == 0:
+            self._max_rows = min(self._max_rows + 1, self._most_rows)
+        self.counters.generated_tokens += len(task.drawing.tokens)
+        task.told(task.drawing)
+        if task.conversation is not None and self._keeps:
+            self._kept.keep(task.conversation)
+
+    # -- by generate -----------------------------------------------------------------------
+
+    def _admit_alike(self) -> None:
+        """A batch in the order of its coming: it is padded to its longest prompt."""
+        longest = reply = 0
+        while self.waiting and len(self.running) < self._max_rows:
+            row = self.waiting[0].row
+            longest, reply = max(longest, len(row.prompt)), max(reply, row.max_tokens)
+            if self.running and (len(self.running) + 1) * (longest + reply) > self._kv_tokens:
+                return
+            self.counters.prompt_tokens += len(row.prompt)
+            self.running.append(self.waiting.popleft())
+
+    def _generate(self) -> None:
+        batch = list(self.running)
+        if not batch:
+            return
+        for task in batch:
+            if task.row.prompt_logprobs is not None:
+                self._score(task.drawing)
+        device, pad = self._loaded.model.device, self._loaded.pad_id
+        longest = max(len(task.row.prompt) for task in batch)
+        lacks = [longest - len(task.row.prompt) for task in batch]
+        ids = [[pad] * n + task.row.prompt for n, task in zip(lacks, batch, strict=True)]
+        seen = [[0] * n + [1] * (longest - n) for n in lacks]
+
+        def draw(_: Any, scores: Any) -> Any:
+            going = [place for place, task in enumerate(batch) if not task.drawing.is_done]
+            self._sampler.draw([batch[place].drawing for place in going], scores[going].float())
+            for place in going:
+                if batch[place].drawing.is_done:
+                    self._finish(batch[place])
+            tokens = [task.drawing.tokens[-1] for task in batch]
+            drawn = torch.tensor(tokens, device=scores.device)
+            return torch.zeros_like(scores).scatter_(1, drawn[:, None], 1.0)
+
+        def ends(*_: Any, **__: Any) -> Any:
+            if self._halted:
+                raise Aborted("the server is ending")
+            for task in batch:
+                task.drawing.is_done |= task.row.abandoned
+            return torch.tensor([task.drawing.is_done for task in batch], device=device)
+
+        self._loaded.model.generate(
             torch.tensor(ids, device=device),
             attention_mask=torch.tensor(seen, device=device),
             generation_config=GenerationConfig(
                 do_sample=False,
-                max_new_tokens=max(row.max_tokens for row in rows),
+                max_new_tokens=max(task.row.max_tokens for task in batch),
                 pad_token_id=pad,
                 eos_token_id=None,  # ends are the sampler's: a row may go without
                 use_cache=True,
             ),
-            logits_processor=LogitsProcessorList([sampler]),
-            stopping_criteria=StoppingCriteriaList([sampler.stops]),
+            logits_processor=LogitsProcessorList([draw]),
+            stopping_criteria=StoppingCriteriaList([ends]),
         )
+        self.counters.passes += 1
 
-    def _score(self, rows: Sequence[Row]) -> tuple[list[list[TokenScores]], Any]:
-        """Each prompt's tokens from the second on, and the logits (rows, vocabulary) after it.
-
-        Padded on the right, where causal attention cannot see it, and in pieces, so that the
-        logits of long prompts over large vocabularies are never all there at once.
-        """
-        loaded = self.loaded
-        device = loaded.model.device
-        longest = max(len(row.prompt) for row in rows)
-        ids = torch.tensor(
-            [row.prompt + [loaded.pad_id] * (longest - len(row.prompt)) for row in rows],
-            device=device,
-        )
-        piece = max(1, SCORING_BYTES // (BYTES_PER_SCORE * len(rows) * loaded.vocabulary))
-        top = max(row.prompt_logprobs or 0 for row in rows)
-        parts: list[tuple[Any, ...]] = []
-        last = torch.empty(len(rows), loaded.vocabulary, device=device)
-        cache = None
-        for begin in range(0, longest, piece):
-            if self._halted:
-                raise Aborted("the server is ending")
-            end = min(begin + piece, longest)
-            output = loaded.model(
-                input_ids=ids[:, begin:end],
-                attention_mask=torch.ones(len(rows), end, dtype=torch.long, device=device),
-                past_key_values=cache,
-                use_cache=end < longest or begin > 0,
-            )
+    def _score(self, drawing: Drawing) -> None:
+        row, cache, model = drawing.row, None, self._loaded.model
+        drawing.prompt_scores.clear()
+        for begin in range(0, len(row.prompt), self._piece):
+            piece = torch.tensor([row.prompt[begin : begin + self._piece]], device=model.device)
+            output = model(input_ids=piece, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            logits = output.logits.float()
-            for index, row in enumerate(rows):
-                if begin < len(row.prompt) <= end:
-                    last[index] = logits[index, len(row.prompt) - 1 - begin]
-            targets = ids[:, begin + 1 : end + 1]
-            found = logits[:, : targets.shape[1]].log_softmax(-1)
-            own = found.gather(2, targets[:, :, None])
-            best = found.topk(min(top, found.shape[-1]), dim=-1)
-            ranks = (found > own).sum(-1) + 1
-            parts.append((own.squeeze(2), ranks, best.indices, best.values))
-        own, ranks, ids_of_best, of_best = (
-            torch.cat(part, dim=1).tolist() for part in zip(*parts, strict=True)
-        )
-        return [
-            [
-                TokenScores(
-                    token=row.prompt[place + 1],
-                    logprob=own[index][place],
-                    rank=ranks[index][place],
-                    others=tuple(
-                        zip(
-                            ids_of_best[index][place][: row.prompt_logprobs],
-                            of_best[index][place][: row.prompt_logprobs],
-                            strict=True,
-                        )
-                    ),
-                )
-                for place in range(len(row.prompt) - 1)
-            ]
-            for index, row in enumerate(rows)
-        ], last
+            drawing.prompt_scores += prompt_scores(row, begin, output.logits[0].float())
+
+    # -- what goes wrong -------------------------------------------------------------------
+
+    def _make_room(self, error: Exception) -> None:
+        """Go on with less, and remember how much there is."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._kept.tokens:
+            self._kept.shrink_to(self._kept.tokens // 2)
+        elif len(self.running) == 1:
+            self._fail(self.running, error)
+        else:
+            middle = len(self.running) // 2 if self._reader is None else len(self.running) - 1
+            back = self.running[middle:]
+            self._max_rows = middle
+            self.running = self.running[:middle]
+            self.counters.preemptions += len(back)
+            for task in reversed(back):
+                task.conversation = None
+                self.waiting.appendleft(task)
+
+    def _fail(self, tasks: Sequence[Task], error: Exception) -> None:
+        for task in list(tasks):
+            task.told(error)
+        self.running.clear()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -178,30 +294,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
-
-
-def run_halving(
-    rows: Sequence[Row],
-    run: Callable[[Sequence[Row]], list[Drawn]],
-    *,
-    told_halved: Callable[[], None],
-) -> list[Drawn | Exception]:
-    """Each row's outcome or error. A batch that does not fit memory is halved, down to one row.
-
-    What is no error of torch's is raised.
-    """
-    try:
-        return list(run(rows))
-    except (RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
-        if not is_out_of_memory(error) or len(rows) == 1:
-            return [error] * len(rows)
-    # Outside of the handler: the error's traceback holds the tensors that did not fit.
-    told_halved()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = len(rows) // 2
-    return [
-        *run_halving(rows[:middle], run, told_halved=told_halved),
-        *run_halving(rows[middle:], run, told_halved=told_halved),
-    ]

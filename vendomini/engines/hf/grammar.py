@@ -1,7 +1,7 @@
 """Schemas as grammars: which next tokens keep a reply inside its schema. By xgrammar."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -63,37 +63,16 @@ class Grammars:
         return xgrammar.GrammarMatcher(grammar, terminate_without_stop_token=not self._ends)
 
 
-class GrammarMask:
-    """The places of a batch's rows in their grammars; those of rows without one are None."""
+def keep_to_grammar(scores: Any, matchers: Mapping[int, Any]) -> None:
+    """Set the scores (rows, vocabulary) of impossible tokens to -inf, in each row of `matchers`."""
+    import xgrammar
 
-    def __init__(self, matchers: Sequence[Any | None], *, vocabulary: int) -> None:
-        import xgrammar
-
-        self._matchers = list(matchers)
-        self._batch = xgrammar.BatchGrammarMatcher()
-        self._bits = xgrammar.allocate_token_bitmask(len(matchers), vocabulary)
-
-    def apply(self, scores: Any, rows: Sequence[int]) -> None:
-        """Set the scores (rows, vocabulary) of impossible tokens of these rows to -inf."""
-        import xgrammar
-
-        if not rows:
-            return
-        indices = list(rows)
-        self._batch.batch_fill_next_token_bitmask(
-            [self._matchers[row] for row in indices], self._bits, indices
-        )
-        xgrammar.apply_token_bitmask_inplace(
-            scores, self._bits.to(scores.device, non_blocking=True), indices=indices
-        )
-
-    def accept(self, row: int, token: int) -> bool:
-        """Go on by one token; whether the reply is complete."""
-        matcher = self._matchers[row]
-        assert matcher is not None
-        taken = matcher.accept_token(token)
-        assert taken, f"token {token} is outside the grammar it was drawn from"
-        return bool(matcher.is_terminated())
+    rows = list(matchers)
+    bits = xgrammar.allocate_token_bitmask(*scores.shape)
+    filler = xgrammar.BatchGrammarMatcher()
+    filler.batch_fill_next_token_bitmask(list(matchers.values()), bits, rows)
+    bits = bits.to(scores.device, non_blocking=True)
+    xgrammar.apply_token_bitmask_inplace(scores, bits, indices=rows)
 
 
 def unsupported(schema: Any) -> str | None:

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from vendomini.chat import MODEL
+from vendomini.engines.hf.attention import Reader, Unkept
 from vendomini.engines.hf.decisions import (
     DTYPE_BYTES,
     GIB,
@@ -45,6 +46,7 @@ class Options:
     kv_cache_memory_bytes: int | None = None
     max_num_seqs: int = 256
     gpus: int = 0
+    enable_prefix_caching: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Loaded:
     """A model that can answer. `max_model_len` and `kv_tokens` are in tokens."""
 
     model: Any
+    reader: Reader | None  # None: its conversations cannot be kept
     tokenizer: Any
     grammars: Grammars
     device: str
@@ -157,6 +160,12 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
     # What a checkpoint suggests (top_k, penalties ...) would change what was asked for.
     model.generation_config = transformers.GenerationConfig()
 
+    reader = None
+    try:
+        reader = Reader(model, attention.choice)
+    except Unkept as why:
+        tell(f"[*] Each reply reads its whole conversation, by generate: {why}")
+
     memory_bytes = kv_memory_bytes(
         options.kv_cache_memory_bytes,
         device=device.choice,
@@ -176,6 +185,7 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
     think = {name: _token_id(tokenizer, name) for name in (OPEN, CLOSE)}
     return Loaded(
         model=model,
+        reader=reader,
         tokenizer=tokenizer,
         grammars=Grammars(tokenizer, vocabulary=vocabulary, end_ids=end_ids),
         device=device.choice,

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from vendomini.engines.hf.generation import Drawn
-from vendomini.engines.hf.sampling import TokenScores
+from vendomini.engines.hf.sampling import Drawing, TokenScores
 
 MOST_LOGPROBS = 20
 """As vLLM's default. More would be much data for little."""
@@ -209,14 +208,14 @@ def prompt_logprobs(entries: Sequence[TokenScores], text_of: TokenText) -> list[
     return positions
 
 
-def usage(prompt_tokens: int, drawn: Sequence[Drawn]) -> dict[str, Any]:
-    """Tokens in and out. None are ever cached: `generate` starts each batch anew."""
+def usage(prompt_tokens: int, drawn: Sequence[Drawing]) -> dict[str, Any]:
+    """Tokens in and out; of those in, how many had been read before any of these rows began."""
     out = sum(len(each.tokens) for each in drawn)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": out,
         "total_tokens": prompt_tokens + out,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": min(each.kept for each in drawn)},
     }
 
 

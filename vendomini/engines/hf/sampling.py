@@ -1,4 +1,4 @@
-"""Drawing tokens: each row of a batch with its own seed, temperature, top_p, grammar and end.
+"""Drawing tokens: each row with its own seed, temperature, top_p, grammar and end.
 
 A row is drawn by inverting its distribution's cumulative sum at its own uniform numbers, which
 are made ahead. So a step costs the same few kernels for 1 row and for 256, and what a row gets
@@ -6,12 +6,12 @@ depends on its own logits and seed alone, never on which rows are beside it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from vendomini.engines.hf.grammar import GrammarMask
+from vendomini.engines.hf.grammar import keep_to_grammar
 
 GREEDY_BELOW = 1e-5
 """Temperatures below are 0, as in vLLM."""
@@ -19,7 +19,7 @@ GREEDY_BELOW = 1e-5
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """One choice of one request, on its way through a batch.
+    """One choice of one request.
 
     `seed` None stands for a random one. `top_logprobs` None: no log-probabilities;
     `logprob_ids`: those of these tokens instead of the likeliest. `prompt_logprobs` None: the
@@ -57,205 +57,142 @@ class Aborted(Exception):
     """The server is ending: what is under way is given up."""
 
 
-class Sampler:
-    """A logits processor and a stopping criterion for greedy `generate`, in one.
+@dataclass(slots=True, eq=False)
+class Drawing:
+    """A row, and what it has been given so far: `tokens` with its end token.
 
-    As a processor it draws each row's token and returns scores whose largest is that token.
-    `halted()` true ends the batch at the next step. `text_of` gives the text of token ids.
+    `matcher` is its place in its grammar; None: it has none. `stopped` says that it ended by an
+    end token, a stop string or a complete grammar, not by its length; `prompt_scores` begin at
+    token 1 of the prompt; `kept` of the prompt's tokens had been read before.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        *,
-        end_ids: Sequence[int],
-        pad_id: int,
-        device: Any,
-        text_of: Callable[[Sequence[int]], str],
-        mask: GrammarMask | None,
-        halted: Callable[[], bool],
-    ) -> None:
-        self._rows = rows
+    row: Row
+    matcher: Any = None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenScores] = field(default_factory=list)
+    prompt_scores: list[TokenScores] = field(default_factory=list)
+    kept: int = 0
+    is_done: bool = False
+    stopped: bool = False
+    is_constrained: bool = False
+    uniforms: Any = None
+
+    def __post_init__(self) -> None:
+        row = self.row
+        self.is_constrained = self.matcher is not None and row.think_end is None
+        if row.temperature >= GREEDY_BELOW:
+            generator = torch.Generator()
+            if row.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(row.seed)
+            self.uniforms = torch.rand(row.max_tokens, generator=generator, dtype=torch.float64)
+
+
+class Sampler:
+    """Draws for one model. `end_ids` end a row, `text_of` gives the text of token ids."""
+
+    def __init__(self, *, end_ids: Sequence[int], text_of: Callable[[Sequence[int]], str]) -> None:
+        self._end_ids = frozenset(end_ids)
         self._text_of = text_of
-        self._mask = mask
-        self._halted = halted
-        self._pad_id = pad_id
-        self._step = 0
-        self._drawn: list[Any] = []  # one tensor (rows,) a step
-        self._stopped: set[int] = set()
 
-        def tensor(values: Sequence[Any], dtype: Any) -> Any:
-            return torch.tensor(list(values), dtype=dtype, device=device)
-
-        self._end_ids = tensor(end_ids, torch.long)
-        self._may_end = tensor([row.ends for row in rows], torch.bool)
-        self._max_tokens = tensor([row.max_tokens for row in rows], torch.long)
-        self._done = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        self._lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
-
-        warm = [index for index, row in enumerate(rows) if row.temperature >= GREEDY_BELOW]
-        self._warm = tensor(warm, torch.long)
-        self._temperatures = tensor([rows[index].temperature for index in warm], torch.float32)
-        narrow = [place for place, index in enumerate(warm) if rows[index].top_p < 1.0]
-        self._narrow = tensor(narrow, torch.long)
-        self._top_p = tensor([rows[warm[place]].top_p for place in narrow], torch.float32)
-        self._uniforms = _uniforms([rows[index] for index in warm]).to(device)
-
-        self._asked = [i for i, row in enumerate(rows) if row.top_logprobs is not None]
-        self._asked_rows = tensor(self._asked, torch.long)
-        self._top = max((rows[index].top_logprobs or 0 for index in self._asked), default=0)
-        named = max((len(rows[index].logprob_ids) for index in self._asked), default=0)
-        self._named_ids = tensor(
-            [_padded(rows[index].logprob_ids, named) for index in self._asked], torch.long
-        ).reshape(len(self._asked), named)
-        self._logprobs: list[tuple[Any, ...]] = []  # a step: see _note_logprobs
-
-        # Rows that need a look at each of their tokens; all others never leave the device.
-        self._watched = [i for i, row in enumerate(rows) if row.stop or row.grammar is not None]
-        self._constrained = {
-            i for i in self._watched if rows[i].grammar is not None and rows[i].think_end is None
-        }
-        self._seen: dict[int, list[int]] = {i: [] for i in self._watched if rows[i].stop}
-        self._alive = set(self._watched)
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores (rows, vocabulary), float32 and not used by anyone else, to one-hot scores."""
-        tokens = self.draw(scores)
-        return scores.zero_().scatter_(1, tokens[:, None], 1.0)
-
-    def draw(self, scores: Any) -> Any:
-        """The next token of each row (rows,); those that are done get the padding token."""
-        raw = scores[self._asked_rows].log_softmax(-1) if self._asked else None
-        if self._mask is not None:
-            self._mask.apply(scores, sorted(self._constrained & self._alive))
-        tokens = scores.argmax(-1)
-        if len(self._warm):
-            tokens = tokens.index_copy(0, self._warm, self._invert(scores[self._warm]))
-        tokens = torch.where(self._done, self._pad_id, tokens)
+    def draw(self, drawings: Sequence[Drawing], scores: Any) -> None:
+        """Give each of some drawings that are not done its next token, from its scores (drawings,
+        vocabulary), float32, which are not used by anyone else."""
+        asked = [i for i, each in enumerate(drawings) if each.row.top_logprobs is not None]
+        raw = scores[asked].log_softmax(-1) if asked else None
+        bound = {i: each.matcher for i, each in enumerate(drawings) if each.is_constrained}
+        if bound:
+            keep_to_grammar(scores, bound)
+        drawn = scores.argmax(-1)
+        warm = [i for i, each in enumerate(drawings) if each.uniforms is not None]
+        if warm:
+            drawn[warm] = _inverted([drawings[i] for i in warm], scores[warm])
+        tokens = drawn.tolist()
         if raw is not None:
-            self._note_logprobs(raw, tokens[self._asked_rows])
-        self._drawn.append(tokens)
-        self._lengths += ~self._done
-        self._step += 1
-        ended = torch.isin(tokens, self._end_ids) & self._may_end
-        self._done = self._done | ended | (self._lengths >= self._max_tokens)
-        if self._alive:
-            self._look_at(tokens.tolist())
-        return tokens
+            _note_logprobs([drawings[i] for i in asked], raw, [tokens[i] for i in asked])
+        for drawing, token in zip(drawings, tokens, strict=True):
+            self._take(drawing, token)
 
-    def stops(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """The stopping criterion (rows,)."""
-        if self._halted():
-            return torch.ones_like(self._done)
-        abandoned = [index for index, row in enumerate(self._rows) if row.abandoned]
-        if abandoned:
-            self._done[abandoned] = True
-        return self._done
-
-    def tokens(self) -> list[list[int]]:
-        """What each row was given, its end token included."""
-        if not self._drawn:
-            return [[] for _ in self._rows]
-        drawn = torch.stack(self._drawn, dim=1).tolist()
-        lengths = self._lengths.tolist()
-        return [row[:length] for row, length in zip(drawn, lengths, strict=True)]
-
-    def stopped_by_string(self, row: int) -> bool:
-        return row in self._stopped
-
-    def logprobs(self) -> dict[int, list[TokenScores]]:
-        """Of the rows that asked: one entry for each of their tokens."""
-        if not self._logprobs:
-            return {}
-        drawn, of_drawn, top_ids, of_top, of_named = (
-            torch.stack(parts, dim=1).tolist() for parts in zip(*self._logprobs, strict=True)
+    def _take(self, drawing: Drawing, token: int) -> None:
+        row = drawing.row
+        drawing.tokens.append(token)
+        if drawing.is_constrained:
+            taken = drawing.matcher.accept_token(token)
+            assert taken, f"token {token} is outside the grammar it was drawn from"
+            drawing.stopped = bool(drawing.matcher.is_terminated())
+        elif drawing.matcher is not None and token == row.think_end:
+            drawing.is_constrained = True
+        drawing.stopped = (
+            drawing.stopped
+            or (row.ends and token in self._end_ids)
+            or (bool(row.stop) and self._has_stop(drawing))
         )
-        lengths = self._lengths.tolist()
-        found: dict[int, list[TokenScores]] = {}
-        for place, index in enumerate(self._asked):
-            row = self._rows[index]
-            k = row.top_logprobs or 0
-            found[index] = [
-                TokenScores(
-                    token=drawn[place][step],
-                    logprob=of_drawn[place][step],
-                    others=tuple(zip(row.logprob_ids, of_named[place][step], strict=False))
-                    if row.logprob_ids
-                    else tuple(zip(top_ids[place][step][:k], of_top[place][step][:k], strict=True)),
-                )
-                for step in range(lengths[index])
-            ]
-        return found
+        drawing.is_done = drawing.stopped or len(drawing.tokens) == row.max_tokens
 
-    def _invert(self, scores: Any) -> Any:
-        """Draw from the distributions of `scores` (warm rows, vocabulary)."""
-        scaled = scores / self._temperatures[:, None]
-        if len(self._narrow):
-            scaled[self._narrow] = _keep_top_p(scaled[self._narrow], self._top_p)
-        # float64: over a large vocabulary float32 sums would lose the unlikely tokens.
-        reached = scaled.softmax(-1).double().cumsum(-1)
-        step = min(self._step, self._uniforms.shape[1] - 1)
-        aims = self._uniforms[:, step, None] * reached[:, -1:]
-        # `right`: the first token past the aim, which therefore has a probability above 0.
-        found = torch.searchsorted(reached, aims, right=True)
-        return found.squeeze(1).clamp_(max=scores.shape[-1] - 1)
-
-    def _note_logprobs(self, raw: Any, drawn: Any) -> None:
-        """Keep, of the rows that asked: drawn ids, theirs, likeliest ids, theirs, the named."""
-        top = raw.topk(min(self._top, raw.shape[-1]), dim=-1)
-        own = raw.gather(1, drawn[:, None]).squeeze(1)
-        named = raw.gather(1, self._named_ids)
-        self._logprobs.append((drawn, own, top.indices, top.values, named))
-
-    def _look_at(self, tokens: list[int]) -> None:
-        """Follow grammars and look for stop strings in this step's tokens."""
-        done = self._done.tolist()
-        finished: list[int] = []
-        for index in list(self._alive):
-            row, token = self._rows[index], tokens[index]
-            if index in self._constrained:
-                assert self._mask is not None
-                if self._mask.accept(index, token) and not done[index]:
-                    self._stopped.add(index)
-                    finished.append(index)
-            elif row.grammar is not None and token == row.think_end:
-                self._constrained.add(index)
-            if row.stop and self._has_stop(index, token):
-                self._stopped.add(index)
-                finished.append(index)
-            if done[index] or index in self._stopped:
-                self._alive.discard(index)
-        if finished:
-            self._done[finished] = True
-
-    def _has_stop(self, index: int, token: int) -> bool:
-        """Whether a stop string has come up with this token."""
-        seen, stop = self._seen[index], self._rows[index].stop
-        seen.append(token)
+    def _has_stop(self, drawing: Drawing) -> bool:
+        """Whether a stop string has come up with the last token."""
+        stop = drawing.row.stop
         # A token is at least one byte of text: so many hold any stop string that ends here.
         reach = max(len(text.encode()) for text in stop) + 4
-        tail = self._text_of(seen[-reach:])
+        tail = self._text_of(drawing.tokens[-reach:])
         if not any(text in tail for text in stop):
             return False
         # The tail is decoded out of its context: what it seems to say is looked up in the whole.
-        whole = self._text_of(seen)
+        whole = self._text_of(drawing.tokens)
         return any(text in whole for text in stop)
 
 
-def _uniforms(rows: Sequence[Row]) -> Any:
-    """Numbers in [0, 1) to draw with (rows, longest row), each row's from its own generator."""
-    longest = max((row.max_tokens for row in rows), default=1)
-    numbers = torch.zeros(len(rows), longest, dtype=torch.float64)
-    for index, row in enumerate(rows):
-        generator = torch.Generator()
-        if row.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(row.seed)
-        numbers[index, : row.max_tokens] = torch.rand(
-            row.max_tokens, generator=generator, dtype=torch.float64
+def prompt_scores(row: Row, begin: int, logits: Any) -> list[TokenScores]:
+    """Those of the prompt's tokens that follow the places from `begin` on, by the logits there."""
+    targets = row.prompt[begin + 1 : begin + 1 + logits.shape[0]]
+    found = logits[: len(targets)].log_softmax(-1)
+    own = found.gather(1, torch.tensor(targets, device=found.device)[:, None])
+    best = found.topk(min(row.prompt_logprobs or 0, found.shape[-1]), dim=-1)
+    parts = (own[:, 0], (found > own).sum(-1) + 1, best.indices, best.values)
+    return [
+        TokenScores(
+            token=token, logprob=logprob, rank=rank, others=tuple(zip(ids, values, strict=True))
         )
-    return numbers
+        for token, logprob, rank, ids, values in zip(
+            targets, *(part.tolist() for part in parts), strict=True
+        )
+    ]
+
+
+def _note_logprobs(drawings: Sequence[Drawing], raw: Any, tokens: Sequence[int]) -> None:
+    most = max(each.row.top_logprobs or 0 for each in drawings)
+    own = raw.gather(1, torch.tensor(tokens, device=raw.device)[:, None])[:, 0].tolist()
+    top = raw.topk(min(most, raw.shape[-1]), dim=-1)
+    likeliest = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    for place, drawing in enumerate(drawings):
+        ids = list(drawing.row.logprob_ids)
+        if ids:
+            others = zip(ids, raw[place, ids].tolist(), strict=True)
+        else:
+            k = drawing.row.top_logprobs
+            others = zip(*(each[:k] for each in likeliest[place]), strict=True)
+        drawing.logprobs.append(
+            TokenScores(token=tokens[place], logprob=own[place], others=tuple(others))
+        )
+
+
+def _inverted(drawings: Sequence[Drawing], scores: Any) -> Any:
+    """Tokens drawn from the distributions of `scores` (drawings, vocabulary)."""
+    device = scores.device
+    temperatures = torch.tensor([each.row.temperature for each in drawings], device=device)
+    scaled = scores / temperatures[:, None]
+    narrow = [i for i, each in enumerate(drawings) if each.row.top_p < 1.0]
+    if narrow:
+        top_p = torch.tensor([drawings[i].row.top_p for i in narrow], device=device)
+        scaled[narrow] = _keep_top_p(scaled[narrow], top_p)
+    # float64: over a large vocabulary float32 sums would lose the unlikely tokens.
+    reached = scaled.softmax(-1).double().cumsum(-1)
+    numbers = torch.stack([each.uniforms[len(each.tokens)] for each in drawings]).to(device)
+    aims = numbers[:, None] * reached[:, -1:]
+    # `right`: the first token past the aim, which therefore has a probability above 0.
+    found = torch.searchsorted(reached, aims, right=True)
+    return found.squeeze(1).clamp_(max=scores.shape[-1] - 1)
 
 
 def _keep_top_p(scores: Any, top_p: Any) -> Any:
@@ -265,7 +202,3 @@ def _keep_top_p(scores: Any, top_p: Any) -> Any:
     below = ascending.softmax(-1).cumsum(-1) <= 1 - top_p[:, None]
     below[:, -1] = False
     return scores.masked_fill(torch.zeros_like(below).scatter_(1, order, below), -torch.inf)
-
-
-def _padded(ids: Sequence[int], length: int) -> list[int]:
-    return [*ids, *[0] * (length - len(ids))]

@@ -14,11 +14,10 @@ from aiohttp import web
 
 from vendomini.engines.hf import protocol
 from vendomini.engines.hf.batching import Batcher
-from vendomini.engines.hf.generation import Drawn
 from vendomini.engines.hf.loading import Loaded
 from vendomini.engines.hf.protocol import Asked, Chat, Completion, Refused, Tokenize
 from vendomini.engines.hf.reasoning import OPEN, opens_thinking, split_reasoning
-from vendomini.engines.hf.sampling import Aborted, Row
+from vendomini.engines.hf.sampling import Aborted, Drawing, Row
 from vendomini.errors import EngineError
 
 MOST_BODY_BYTES = 1 << 28
@@ -92,16 +91,16 @@ class Server:
         return _json({"version": f"transformers {transformers.__version__}"})
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        counters, loaded = self.batcher.counters, self.loaded
+        counters, loaded = self.batcher.generation.counters, self.loaded
         values = {
             "num_requests_running": self.batcher.running,
             "num_requests_waiting": self.batcher.waiting,
             "num_preemptions_total": counters.preemptions,
             "prompt_tokens_total": counters.prompt_tokens,
             "generation_tokens_total": counters.generated_tokens,
-            "prefix_cache_queries_total": 0,
-            "prefix_cache_hits_total": 0,
-            "batches_total": counters.batches,
+            "prefix_cache_queries_total": counters.prompt_tokens,
+            "prefix_cache_hits_total": counters.kept_tokens,
+            "passes_total": counters.passes,
         }
         lines = [f"vendomini:{name} {value}" for name, value in values.items()]
         labels = {
@@ -154,7 +153,7 @@ class Server:
         most = None if asked.logprob_token_ids else asked.top_logprobs
         choices = []
         for index, each in enumerate(drawn):
-            text = self._text(each, rows[index], thoughts=True)
+            text = self._text(each, thoughts=True)
             reasoning, content = split_reasoning(text, opened=prompt.opened)
             choices.append(
                 {
@@ -162,7 +161,7 @@ class Server:
                     "message": {"role": "assistant", "content": content, "reasoning": reasoning},
                     "finish_reason": "stop" if each.stopped else "length",
                     "logprobs": None
-                    if each.logprobs is None
+                    if each.row.top_logprobs is None
                     else protocol.chat_logprobs(each.logprobs, self.loaded.decode, most=most),
                 }
             )
@@ -185,15 +184,15 @@ class Server:
         choices = [
             {
                 "index": index,
-                "text": self._text(each, rows[index]),
+                "text": self._text(each),
                 "finish_reason": "stop" if each.stopped else "length",
                 "logprobs": None
-                if each.logprobs is None
+                if each.row.top_logprobs is None
                 else protocol.completion_logprobs(
                     each.logprobs, decode, by_id=asked.return_tokens_as_token_ids
                 ),
                 "prompt_logprobs": None
-                if each.prompt_scores is None
+                if each.row.prompt_logprobs is None
                 else protocol.prompt_logprobs(each.prompt_scores, decode),
             }
             for index, each in enumerate(drawn)
@@ -201,7 +200,7 @@ class Server:
         return self._reply("text_completion", choices, rows[0].prompt, drawn)
 
     def _reply(
-        self, kind: str, choices: list[dict[str, Any]], prompt: list[int], drawn: list[Drawn]
+        self, kind: str, choices: list[dict[str, Any]], prompt: list[int], drawn: list[Drawing]
     ) -> web.Response:
         usage = protocol.usage(len(prompt), drawn)
         return _json({"object": kind, "model": self.name, "choices": choices, "usage": usage})
@@ -266,9 +265,9 @@ class Server:
         except EngineError as error:
             raise Refused(str(error), param="response_format") from error
 
-    def _text(self, drawn: Drawn, row: Row, *, thoughts: bool = False) -> str:
+    def _text(self, drawn: Drawing, *, thoughts: bool = False) -> str:
         """Up to the first stop string. `thoughts` keeps the marks of thoughts."""
-        tokens = drawn.tokens
+        row, tokens = drawn.row, drawn.tokens
         if row.ends and tokens and tokens[-1] in self.loaded.end_ids:
             tokens = tokens[:-1]
         text = self.loaded.text_of(tokens, thoughts=thoughts)
