@@ -47,7 +47,9 @@ KV_CACHE_BYTES = 5 << 30
 BLOCK = 32
 
 
-def phase(folder: Path, model: Path | str, *, episodes: int, steps: int) -> list[Run]:
+def phase(
+    folder: Path, model: Path | str, *, episodes: int, steps: int, window: int = WINDOW
+) -> list[Run]:
     """The runs of a phase of four doses, as a phase file gives them."""
     assert episodes % 4 == 0
     file = folder / "phase.yaml"
@@ -62,7 +64,7 @@ def phase(folder: Path, model: Path | str, *, episodes: int, steps: int) -> list
                     "kind": "llm",
                     "model": {
                         "name": str(model),
-                        "context_length": WINDOW,
+                        "context_length": window,
                         "max_tokens_per_call": 128,
                         "temperature": 0.7,
                     },
@@ -126,6 +128,7 @@ class Asked:
     body: bytes
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0
 
 
 @dataclass(slots=True)
@@ -187,6 +190,7 @@ class Shared:
         reply = await self.engine.answer(request)
         self.heard.ended = time.perf_counter()
         noted.tokens_in, noted.tokens_out = reply.tokens_in, reply.tokens_out
+        noted.tokens_cached = reply.tokens_cached
         return reply
 
     async def load(self) -> Load | None:
@@ -200,9 +204,15 @@ class Shared:
 
 
 async def work(
-    folder: Path, runs: Sequence[Run], engine: ProcessEngine, *, under_way: int
+    folder: Path,
+    runs: Sequence[Run],
+    engine: ProcessEngine,
+    *,
+    under_way: int,
+    seconds: float | None = None,
 ) -> Heard:
-    """Let a worker play the runs, `under_way` at a time, on an engine that has started."""
+    """Let a worker play the runs, `under_way` at a time, on an engine that has started; after so
+    many seconds no further."""
     experiment = Experiment(folder)
     experiment.extend("phase: bench", list(runs))
     shared = Shared(engine)
@@ -234,7 +244,10 @@ async def work(
         drain=Drain(deadline=None, drain_s=10),
         said=lambda text: None,
     )
-    ended = await worker.work()
+    try:
+        ended = await asyncio.wait_for(worker.work(), seconds)
+    except TimeoutError:
+        return shared.heard
     assert ended.problem is None, ended.problem
     assert ended.failed == 0
     return shared.heard

@@ -55,7 +55,7 @@ def main() -> None:
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # so that the prefix cache can be emptied
     figures: Figures = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {_processor()}, no GPU",
+        "machine": f"{os.cpu_count()} cores, {processor()}, no GPU",
         "python": platform.python_version(),
         "episodes": options.episodes,
         "steps": options.steps,
@@ -65,7 +65,7 @@ def main() -> None:
         model = bench_model(folder)
         figures["model parameters"] = _parameters(model)
         for part in options.part or PARTS:
-            _say(part)
+            say(part)
             measure = {"serving": _serving, "hf": _hf, "numerics": _numerics}[part]
             figures[part] = asyncio.run(measure(folder, model, options))
     if options.json is not None:
@@ -75,29 +75,29 @@ def main() -> None:
 
 async def _serving(folder: Path, model: Path, options: argparse.Namespace) -> Figures:
     runs = phase(folder, model, episodes=options.episodes, steps=options.steps)
-    engine, load_s = await _started(spec("vllm", model), folder)
+    engine, load_s = await started(spec("vllm", model), folder)
     try:
         before = await counters(engine)
         ours = await work(folder / "ours", runs, engine, under_way=options.episodes)
         after = await counters(engine)
-        _say(f"ours: {ours.seconds:.0f} s, {len(ours.asked)} requests, {ours.tokens_out} tokens")
+        say(f"ours: {ours.seconds:.0f} s, {len(ours.asked)} requests, {ours.tokens_out} tokens")
         episodes = ours.by_episode()
         await forget_prefixes(engine)
         bare = await ask_bare(engine, episodes)
-        _say(f"bare: {bare.seconds:.0f} s, {bare.tokens_out} tokens")
+        say(f"bare: {bare.seconds:.0f} s, {bare.tokens_out} tokens")
         await forget_prefixes(engine)
         alone = [
             (await ask_bare(engine, [episode])).seconds
             for episode in episodes[:MEASURED_ONE_BY_ONE]
         ]
-        _say(f"alone: {alone}")
+        say(f"alone: {alone}")
         few = [episode[:CACHE_REQUESTS] for episode in episodes[:CACHE_EPISODES]]
         await forget_prefixes(engine)
         cached = await ask_bare(engine, few)
         facts = dict(engine.facts)
     finally:
         await engine.stop()
-    engine, _ = await _started(spec("vllm", model, enable_prefix_caching=False), folder)
+    engine, _ = await started(spec("vllm", model, enable_prefix_caching=False), folder)
     try:
         uncached = await ask_bare(engine, few)
     finally:
@@ -149,10 +149,10 @@ async def _serving(folder: Path, model: Path, options: argparse.Namespace) -> Fi
 async def _hf(folder: Path, model: Path, options: argparse.Namespace) -> Figures:
     """Without a prefix cache a step reads its whole conversation again: fewer steps."""
     runs = phase(folder, model, episodes=options.episodes, steps=options.hf_steps)
-    engine, load_s = await _started(spec("hf", model), folder)
+    engine, load_s = await started(spec("hf", model), folder)
     try:
         together = await work(folder / "hf", runs, engine, under_way=options.episodes)
-        _say(f"hf together: {together.seconds:.0f} s")
+        say(f"hf together: {together.seconds:.0f} s")
         episodes = together.by_episode()
         alone = [
             (await ask_bare(engine, [episode])).seconds
@@ -183,13 +183,13 @@ async def _numerics(folder: Path, model: Path, options: argparse.Namespace) -> F
     ]
     replies: dict[str, list[Reply]] = {}
     for backend in ("vllm", "hf"):
-        engine, _ = await _started(spec(backend, model), folder)
+        engine, _ = await started(spec(backend, model), folder)
         try:
             replies[backend] = list(await asyncio.gather(*map(engine.answer, requests)))
         finally:
             await engine.stop()
     pairs = list(zip(replies["vllm"], replies["hf"], strict=True))
-    differences = [difference for pair in pairs for difference in _differences(*pair)]
+    differences = [difference for pair in pairs for difference in differences(*pair)]
     return {
         "prompts": len(requests),
         "share of equal replies": round(
@@ -200,7 +200,7 @@ async def _numerics(folder: Path, model: Path, options: argparse.Namespace) -> F
     }
 
 
-def _differences(one: Reply, other: Reply) -> list[float]:
+def differences(one: Reply, other: Reply) -> list[float]:
     """Of the log-probabilities, as far as the two replies have the same tokens."""
     found = []
     for mine, its in zip(
@@ -212,9 +212,9 @@ def _differences(one: Reply, other: Reply) -> list[float]:
     return found
 
 
-async def _started(wanted: Any, folder: Path) -> tuple[ProcessEngine, float]:
+async def started(wanted: Any, folder: Path) -> tuple[ProcessEngine, float]:
     log = folder / f"engine{len(list(folder.glob('engine*.log')))}.log"
-    engine = ProcessEngine(wanted, log=log, said=_say)
+    engine = ProcessEngine(wanted, log=log, said=say)
     began = time.perf_counter()
     await engine.start()
     return engine, time.perf_counter() - began
@@ -224,14 +224,14 @@ def _parameters(model: Path) -> int:
     return (model / "model.safetensors").stat().st_size // 4
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"[bench] {text}", file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, DynamicCache
 from tests.tiny_models import tiny_model
 from vendomini.engines.hf.attention import Part, Reader, Unkept
 from vendomini.engines.hf.generation import Generation
-from vendomini.engines.hf.kept import LEAST_SHARED, Conversation, Kept, common
+from vendomini.engines.hf.kept import LEAST_SHARED, Arena, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded, Options, load
 from vendomini.engines.hf.sampling import Drawing, Row
 
@@ -153,16 +153,17 @@ def test_a_packed_model_says_what_it_says_alone(kind: str, restored: None) -> No
     attention, sizes = ATTENTIVE[kind]
     model = made(kind, attention, **sizes)
     lengths = 37, 5, 60
-    read = [Conversation(ids(n, seed=n), room=64) for n in lengths]
     with torch.inference_mode():
-        alone = [model(torch.tensor([each.tokens])).logits[0, -1] for each in read]
+        alone = [model(torch.tensor([ids(n, seed=n)])).logits[0, -1] for n in lengths]
         reader = Reader(model, attention)
-        # In pieces of different length, so that each begins at another place.
-        for share in (0.3, 0.8, 1.0):
-            parts = [Part(each, int(share * len(each.tokens)) - each.read) for each in read]
-            parts = [part for part in parts if part.count]
+        read = [reader.arena.begin(ids(n, seed=n), (3, 64)) for n in lengths]
+        # In pieces of different length, so that each begins at another place, and a few tokens
+        # of all of them, or of some, one at a time.
+        for counts in ((30, 1, 17), (1, 1, 1), (1, 1, 30), (2, 0, 1), (1, 0, 1), (2, 2, 10)):
+            parts = [Part(each, n) for each, n in zip(read, counts, strict=True) if n]
             ends = [sum(part.count for part in parts[: n + 1]) - 1 for n in range(len(parts))]
             logits = reader.read(parts, ends)
+        assert [each.read for each in read] == list(lengths)
     for wanted, found in zip(alone, logits, strict=True):
         assert torch.allclose(wanted, found, atol=2e-3, rtol=1e-3)
 
@@ -205,13 +206,16 @@ def test_flash_attention_is_asked_for_what_sdpa_computes(restored: None) -> None
     the package's documentation says (causal from the last key back, a window to the left)."""
 
     def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **asked: Any) -> Any:
-        assert mask is None
         assert "position_ids" not in asked
         n, m = q.shape[2], k.shape[2]
-        own, at = torch.arange(m - n, m)[:, None], torch.arange(m)[None]
-        seen = at <= own
-        if asked.get("sliding_window") is not None:
-            seen &= at > own - asked["sliding_window"]
+        if mask is not None:  # (rows, m), of one token each: those that are there
+            assert n == 1
+            seen = mask[:, None, None]
+        else:
+            own, at = torch.arange(m - n, m)[:, None], torch.arange(m)[None]
+            seen = at <= own
+            if asked.get("sliding_window") is not None:
+                seen &= at > own - asked["sliding_window"]
         scale = asked["scaling"]
         found = torch.nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=seen, scale=scale, enable_gqa=True
@@ -223,11 +227,16 @@ def test_flash_attention_is_asked_for_what_sdpa_computes(restored: None) -> None
         assert attention == "sdpa"
         reader = Reader(made(kind, attention, **sizes), "sdpa")
         with torch.inference_mode():
-            read = [Conversation(ids(n, seed=n), room=64) for n in (33, 7)]
-            wanted = reader.read([Part(each, len(each.tokens)) for each in read], (32, 39))
-            reader._attention, reader._inner = "flash_attention_2", flash
-            read = [Conversation(ids(n, seed=n), room=64) for n in (33, 7)]
-            found = reader.read([Part(each, len(each.tokens)) for each in read], (32, 39))
+            said = []
+            for reader._attention in ("sdpa", "flash_attention_2"):
+                if reader._attention != "sdpa":
+                    reader._inner = flash
+                read = [reader.arena.begin(ids(n, seed=n), (2, 64)) for n in (33, 7)]
+                reader.read([Part(each, len(each.tokens) - 1) for each in read], (0,))
+                said.append(reader.read([Part(each, 1) for each in read], (0, 1)))
+                for each in read:
+                    reader.arena.leave(each)
+            wanted, found = said
         assert torch.allclose(wanted, found, atol=2e-3, rtol=1e-3)
         give_back()
 
@@ -300,7 +309,7 @@ def test_what_is_kept_stays_within_the_cache_and_the_oldest_leaves_first(llama: 
 
 def test_a_row_that_does_not_fit_beside_the_others_waits_for_them(llama: Loaded) -> None:
     generation = Generation(llama, max_rows=8)
-    generation._kv_tokens = 100
+    generation._kv_tokens = 2 * 64
     most = 0
     rows = [a_row(ids(30, seed=n), max_tokens=15) for n in range(5)]
     told: list[Any] = []
@@ -327,13 +336,7 @@ def test_scores_are_those_of_one_pass_however_they_are_cut(
     for one, other, row in zip(whole, pieces, rows, strict=True):
         assert one.tokens == other.tokens
         with torch.inference_mode():
-            told = llama.model  # reads packed; a conversation of its own is all it needs
-            conversation = Conversation(row.prompt, room=len(row.prompt))
-            assert llama.reader is not None
-            places = range(len(row.prompt))
-            logits = llama.reader.read([Part(conversation, len(row.prompt))], places)
-            assert told is llama.model
-        wanted = logits.log_softmax(-1)
+            wanted = llama.model(torch.tensor([row.prompt])).logits[0].log_softmax(-1)
         for place, score in enumerate(other.prompt_scores):
             token = row.prompt[place + 1]
             assert score.token == token
@@ -390,12 +393,11 @@ class Short:
 
     def __init__(self, reader: Reader, most: int) -> None:
         self.reader, self.most, self.failed = reader, most, 0
+        self.arena = reader.arena
 
     def read(self, parts: Sequence[Part], places: Sequence[int]) -> Any:
         if len(parts) > self.most:
             self.failed += 1
-            for part in parts[:1]:  # as far as it came
-                part.conversation.layers.pop(1, None)
             raise torch.OutOfMemoryError("too much")
         return self.reader.read(parts, places)
 
@@ -414,32 +416,36 @@ def test_rows_that_do_not_fit_memory_begin_again_later_and_say_the_same(llama: L
 
 def test_a_row_that_never_fits_fails_alone_and_the_next_is_answered(llama: Loaded) -> None:
     class Never:
+        arena = Arena()
+
         def read(self, parts: Sequence[Part], places: Sequence[int]) -> Any:
             raise torch.OutOfMemoryError("too much")
 
     generation = Generation(llama, max_rows=8)
-    reader, generation._reader = generation._reader, Never()  # type: ignore[assignment]
+    generation._reader = Never()  # type: ignore[assignment]
     told: list[Drawing | Exception] = []
     generation.waiting.append(generation.task(a_row(ids(20, seed=1)), told.append))
     generation.step()
     assert isinstance(told[0], torch.OutOfMemoryError)
-    generation._reader = reader
+    generation._reader = llama.reader
     assert len(played(generation, [a_row(ids(20, seed=1))])[0].tokens) == 12
 
 
 def test_an_error_of_the_model_is_that_of_the_rows_under_way(llama: Loaded) -> None:
     class Broken:
+        arena = Arena()
+
         def read(self, parts: Sequence[Part], places: Sequence[int]) -> Any:
             raise ValueError("unlucky")
 
     generation = Generation(llama, max_rows=1)
-    reader, generation._reader = generation._reader, Broken()  # type: ignore[assignment]
+    generation._reader = Broken()  # type: ignore[assignment]
     told: list[Drawing | Exception] = []
     for seed in range(2):
         generation.waiting.append(generation.task(a_row(ids(20, seed=seed)), told.append))
     generation.step()
     assert [str(each) for each in told] == ["unlucky"]
-    generation._reader = reader
+    generation._reader = llama.reader
     while len(told) < 2:
         generation.step()
     assert isinstance(told[1], Drawing)
@@ -448,40 +454,61 @@ def test_an_error_of_the_model_is_that_of_the_rows_under_way(llama: Loaded) -> N
 # -- what is kept, without a model -----------------------------------------------------------
 
 
-def read_one(tokens: list[int]) -> Conversation:
-    """A conversation whose keys and values are its tokens."""
-    made = Conversation(tokens, room=len(tokens) + 4)
+def read_by(conversation: Conversation, arena: Arena) -> None:
+    """As if a model had read all of it, whose keys are the tokens, and values their negatives."""
+    tokens = conversation.tokens
     plane = torch.tensor(tokens, dtype=torch.float32).reshape(1, 1, -1, 1)
-    made.write(0, plane, -plane)
-    made.read = len(tokens)
-    return made
+    for kept, read in zip(arena.of(0, plane, plane), (plane, -plane), strict=True):
+        kept[conversation.row, :, : len(tokens)] = read[0]
+    conversation.read = len(tokens)
+
+
+def holds(conversation: Conversation) -> bool:
+    keys, values = conversation.upto(0, conversation.read)
+    tokens = conversation.tokens[: conversation.read]
+    return (
+        bool(torch.equal(keys.flatten(), -values.flatten())) and keys.flatten().tolist() == tokens
+    )
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 60), st.integers(0, 60), st.integers(0, 9)),
+        st.tuples(
+            st.integers(0, 3),  # which conversations it begins like
+            st.integers(1, 60),
+            st.integers(0, 200),
+            st.integers(0, 9),
+            st.integers(0, 3),  # which of those under way leaves then
+        ),
         min_size=1,
-        max_size=12,
+        max_size=14,
     )
 )
 @settings(deadline=None, max_examples=60)
-def test_what_a_conversation_goes_on_from_is_what_it_would_have_read(
-    asked: list[tuple[int, int, int, int]],
+def test_a_conversation_goes_on_from_what_any_other_has_read(
+    asked: list[tuple[int, int, int, int, int]],
 ) -> None:
-    kept = Kept()
-    for family, shared, own, seed in asked:
+    kept, arena = Kept(), Arena()
+    under_way: list[Conversation] = []
+    for family, shared, own, seed, leaves in asked:
         tokens = ids(shared, seed=family) + ids(own, seed=100 + seed) + [5]
-        most = max((common(tokens[:-1], each.tokens) for each in kept), default=0)
-        begun = Conversation(tokens, room=len(tokens) + 4)
-        kept.begin(begun, [])
-        assert begun.read == (most if most >= LEAST_SHARED else 0)
-        if begun.read:
-            keys, values = begun.upto(0, begun.read)
-            assert keys.flatten().tolist() == tokens[: begun.read]
-            assert values.flatten().tolist() == [-token for token in tokens[: begun.read]]
-        kept.keep(read_one(tokens))
-        kept.shrink_to(200)
+        alike = (common(tokens[:-1], each.tokens) for each in (*kept, *under_way))
+        most = max(alike, default=0)
+        best, count = kept.longest(tokens, under_way)
+        begun = arena.begin(tokens, arena.size_with(len(tokens) + 7, most=2000), best, count)
+        assert begun.read == count == (most if most >= LEAST_SHARED else 0)
+        assert not begun.read or holds(begun)
+        read_by(begun, arena)
+        under_way.append(begun)
+        assert all(map(holds, under_way))
+        if leaves < len(under_way):
+            left = under_way.pop(leaves)
+            kept.keep(left)
+            arena.leave(left)
+            kept.shrink_to(200)
+        assert all(map(holds, (*kept, *under_way)))
         assert kept.tokens == sum(len(each.tokens) for each in kept) <= 200
+        assert arena.rows >= len(under_way)
 
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), max_size=40))

@@ -1,4 +1,4 @@
-"""The `hf` engine's own process: an OpenAI-protocol server on transformers' `generate`.
+"""The `hf` engine's own process: an OpenAI server on transformers that keeps what it has read.
 
     python -m vendomini.engines.hf --model PATH_OR_ID --served-model-name NAME --uds PATH
 

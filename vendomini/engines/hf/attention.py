@@ -1,13 +1,15 @@
 """Tokens of several conversations side by side in one pass, each attending to its own.
 
-They are packed without padding: every layer but attention takes each token by itself, and
-attention is computed conversation by conversation, with the keys and values that it has kept.
+They are packed without padding: every layer but attention takes each token by itself. Attention
+is computed for all conversations together that read one token, over their rows of the arena, and
+for each of the others by itself.
 """
 
 import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vendomini.engines.hf.kept import Conversation
+from vendomini.engines.hf.kept import Arena, Conversation
 
 TRIAL = 24
 """Tokens on which a model has to say the same as by its own attention ..."""
@@ -51,6 +53,7 @@ class Reader:
 
     def __init__(self, model: Any, attention: str) -> None:
         """Raises `Unkept` if the model is none whose conversations can be kept."""
+        self.arena = Arena()
         self._model = model
         self._attention = attention
         self._inner = ALL_ATTENTION_FUNCTIONS.get(attention)  # None: the model's own code
@@ -60,8 +63,10 @@ class Reader:
         if getattr(model.config.get_text_config(), "attention_chunk_size", None):
             raise Unkept("it attends in chunks")
         self._windows = [getattr(each, "sliding_window", None) for each in layers]
+        self._masks: dict[int | None, Any] = {}  # of the single ones, by window
         self._gives_back = False  # whether the cache gives back all of the conversations
-        self._parts: Sequence[Part] = ()  # what it reads just now
+        self._parts: Sequence[Part] = ()  # what it reads just now ...
+        self._single: Sequence[Part] = ()  # ... and the first of these, of one token each
         self._takes_places = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._try()
 
@@ -76,11 +81,14 @@ class Reader:
         positions = [at for part in parts for at in range(part.conversation.read, part.end)]
         wanted = torch.tensor(places, dtype=torch.long, device=device)
         self._parts = parts
+        single = list(takewhile(lambda part: part.count == 1, parts))
+        self._single = single if len(single) > 1 and not self._gives_back else []
+        self._masks.clear()
         try:
             output = self._model(
                 input_ids=torch.tensor([ids], device=device),
                 position_ids=torch.tensor([positions], device=device),
-                past_key_values=_Packed(parts, gives_back=self._gives_back),
+                past_key_values=_Packed(self),
                 use_cache=True,
                 **({"logits_to_keep": wanted} if self._takes_places else {}),
             )
@@ -90,6 +98,26 @@ class Reader:
             part.conversation.read = part.end
         logits = output.logits[0] if self._takes_places else output.logits[0, wanted]
         return logits.float()
+
+    def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
+        """Keep what the model has computed of a pass, and what it is given back."""
+        kept = self.arena.of(layer, keys, values)
+        begin = len(self._single)
+        rows = [part.conversation.row for part in self._single]
+        places = [part.conversation.read for part in self._single]
+        for store, added in zip(kept, (keys, values), strict=True):
+            if rows:
+                store[rows, :, places] = added[0, :, :begin].transpose(0, 1)
+            at = begin
+            for part in self._parts[begin:]:
+                new = added[0, :, at : at + part.count]
+                store[part.conversation.row, :, part.conversation.read : part.end] = new
+                at += part.count
+        if not self._gives_back:
+            return keys, values
+        whole = [part.conversation.upto(layer, part.end) for part in self._parts]
+        keys, values = (torch.cat(each, dim=2) for each in zip(*whole, strict=True))
+        return keys, values
 
     def _attend(
         self, module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any
@@ -101,8 +129,10 @@ class Reader:
             return whole
         given.pop("position_ids", None)  # Flash Attention would look for packed sequences in them
         window = self._windows[module.layer_idx]
-        begin, before, outputs = 0, 0, []
-        for part in self._parts:
+        begin, before, outputs = len(self._single), 0, []
+        if self._single:
+            outputs.append(self._attend_single(inner, module, query[:, :, :begin], given))
+        for part in self._parts[begin:]:
             if self._gives_back:
                 after = before + part.end
                 keys, values = key[:, :, before:after], value[:, :, before:after]
@@ -118,6 +148,47 @@ class Reader:
             begin += part.count
         return torch.cat(outputs, dim=1), None
 
+    def _attend_single(self, inner: Any, module: Any, query: Any, given: dict[str, Any]) -> Any:
+        """All rows of the arena up to the last that is meant and the longest."""
+        rows = [part.conversation.row for part in self._single]
+        ends = [part.end for part in self._single]
+        keys, values = self.arena.layers[module.layer_idx]
+        top, longest = max(rows) + 1, max(ends)
+        queries = query.new_zeros(top, query.shape[1], 1, query.shape[3])
+        queries[rows] = query[0].transpose(0, 1)[:, :, None]
+        window = self._windows[module.layer_idx]
+        if window not in self._masks:  # the same for all layers of a kind
+            last = torch.ones(top, 1, dtype=torch.long)  # of a row that is not meant, one key
+            last[rows, 0] = torch.tensor(ends)
+            at = torch.arange(longest)[None]
+            seen = at < last
+            if window is not None:
+                seen &= at >= last - window
+            self._masks[window] = self._as_mask(seen, query)
+        mask = self._masks[window]
+        keys, values = keys[:top, :, :longest], values[:top, :, :longest]
+        output = inner(module, queries, keys, values, mask.to(keys.device), **given)[0]
+        return output[rows].transpose(0, 1)
+
+    def _as_mask(self, seen: Any, like: Any) -> Any:
+        """The keys (rows, m) that are seen, as the attention is told."""
+        seen = seen.to(like.device)
+        if self._attention.startswith("flash"):
+            return seen
+        return (
+            self._bias(seen[:, None, None], like)
+            if self._attention == "eager"
+            else seen[:, None, None]
+        )
+
+    @staticmethod
+    def _bias(seen: Any, like: Any) -> Any:
+        """What eager attention adds to what it weighs."""
+        least = torch.finfo(like.dtype).min
+        return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(
+            ~seen, least
+        )
+
     def _mask(self, query: Any, key: Any, window: int | None) -> Any:
         """Which of m keys (1, 1, n, m) each of the last n tokens sees, itself included and at most
         `window` of them; None where the attention does the same without."""
@@ -132,12 +203,7 @@ class Reader:
         seen = at <= own
         if not is_wide:
             seen &= at > own - window
-        if is_eager:  # added to what is weighed
-            least = torch.finfo(query.dtype).min
-            seen = torch.zeros(n, m, dtype=query.dtype, device=query.device).masked_fill(
-                ~seen, least
-            )
-        return seen[None, None]
+        return self._bias(seen, query)[None, None] if is_eager else seen[None, None]
 
     def _try(self) -> None:
         """Take the place of the model's attention, if it then says what it says without."""
@@ -159,12 +225,14 @@ class Reader:
     def _differs(self, ids: list[list[int]], plain: Any) -> str | None:
         """What is wrong with the logits after `ids` if they are read in pieces, side by side."""
         try:
-            read = [Conversation(each, room=TRIAL) for each in ids]
-            for counts in ((10, 3), (1, 20), (13, 1)):
+            read = [self.arena.begin(each, (2, TRIAL)) for each in ids]
+            for counts in ((10, 3), (1, 19), (1, 1), (12, 1)):
                 parts = [Part(each, n) for each, n in zip(read, counts, strict=True)]
                 kept = self.read(parts, (counts[0] - 1, sum(counts) - 1))
         except Exception as error:
             return f"read in pieces it fails with {type(error).__name__}"
+        finally:
+            self.arena = Arena()
         differs = float((kept - plain).abs().max() / plain.std())
         if differs <= SAME.get(self._model.dtype, max(SAME.values())):
             return None
@@ -178,23 +246,11 @@ class Unkept(Exception):
 class _Packed(Cache):  # type: ignore[misc]
     """transformers' view of a pass: where layers leave the keys and values of its tokens."""
 
-    def __init__(self, parts: Sequence[Part], *, gives_back: bool) -> None:
+    def __init__(self, reader: Reader) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
-        self._of_parts = parts
-        self._gives_back = gives_back
+        self._reader = reader
 
     def update(
         self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
-        begin = 0
-        for part in self._of_parts:
-            end = begin + part.count
-            part.conversation.write(
-                layer_idx, key_states[:, :, begin:end], value_states[:, :, begin:end]
-            )
-            begin = end
-        if not self._gives_back:
-            return key_states, value_states
-        whole = [part.conversation.upto(layer_idx, part.end) for part in self._of_parts]
-        keys, values = (torch.cat(each, dim=2) for each in zip(*whole, strict=True))
-        return keys, values
+        return self._reader.write(layer_idx, key_states, value_states)

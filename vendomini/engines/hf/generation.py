@@ -16,7 +16,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from vendomini.engines.hf.attention import Part
-from vendomini.engines.hf.kept import LEAST_SHARED, Conversation, Kept
+from vendomini.engines.hf.kept import LEAST_SHARED, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded
 from vendomini.engines.hf.sampling import Aborted, Drawing, Row, Sampler, prompt_scores
 
@@ -94,7 +94,9 @@ class Generation:
             self.waiting.clear()
             return
         self.waiting = deque(task for task in self.waiting if not task.row.abandoned)
-        self.running = [task for task in self.running if not task.row.abandoned]
+        for task in [task for task in self.running if task.row.abandoned]:
+            self.running.remove(task)
+            self._let_go(task)
         try:
             with torch.inference_mode():
                 if self._reader is not None:
@@ -115,24 +117,27 @@ class Generation:
     # -- kept conversations ----------------------------------------------------------------
 
     def _admit(self) -> None:
+        assert self._reader is not None
+        arena = self._reader.arena
         while self.waiting and len(self.running) < self._max_rows:
             task = self.waiting[0]
-            taken = sum(each.need for each in self.running) + task.need
-            if self.running and taken > self._kv_tokens:
+            rows, room = arena.size_with(task.need, most=self._kv_tokens)
+            if self.running and rows * room > self._kv_tokens:
                 return
             tokens = [*task.row.prompt, *task.drawing.tokens]
-            begun = Conversation(tokens, room=task.need)
+            best, shared = None, 0
             if self._keeps and task.row.prompt_logprobs is None:
                 others = [each.conversation for each in self.running if each.conversation]
-                if self._kept.coming(tokens, others) >= LEAST_SHARED:
+                best, shared = self._kept.longest(tokens, others)
+                soon = max((common(tokens[:-1], each.tokens) for each in others), default=0)
+                if soon >= shared + LEAST_SHARED:
                     return  # another reads just now what it begins with
-                self._kept.begin(begun, others)
+            self._kept.shrink_to(max(0, self._kv_tokens - rows * room))
+            task.conversation = arena.begin(tokens, (rows, room), best, shared)
             if not task.drawing.tokens:  # else it begins again, and was counted
-                task.drawing.kept = begun.read
+                task.drawing.kept = shared
                 self.counters.prompt_tokens += len(tokens)
-                self.counters.kept_tokens += begun.read
-            self._kept.shrink_to(max(0, self._kv_tokens - taken))
-            task.conversation = begun
+                self.counters.kept_tokens += shared
             self.running.append(self.waiting.popleft())
 
     def _read_on(self) -> None:
@@ -194,6 +199,13 @@ class Generation:
         task.told(task.drawing)
         if task.conversation is not None and self._keeps:
             self._kept.keep(task.conversation)
+        self._let_go(task)
+
+    def _let_go(self, task: Task) -> None:
+        if task.conversation is not None:
+            assert self._reader is not None
+            self._reader.arena.leave(task.conversation)
+            task.conversation = None
 
     # -- by generate -----------------------------------------------------------------------
 
@@ -280,11 +292,12 @@ class Generation:
             self.running = self.running[:middle]
             self.counters.preemptions += len(back)
             for task in reversed(back):
-                task.conversation = None
+                self._let_go(task)
                 self.waiting.appendleft(task)
 
     def _fail(self, tasks: Sequence[Task], error: Exception) -> None:
         for task in list(tasks):
+            self._let_go(task)
             task.told(error)
         self.running.clear()
 

@@ -8,50 +8,118 @@ import torch
 LEAST_SHARED = 16
 """Tokens; a shorter prefix is read again sooner than it is copied."""
 
+ROOM_STEP = 64
+"""Tokens in which an arena grows."""
+
+Layers = dict[int, tuple[Any, Any]]
+"""By layer, keys and values of shape (rows, heads, room, head size)."""
+
 
 class Conversation:
-    """What the model has read of one sequence of tokens.
+    """What the model has read of one sequence of tokens: the first `read` of `tokens`.
 
-    The first `read` of `tokens` are in `layers`: by layer, keys and values of shape (1, heads,
-    room, head size). They are made when the model first tells a layer's shape and device.
+    They are in row `row` of `layers`, which is an arena's while a reply is drawn.
     """
 
-    __slots__ = ("layers", "read", "room", "tokens")
+    __slots__ = ("layers", "read", "row", "tokens")
 
-    def __init__(self, tokens: list[int], *, room: int) -> None:
+    def __init__(self, tokens: list[int], layers: Layers, row: int = 0) -> None:
         self.tokens = tokens
-        self.room = room
+        self.layers = layers
+        self.row = row
         self.read = 0
-        self.layers: dict[int, tuple[Any, Any]] = {}
-
-    def write(self, layer: int, keys: Any, values: Any) -> None:
-        """What the model computed of the tokens after `read`; `read` itself is the caller's."""
-        if layer not in self.layers:
-            self.layers[layer] = _with_room(keys, self.room), _with_room(values, self.room)
-        end = self.read + keys.shape[2]
-        for kept, added in zip(self.layers[layer], (keys, values), strict=True):
-            kept[:, :, self.read : end] = added
 
     def upto(self, layer: int, end: int) -> tuple[Any, Any]:
-        keys, values = self.layers[layer]
-        return keys[:, :, :end], values[:, :, :end]
+        """Keys and values (1, heads, end, head size) of its first tokens."""
+        keys, values = (each[self.row : self.row + 1, :, :end] for each in self.layers[layer])
+        return keys, values
 
-    def begin_with(self, other: "Conversation", count: int) -> None:
-        """Take over the first `count` tokens of another conversation, which has read them."""
-        for layer in other.layers:
-            for_layer = other.upto(layer, count)
-            self.layers[layer] = tuple(_with_room(each, self.room, each) for each in for_layer)
-        self.read = count
+    def at_rest(self) -> "Conversation":
+        """What was read, in tensors of its own."""
+        layers = {}
+        for layer in self.layers:
+            keys, values = self.upto(layer, self.read)
+            layers[layer] = keys.clone(), values.clone()
+        rests = Conversation(self.tokens[: self.read], layers)
+        rests.read = self.read
+        return rests
 
-    def trimmed(self) -> "Conversation":
-        """What was read, without room for more."""
-        kept = Conversation(self.tokens[: self.read], room=self.read)
-        kept.begin_with(self, self.read)
-        return kept
+
+class Arena:
+    """The conversations whose replies are drawn, side by side in `rows` of `room` tokens.
+
+    So one kernel attends for all of them. The model tells a layer's shape and device when it first
+    writes to it.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.room = 0
+        self.layers: Layers = {}
+        self._under_way: dict[int, Conversation] = {}
+
+    def size_with(self, need: int, *, most: int) -> tuple[int, int]:
+        """Rows and room that it has with one more conversation, of so many tokens at its end.
+
+        It grows by half at a time, while it has at most `most` tokens.
+        """
+        wanted = -(-need // ROOM_STEP) * ROOM_STEP
+        if not self._under_way and (self.room >= 2 * wanted or 2 * self.rows * self.room > most):
+            return 1, wanted  # what came before was larger
+        room = max(self.room, wanted)
+        if len(self._under_way) < self.rows:
+            return self.rows, room
+        return max(self.rows + 1, min(self.rows + self.rows // 2, most // room)), room
+
+    def begin(
+        self,
+        tokens: list[int],
+        size: tuple[int, int],
+        best: Conversation | None = None,
+        shared: int = 0,
+    ) -> Conversation:
+        """A conversation that has read the first `shared` tokens, which are those of `best`.
+
+        `size` is by `size_with`.
+        """
+        if size != (self.rows, self.room):
+            used = max((each.read for each in self._under_way.values()), default=0)
+            before = max(self._under_way, default=-1) + 1
+            self.rows, self.room = size
+            for layer, parts in list(self.layers.items()):
+                del self.layers[layer]
+                for old, new in zip(parts, self.of(layer, *parts), strict=True):
+                    new[:before, :, :used] = old[:before, :, :used]
+        row = min(set(range(self.rows)) - self._under_way.keys())
+        begun = self._under_way[row] = Conversation(tokens, self.layers, row)
+        if best is not None:
+            for layer in best.layers:
+                parts = best.upto(layer, shared)
+                for old, new in zip(parts, self.of(layer, *parts), strict=True):
+                    new[row, :, :shared] = old[0]
+            begun.read = shared
+        return begun
+
+    def of(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
+        """A layer's keys and values, which are like these."""
+        if layer not in self.layers:
+            # Zeros: what a row does not see is multiplied by zero, and must be a number.
+            made = [
+                torch.zeros(
+                    (self.rows, like.shape[1], self.room, like.shape[3]),
+                    dtype=like.dtype,
+                    device=like.device,
+                )
+                for like in (keys, values)
+            ]
+            self.layers[layer] = made[0], made[1]
+        return self.layers[layer]
+
+    def leave(self, conversation: Conversation) -> None:
+        del self._under_way[conversation.row]
 
 
 class Kept:
-    """Conversations at rest, by how long ago they were used; `tokens` of them in all."""
+    """Conversations at rest, by how long ago they were used."""
 
     def __init__(self) -> None:
         self._at_rest: list[Conversation] = []  # the one used last is the last
@@ -61,48 +129,38 @@ class Kept:
 
     @property
     def tokens(self) -> int:
-        return sum(each.room for each in self._at_rest)
+        return sum(each.read for each in self._at_rest)
 
-    def begin(self, begun: Conversation, under_way: Iterable[Conversation]) -> None:
-        """Let it go on from the one that has read most of its tokens, but not the last one: what
-        follows that is wanted."""
+    def longest(
+        self, tokens: list[int], under_way: Iterable[Conversation]
+    ) -> tuple[Conversation | None, int]:
+        """Who has read most of the tokens, and how many; never the last: what follows is wanted."""
         best, count = None, LEAST_SHARED - 1
         for other in (*self._at_rest, *under_way):
-            shared = _had(begun.tokens, other)
+            shared = min(common(tokens[:-1], other.tokens), other.read)
             if shared > count:
                 best, count = other, shared
         if best is None:
-            return
-        begun.begin_with(best, count)
+            return None, 0
         if best in self._at_rest:
             self._at_rest.remove(best)
-            if count < best.read:  # its end is another's, who may come back
-                self._at_rest.append(best)
-
-    def coming(self, tokens: list[int], under_way: Sequence[Conversation]) -> int:
-        """How many more of `tokens` will have been read soon, by those under way."""
-        had = max((_had(tokens, other) for other in (*self._at_rest, *under_way)), default=0)
-        soon = max((common(tokens[:-1], other.tokens) for other in under_way), default=0)
-        return soon - had
+            self._at_rest.append(best)
+        return best, count
 
     def keep(self, conversation: Conversation) -> None:
-        """Put it to rest; what it goes on from is let go."""
-        kept = conversation.trimmed()
-        if kept.read < LEAST_SHARED:
+        """Put it to rest; those that it goes on from are let go."""
+        tokens = conversation.tokens[: conversation.read]
+        if len(tokens) < LEAST_SHARED:
             return
         self._at_rest = [
-            each for each in self._at_rest if common(each.tokens, kept.tokens) < len(each.tokens)
+            each for each in self._at_rest if common(each.tokens, tokens) < len(each.tokens)
         ]
-        self._at_rest.append(kept)
+        self._at_rest.append(conversation.at_rest())
 
     def shrink_to(self, tokens: int) -> None:
         """Let go of those that were used longest ago until at most so many tokens are left."""
         while self._at_rest and self.tokens > tokens:
             del self._at_rest[0]
-
-
-def _had(tokens: list[int], other: Conversation) -> int:
-    return min(common(tokens[:-1], other.tokens), other.read)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -117,11 +175,3 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
         else:
             high = middle
     return low
-
-
-def _with_room(like: Any, room: int, begins: Any = None) -> Any:
-    """An empty tensor of `room` tokens, or one that begins with what is given."""
-    made = torch.empty((*like.shape[:2], room, like.shape[3]), dtype=like.dtype, device=like.device)
-    if begins is not None:
-        made[:, :, : begins.shape[2]] = begins
-    return made
