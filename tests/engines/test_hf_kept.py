@@ -13,6 +13,7 @@ from transformers import AttentionInterface, DynamicCache
 
 from tests.tiny_models import tiny_model
 from vendomini.engines.hf.attention import Part, Reader, Unkept
+from vendomini.engines.hf.decisions import kv_bytes_per_token
 from vendomini.engines.hf.generation import Generation
 from vendomini.engines.hf.kept import LEAST_SHARED, Arena, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded, Options, load
@@ -42,7 +43,7 @@ ATTENTIVE: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("sdpa", {}),
     "olmo2": ("sdpa", {}),
     "qwen3_moe": ("sdpa", {"num_experts": 4, "num_experts_per_tok": 2}),
-    "gpt_neox": ("sdpa", {}),
+    "gpt_neox": ("sdpa", {"num_key_value_heads": 4}),
     "deepseek_v3": (
         "sdpa",
         {
@@ -164,6 +165,9 @@ def test_a_packed_model_says_what_it_says_alone(kind: str, restored: None) -> No
             ends = [sum(part.count for part in parts[: n + 1]) - 1 for n in range(len(parts))]
             logits = reader.read(parts, ends)
         assert [each.read for each in read] == list(lengths)
+    # As many bytes as are counted from the config, but for latent attention, which keeps less.
+    counted = kv_bytes_per_token(model.config, 4)
+    assert reader.token_bytes < counted if kind == "deepseek_v3" else reader.token_bytes == counted
     for wanted, found in zip(alone, logits, strict=True):
         assert torch.allclose(wanted, found, atol=2e-3, rtol=1e-3)
 

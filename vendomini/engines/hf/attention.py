@@ -54,6 +54,7 @@ class Reader:
     def __init__(self, model: Any, attention: str) -> None:
         """Raises `Unkept` if the model is none whose conversations can be kept."""
         self.arena = Arena()
+        self.token_bytes = 0  # of the keys and values of a token, in all layers
         self._model = model
         self._attention = attention
         self._inner = ALL_ATTENTION_FUNCTIONS.get(attention)  # None: the model's own code
@@ -232,6 +233,8 @@ class Reader:
         except Exception as error:
             return f"read in pieces it fails with {type(error).__name__}"
         finally:
+            tensors = [each for layer in self.arena.layers.values() for each in layer]
+            self.token_bytes = sum(each.nbytes for each in tensors) // (2 * TRIAL)
             self.arena = Arena()
         differs = float((kept - plain).abs().max() / plain.std())
         if differs <= SAME.get(self._model.dtype, max(SAME.values())):

@@ -171,7 +171,10 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
         device=device.choice,
         free_bytes=_free_bytes(device.choice, range(max(options.gpus, 1))),
     )
-    token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
+    if reader is not None:
+        token_bytes = reader.token_bytes
+    else:
+        token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
     kv_tokens = memory_bytes // token_bytes
     window, line = decide_window(
         options.max_model_len,
