@@ -211,7 +211,10 @@ def call_text(name: str, arguments: object) -> str:
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):  # then as it came
             arguments = json.loads(arguments, strict=False)
-    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    try:
+        return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return json.dumps({"name": name})
 
 
 def _split_stripped(text: str) -> tuple[str | None, str] | None:

@@ -14,17 +14,17 @@ from vendomini.chat import (
     Sampling,
 )
 from vendomini.engines.backend import Dialect
+from vendomini.engines.habits import Habits
 from vendomini.engines.protocol import (
     chat_body,
     chat_reply,
     completion_body,
     completion_reply,
-    split_reasoning,
 )
 from vendomini.engines.score import one_token_bodies, prompt_body, prompt_score, scored
 from vendomini.engines.template import folded
 from vendomini.engines.words import beginning, complaint_in, is_too_long, prompt_tokens_in
-from vendomini.errors import EngineError
+from vendomini.errors import EngineError, EngineLacks
 
 SYSTEM = Message(role="system", content="be short")
 USER = Message(role="user", content="hi")
@@ -41,8 +41,10 @@ def body_of(request: ChatRequest, dialect: Dialect = "hf") -> dict[str, Any]:
     return body
 
 
-def reply_of(raw: bytes, request: ChatRequest, *, window: int | None = None) -> Any:
-    return chat_reply(raw, request, dialect="vllm", window=window, seconds=0.5)
+def reply_of(
+    raw: bytes, request: ChatRequest, *, window: int | None = None, habits: Habits | None = None
+) -> Any:
+    return chat_reply(raw, request, dialect="vllm", window=window, seconds=0.5, habits=habits)
 
 
 def test_a_plain_chat_says_only_what_is_asked() -> None:
@@ -123,16 +125,18 @@ def test_cached_tokens_that_are_not_told_are_none() -> None:
     [
         ("an answer", (None, "an answer")),
         ("<think>hm</think>an answer", ("hm", "an answer")),
-        ("\n<think>\nhm\n</think>\n\nan answer", ("hm", "an answer")),
         ("hm</think>an answer", ("hm", "an answer")),
-        ("<think>never ends", ("never ends", "")),
-        ("a</think>b</think>c", ("a", "b</think>c")),
-        ("I said <think> aloud", (None, "I said <think> aloud")),
-        ("", (None, "")),
+        ("[THINK]hm[/THINK]an answer", ("hm", "an answer")),
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>a",
+            ("hm", "a"),
+        ),
+        ('{"note": "</think>"}', (None, '{"note": "</think>"}')),
     ],
 )
-def test_reasoning_is_split_from_the_answer(text: str, apart: tuple[str | None, str]) -> None:
-    assert split_reasoning(text) == apart
+def test_reasoning_in_the_text_is_split_from_the_answer(
+    text: str, apart: tuple[str | None, str]
+) -> None:
     choice = reply_of(chats(text).body, chat()).choices[0]
     assert (choice.reasoning, choice.text) == apart
 
@@ -183,35 +187,57 @@ def test_a_completions_logprobs_are_the_same_thing() -> None:
 @pytest.mark.parametrize(
     ("raw", "sampling", "words"),
     [
-        (chats("a").body, Sampling(n=2), "does not give several choices"),
+        (chats("a").body, Sampling(n=2), "does not give several choices: asked for 2, it gives 1"),
         (chats("a").body, Sampling(top_logprobs=1), "does not give log-probabilities"),
         (
             chats("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]}).body,
             Sampling(top_logprobs=1),
             "does not give alternatives",
         ),
-        (chats().body, Sampling(), "does not give several choices: asked for 1, it gives 0"),
-        (
-            says({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).body,
-            Sampling(),
-            "does not give token counts",
-        ),
-        (chats("a", finish="content_filter").body, Sampling(), "ended a reply by `content_filter`"),
-        (says({"error": {"message": "overloaded"}}).body, Sampling(), "overloaded"),
-        (says({"ok": 1}).body, Sampling(), "not what the protocol says"),
-        (b"fine!", Sampling(), "no JSON: fine!"),
-        (b"\xff\xfe", Sampling(), "no JSON"),
-        (b"", Sampling(), "no JSON: nothing"),
     ],
 )
-def test_what_an_answer_lacks_is_named(raw: bytes, sampling: Sampling, words: str) -> None:
-    with pytest.raises(EngineError, match=words):
+def test_what_a_server_never_gives_is_named(raw: bytes, sampling: Sampling, words: str) -> None:
+    with pytest.raises(EngineLacks, match=words):
         reply_of(raw, chat(sampling=sampling))
 
 
-def test_an_ended_reply_under_a_schema_that_is_no_json_is_the_servers_fault() -> None:
-    with pytest.raises(EngineError, match="does not constrain its replies"):
-        reply_of(chats("Sure! {}").body, chat(reply_format=SCHEMA))
+def test_what_a_server_has_given_before_is_one_odd_reply() -> None:
+    habits = Habits("the server", print)
+    request = chat(sampling=Sampling(n=2))
+    assert reply_of(chats("a", "b").body, request, habits=habits).choices[1].text == "b"
+    assert [each.text for each in reply_of(chats("a").body, request, habits=habits).choices] == [
+        "a",
+        "",
+    ]
+    alternative = {"token": "a", "logprob": -1.0}
+    given = {"content": [{**alternative, "top_logprobs": [alternative]}]}
+    request = chat(sampling=Sampling(top_logprobs=1))
+    reply_of(chats("a", logprobs=given).body, request, habits=habits)
+    with pytest.raises(EngineError, match="no log-probabilities this time") as caught:
+        reply_of(chats("a").body, request, habits=habits)
+    assert not isinstance(caught.value, EngineLacks)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (says({"error": {"message": "overloaded"}}).body, "overloaded"),
+        (says({"object": "error", "message": "old vLLM"}).body, "old vLLM"),
+        (says([{"error": {"message": "Gemini's"}}]).body, "Gemini's"),
+        (says("fine!").body, "not what the protocol says"),
+        (b"fine!", "no JSON: fine!"),
+        (b"\xff\xfe", "no JSON"),
+        (b"", "no JSON: nothing"),
+    ],
+)
+def test_an_answer_that_is_none_is_told(raw: bytes, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        reply_of(raw, chat())
+
+
+def test_one_ended_reply_under_a_schema_that_is_no_json_is_a_reply() -> None:
+    reply = reply_of(chats("Sure! {}").body, chat(reply_format=SCHEMA))
+    assert reply.text == "Sure! {}"
 
 
 @pytest.mark.parametrize(
