@@ -270,8 +270,8 @@ class Client:
                 f"{self.where} answers HTML, not JSON: {beginning(content)}",
                 hint=self._address_hint
                 if self._backoff is None
-                else "`engine.base_url` is to be the address of an API, which mostly ends in `/v1`, "
-                "such as http://127.0.0.1:8000/v1, not of a page or a door before it",
+                else "`engine.base_url` is to be the address of an API, such as "
+                "http://127.0.0.1:8000/v1, not of a page or of a door before it",
             )
         return content
 

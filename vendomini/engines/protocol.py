@@ -212,7 +212,7 @@ def _reply(
     choices += [empty] * (drawn - len(choices))
     if drawn < request.sampling.n:
         choices = choices * request.sampling.n
-    counts = _believed(answer, window)
+    counts = _believed(answer, request, window)
     if window is not None and counts.prompt + request.sampling.max_tokens > window:
         # vLLM shortens such a reply to what is left of the window, and says nothing; our own
         # server refuses. Both must be the same to whoever asks.
@@ -228,10 +228,29 @@ def _reply(
     )
 
 
-def _believed(answer: Answer, window: int | None) -> Counts:
-    """What it took; nothing where a prompt that was answered would be longer than the window."""
+def _believed(
+    answer: Answer, request: ChatRequest | CompletionRequest, window: int | None
+) -> Counts:
+    """What it took; nothing where that cannot be: whoever asked shortens conversations by it."""
     counts = answer.counts or Counts()
-    return counts if window is None or counts.prompt <= window else Counts()
+    if window is not None and counts.prompt > window:
+        return Counts()  # it was answered
+    if isinstance(request, ChatRequest):
+        characters = sum(len(message.content) + BYTES_ROUND for message in request.messages)
+    else:
+        characters = len(request.prompt)
+    characters += len(request.reply_format.json_schema or "")
+    if counts.prompt > BYTES_A_CHARACTER * characters + BYTES_MORE:
+        return Counts()
+    most = request.sampling.max_tokens * request.sampling.n
+    return counts if counts.completion <= 16 * most + BYTES_MORE else Counts(prompt=counts.prompt)
+
+
+BYTES_A_CHARACTER = 4
+BYTES_ROUND = 256
+BYTES_MORE = 1 << 16
+"""A token is a byte at least: so many there are in a character at most, that a template puts round
+a message, and beside them all (a system message of its own, say)."""
 
 
 def _judge_form(said: Said, habits: Habits) -> None:
