@@ -142,7 +142,8 @@ def fold(does: str) -> Lesson:
 
 def _is_unknown(complaint: Complaint) -> bool:
     """Whether a server does not know a parameter at all, rather than mind its value."""
-    return "too large" not in complaint.message and "valid range" not in complaint.message
+    minds_value = ("too large", "valid range", "must be")
+    return not any(words in complaint.message for words in minds_value)
 
 
 def _is_needless(name: str, request: ChatRequest | CompletionRequest) -> bool:
@@ -155,7 +156,7 @@ def _is_needless(name: str, request: ChatRequest | CompletionRequest) -> bool:
 def _what_fits(name: str) -> str:
     match name:
         case "temperature" | "top_p":
-            return f"set {SETTINGS[name]} to 1, the only value that every server takes"
+            return f"set {SETTINGS[name]} to 1, which every server takes"
         case "response_format":
             return "use reply_format `text`, or a model that can, such as any of vLLM's"
         case "max_tokens" | "max_completion_tokens":

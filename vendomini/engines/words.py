@@ -276,9 +276,13 @@ def refused_parameter(complaint: Complaint) -> str | None:
         return "response_format"
     for pattern in _REFUSED:
         for found in pattern.finditer(complaint.message):
-            if found[1] in PARAMETERS:
-                return found[1]
+            name = _ALSO.get(found[1], found[1])
+            if name in PARAMETERS:
+                return name
     return None
+
+
+_ALSO = {"max_new_tokens": "max_tokens"}  # TGI's own name
 
 
 _PARAMETER_CODES = {
@@ -306,6 +310,7 @@ _REFUSED = [
         rf"does not support (?:the )?(?:parameter )?{_NAME}",
         rf"{_NAME} cannot both be specified",  # Anthropic, of temperature and top_p
         rf"{_NAME} is too large",
+        rf"{_NAME} must be (?:[<>]|strictly)",  # TGI, whose top_p is below 1
         rf"invalid {_NAME} value",
     )
 ]
