@@ -78,6 +78,149 @@ def test_the_first_error_that_is_no_consequence_is_the_cause(
     assert hint in hint_for(found)
 
 
+WARNED = """\
+(EngineCore pid=411) WARNING 11-27 10:01:02 [import_utils.py:417] Module fast_kernels was found \
+but failed to import
+(EngineCore pid=411) WARNING 11-27 10:01:02 [import_utils.py:417] Traceback (most recent call last):
+(EngineCore pid=411) WARNING 11-27 10:01:02 [import_utils.py:417]   File "import_utils.py", line 4
+(EngineCore pid=411) WARNING 11-27 10:01:02 [import_utils.py:417] ModuleNotFoundError: No module \
+named 'not_there_at_all'
+"""
+OUT_OF_MEMORY = """\
+(EngineCore pid=411) ERROR 11-27 10:02:10 [core.py:1100] EngineCore failed to start.
+(EngineCore pid=411) ERROR 11-27 10:02:10 [core.py:1100] Traceback (most recent call last):
+(EngineCore pid=411) ERROR 11-27 10:02:10 [core.py:1100]   File "core.py", line 1, in run
+(EngineCore pid=411) ERROR 11-27 10:02:10 [core.py:1100] torch.OutOfMemoryError: CUDA out of \
+memory. Tried to allocate 2.00 GiB.
+(APIServer pid=300) RuntimeError: Engine core initialization failed. See root cause above. Failed \
+core proc(s): {}
+"""
+PLAIN_CRASH = """\
+Traceback (most recent call last):
+  File "serve.py", line 3, in <module>
+torch.OutOfMemoryError: CUDA out of memory.
+"""
+TRACEBACK_OF_A_WARNING = """\
+Traceback (most recent call last):
+  File "kernels.py", line 9, in load
+ImportError: libfast.so: cannot open shared object file
+"""
+SOFT = [
+    WARNED,
+    "INFO 11-27 10:00:00 [importing.py:53] Triton not installed; No module named 'triton'\n",
+    "(APIServer pid=3) WARNING 11-27 10:00:00 [x.py:1] ValueError: a value that was passed over\n",
+    "DEBUG 11-27 10:00:00 [x.py:1] KeyError: 'tried'\n",
+    "[W1127 10:00:00.123456 socket.cpp:200] Exception: no IPv6\n",
+    f"WARNING:kernels:fast ones could not be loaded\n{TRACEBACK_OF_A_WARNING}",
+    f"2026-11-27 10:00:00,123 - kernels - WARNING - not loaded\n{TRACEBACK_OF_A_WARNING}",
+    f"[2026-11-27 10:00:00] WARNING loading.py:3: not loaded\n{TRACEBACK_OF_A_WARNING}",
+    f"WARNING:kernels:not loaded\n{TRACEBACK_OF_A_WARNING}\nDuring handling of the above "
+    f"exception, another exception occurred:\n\n{TRACEBACK_OF_A_WARNING}",
+]
+
+
+@pytest.mark.parametrize("soft", SOFT)
+@pytest.mark.parametrize("hard", [OUT_OF_MEMORY, PLAIN_CRASH])
+def test_what_a_warning_tells_is_no_cause_of_an_end(soft: str, hard: str) -> None:
+    for log in (soft + hard, soft + soft + hard + soft):
+        found = root_cause(log)
+        assert found is not None
+        assert found.startswith("OutOfMemoryError: CUDA out of memory.")
+        assert "max_model_len" in hint_for(found)
+
+
+@pytest.mark.parametrize("soft", SOFT[:5])
+def test_a_log_with_warnings_alone_names_no_cause(soft: str) -> None:
+    assert root_cause(soft) is None
+
+
+def test_a_crash_right_behind_a_warning_is_told_where_there_is_no_other() -> None:
+    assert root_cause(f"WARNING:root:hm\n{PLAIN_CRASH}") == "OutOfMemoryError: CUDA out of memory."
+
+
+HANDLED = """\
+(APIServer pid=3) ERROR 11-27 09:00:00 [serving.py:9] Error in preprocessing prompt inputs
+(APIServer pid=3) ERROR 11-27 09:00:00 [serving.py:9] Traceback (most recent call last):
+(APIServer pid=3) ERROR 11-27 09:00:00 [serving.py:9] ValueError: one request was odd
+"""
+TWO_WORKERS = """\
+(Worker_TP0 pid=5) ERROR 11-27 10:02:10 [multiproc_executor.py:9] Traceback (most recent call last):
+(Worker_TP0 pid=5) ERROR 11-27 10:02:10 [multiproc_executor.py:9] torch.OutOfMemoryError: CUDA out \
+of memory.
+(Worker_TP1 pid=6) ERROR 11-27 10:02:12 [multiproc_executor.py:9] RuntimeError: NCCL error: remote \
+process exited
+(EngineCore pid=4) ERROR 11-27 10:02:12 [core.py:1] RuntimeError: Worker failed with error 'CUDA \
+out of memory', please check the stack trace above for the root cause
+"""
+CHAINED = """\
+Traceback (most recent call last):
+  File "auto.py", line 1, in from_pretrained
+KeyError: 'sesame'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "auto.py", line 3, in from_pretrained
+ValueError: The checkpoint has model type `sesame` but Transformers does not recognize this \
+architecture.
+"""
+RAISED_FROM = """\
+Traceback (most recent call last):
+torch.OutOfMemoryError: CUDA out of memory.
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+RuntimeError: the model could not be loaded
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (HANDLED + OUT_OF_MEMORY, "OutOfMemoryError"),
+        (TWO_WORKERS, "OutOfMemoryError"),
+        ("Traceback (most recent call last):\nOSError: tried\n" + PLAIN_CRASH, "OutOfMemoryError"),
+        (CHAINED, "ValueError: The checkpoint has model type"),
+        (RAISED_FROM, "OutOfMemoryError"),
+        ("/usr/bin/python3: No module named vllm\n", "No module named 'vllm'"),
+        ("Traceback (most recent call last):\nImportError: No module named vllm._C\n", "No module"),
+        (
+            "(APIServer pid=3) ERROR 11-27 09:00:00 [x.py:9] the tokenizer's files are missing\n",
+            "the tokenizer's files are missing",
+        ),
+        ("ERROR: the port is taken\n", "the port is taken"),
+    ],
+)
+def test_the_cause_is_the_last_error_and_of_several_processes_the_first_to_fail(
+    log: str, cause: str
+) -> None:
+    found = root_cause(log)
+    assert found is not None
+    assert found.startswith(cause)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("CUDA out of memory occurred when warming up sampler with 1024 dummy", "concurrency"),
+        ("World size (4) is larger than the number of available GPUs (2) in this node", "as many"),
+        ("Bfloat16 is only supported on GPUs with compute capability of at least 8.0", "float16"),
+        ("Model architectures ['X'] failed to be inspected", "engine.python"),
+        ("Model architectures ['X'] are not supported for now", "engine.backend=hf"),
+        ("Failed to infer device type", "no GPU"),
+        ("The NVIDIA driver on your system is too old", "driver"),
+        ("Timed out waiting for engine core processes to start", "VLLM_ENGINE_READY_TIMEOUT_S"),
+        ("NCCL error: unhandled system error", "NCCL_DEBUG"),
+        ("RPC call to sample_tokens timed out.", "hung"),
+        ("flash_attn_2_cuda.so: undefined symbol: _ZN3c10", "flash-attn"),
+        ("8 GiB KV cache is needed ... the estimated maximum model length is 2048.", "to 2048"),
+    ],
+)
+def test_known_words_have_a_hint(words: str, hint: str) -> None:
+    assert hint in hint_for(words)
+
+
 def test_a_model_with_too_short_a_window_is_told_apart_from_other_words_about_it() -> None:
     assert "what the model allows" in hint_for(TOO_LONG)
     # The engine of ours has said itself what to do.

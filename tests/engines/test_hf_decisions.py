@@ -18,7 +18,6 @@ from vendomini.engines.hf.decisions import (
     kv_memory_bytes,
 )
 from vendomini.engines.hf.grammar import unsupported
-from vendomini.engines.hf.reasoning import opens_thinking, split_reasoning
 from vendomini.errors import EngineError
 
 TURING = (7, 5)
@@ -162,29 +161,6 @@ def test_a_window_that_does_not_fit_is_refused_and_one_nobody_asked_for_is_cut()
         decide_window(None, models=2000, kv_tokens=255)
     with pytest.raises(EngineError, match="more than the model's own 2000"):
         decide_window(3000, models=2000, kv_tokens=5000)
-
-
-@pytest.mark.parametrize(
-    ("text", "opened", "reasoning", "content"),
-    [
-        ("plain", False, None, "plain"),
-        ("<think>\nwhy\n</think>\n\nso", False, "why", "so"),
-        ("why\n</think>\n\nso", True, "why", "so"),
-        ("why</think>so</think>on", False, "why", "so</think>on"),
-        ("<think>cut", False, "cut", ""),
-        ("cut", True, "cut", ""),
-        ("", False, None, ""),
-    ],
-)
-def test_thoughts_are_told_from_the_answer(
-    text: str, opened: bool, reasoning: str | None, content: str
-) -> None:
-    assert split_reasoning(text, opened=opened) == (reasoning, content)
-
-
-def test_a_prompt_opens_thinking_only_at_its_end() -> None:
-    assert opens_thinking("<|assistant|><think>\n")
-    assert not opens_thinking("<think>\n\n</think>\n\n")
 
 
 @pytest.mark.parametrize(

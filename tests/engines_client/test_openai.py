@@ -40,10 +40,12 @@ METRICS = Said(
 )
 
 
-def openai(socket: Path, *, model: str = "m", **fields: Any) -> OpenAIEngine:
+def openai(
+    socket: Path, *, model: str = "m", said: list[str] | None = None, **fields: Any
+) -> OpenAIEngine:
     fields = {"base_url": f"unix:{socket}", "request_timeout_s": 5.0, **fields}
     spec = engine_spec(backend="openai", model=model, **fields)
-    return OpenAIEngine(spec, print, backoff=QUICK)
+    return OpenAIEngine(spec, print if said is None else said.append, backoff=QUICK)
 
 
 def start(tmp_path: Path, script: dict[str, Script], **fields: Any) -> tuple[Any, FakeServer]:
@@ -113,10 +115,12 @@ def test_a_model_that_is_not_served_is_named_with_the_nearest_first(tmp_path: Pa
     [
         (HTML, "HTML", "engine.base_url"),
         (says({"error": "Unauthorized"}, 401), "refuses the key", "VENDOMINI_API_KEY"),
-        (says({"data": []}), "serves no model", ""),
+        (Said(body=b"\n  <html>"), "HTML", "http://127.0.0.1:8000/v1"),
         (says({"ok": 1}), "not what the protocol says", ""),
+        (Said(body=b"hello"), "no JSON", "engine.base_url"),
         (refuses("nothing here", 404), "nothing here", "engine.base_url"),
-        (RESETS, "broke the connection off", ""),
+        (refuses("broken", 500), "broken", ""),
+        (refuses("no such page", 200), "no such page", "engine.base_url"),
     ],
 )
 def test_a_start_fails_with_one_clear_error(
@@ -128,6 +132,69 @@ def test_a_start_fails_with_one_clear_error(
     assert isinstance(error, EngineError)
     assert words in str(error)
     assert hint in error.hint
+
+
+LOADS = says({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, 503)
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (LOADS, "it answers 503, Loading model"),
+        (refuses("bad gateway", 502), "it answers 502, bad gateway"),
+        (says({"data": []}), "it serves no model yet"),
+        (says({"object": "list", "data": None}), "it serves no model yet"),
+        (RESETS, "broke the connection off"),
+    ],
+)
+def test_a_server_that_loads_is_waited_for_with_what_it_says(
+    tmp_path: Path, models: Said, words: str
+) -> None:
+    said: list[str] = []
+
+    async def play(script: list[Said], **fields: Any) -> OpenAIEngine:
+        async with FakeServer(tmp_path / "s.sock", {"/v1/models": [*script]}) as server:
+            engine = openai(server.socket, said=said, **fields)
+            try:
+                await engine.start()
+            finally:
+                await engine.stop()
+            return engine
+
+    resets = 8 if models is RESETS else 1  # client and library try those again themselves
+    engine = asyncio.run(play([models] * resets + [MODELS]))
+    assert engine.facts["model"] == "m"
+    assert len(said) == 1
+    assert words in said[0]
+    assert "up to 1800 s (`engine.start_timeout_s`)" in said[0]
+    with pytest.raises(EngineError, match=words) as caught:
+        asyncio.run(play([models], start_timeout_s=0.3))
+    assert "was not ready after 0.3 s" in str(caught.value)
+    assert "engine.base_url" in caught.value.hint
+
+
+def test_a_server_that_lists_its_model_while_it_loads_is_waited_for(tmp_path: Path) -> None:
+    script: dict[str, Script] = {"/v1/models": MODELS, "/health": [LOADS, says({"status": "ok"})]}
+    engine, server = start(tmp_path, script)
+    assert engine.facts["model"] == "m"
+    assert [path for path, _ in server.asked].count("/health") == 2
+
+
+def test_a_server_is_waited_for_that_is_started_later(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def play() -> None:
+        engine = openai(tmp_path / "s.sock", said=said)
+        starting = asyncio.ensure_future(engine.start())
+        await asyncio.sleep(0.1)
+        assert not starting.done()
+        async with FakeServer(tmp_path / "s.sock", {"/v1/models": MODELS}):
+            await starting
+            await engine.stop()
+
+    asyncio.run(play())
+    assert len(said) == 1
+    assert "cannot be reached" in said[0]
 
 
 def test_a_start_ends_at_its_deadline(tmp_path: Path) -> None:
@@ -154,7 +221,9 @@ def refused_port() -> str:
 def test_a_server_that_is_not_there_is_told_at_the_start(base_url: str | None, words: str) -> None:
     async def play() -> None:
         where = refused_port() if base_url == "refused" else base_url
-        engine = OpenAIEngine(engine_spec(backend="openai", model="m", base_url=where), print)
+        patience_s = 0.3 if base_url == "refused" else 60
+        spec = engine_spec(backend="openai", model="m", base_url=where, start_timeout_s=patience_s)
+        engine = OpenAIEngine(spec, print)
         with pytest.raises(EngineError, match=words):
             await engine.start()
         await engine.stop()

@@ -14,17 +14,25 @@ from vendomini.chat import (
     Sampling,
 )
 from vendomini.engines.backend import Dialect
+from vendomini.engines.habits import Habits
 from vendomini.engines.protocol import (
     chat_body,
     chat_reply,
     completion_body,
     completion_reply,
-    split_reasoning,
 )
 from vendomini.engines.score import one_token_bodies, prompt_body, prompt_score, scored
 from vendomini.engines.template import folded
-from vendomini.engines.words import beginning, complaint_in, is_too_long, prompt_tokens_in
-from vendomini.errors import EngineError
+from vendomini.engines.words import (
+    Complaint,
+    beginning,
+    complaint_in,
+    complaint_of,
+    is_too_long,
+    prompt_tokens_in,
+    refused_parameter,
+)
+from vendomini.errors import EngineError, EngineLacks
 
 SYSTEM = Message(role="system", content="be short")
 USER = Message(role="user", content="hi")
@@ -41,8 +49,10 @@ def body_of(request: ChatRequest, dialect: Dialect = "hf") -> dict[str, Any]:
     return body
 
 
-def reply_of(raw: bytes, request: ChatRequest, *, window: int | None = None) -> Any:
-    return chat_reply(raw, request, dialect="vllm", window=window, seconds=0.5)
+def reply_of(
+    raw: bytes, request: ChatRequest, *, window: int | None = None, habits: Habits | None = None
+) -> Any:
+    return chat_reply(raw, request, dialect="vllm", window=window, seconds=0.5, habits=habits)
 
 
 def test_a_plain_chat_says_only_what_is_asked() -> None:
@@ -123,16 +133,18 @@ def test_cached_tokens_that_are_not_told_are_none() -> None:
     [
         ("an answer", (None, "an answer")),
         ("<think>hm</think>an answer", ("hm", "an answer")),
-        ("\n<think>\nhm\n</think>\n\nan answer", ("hm", "an answer")),
         ("hm</think>an answer", ("hm", "an answer")),
-        ("<think>never ends", ("never ends", "")),
-        ("a</think>b</think>c", ("a", "b</think>c")),
-        ("I said <think> aloud", (None, "I said <think> aloud")),
-        ("", (None, "")),
+        ("[THINK]hm[/THINK]an answer", ("hm", "an answer")),
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>a",
+            ("hm", "a"),
+        ),
+        ('{"note": "</think>"}', (None, '{"note": "</think>"}')),
     ],
 )
-def test_reasoning_is_split_from_the_answer(text: str, apart: tuple[str | None, str]) -> None:
-    assert split_reasoning(text) == apart
+def test_reasoning_in_the_text_is_split_from_the_answer(
+    text: str, apart: tuple[str | None, str]
+) -> None:
     choice = reply_of(chats(text).body, chat()).choices[0]
     assert (choice.reasoning, choice.text) == apart
 
@@ -183,35 +195,57 @@ def test_a_completions_logprobs_are_the_same_thing() -> None:
 @pytest.mark.parametrize(
     ("raw", "sampling", "words"),
     [
-        (chats("a").body, Sampling(n=2), "does not give several choices"),
+        (chats("a").body, Sampling(n=2), "does not give several choices: asked for 2, it gives 1"),
         (chats("a").body, Sampling(top_logprobs=1), "does not give log-probabilities"),
         (
             chats("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]}).body,
             Sampling(top_logprobs=1),
             "does not give alternatives",
         ),
-        (chats().body, Sampling(), "does not give several choices: asked for 1, it gives 0"),
-        (
-            says({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).body,
-            Sampling(),
-            "does not give token counts",
-        ),
-        (chats("a", finish="content_filter").body, Sampling(), "ended a reply by `content_filter`"),
-        (says({"error": {"message": "overloaded"}}).body, Sampling(), "overloaded"),
-        (says({"ok": 1}).body, Sampling(), "not what the protocol says"),
-        (b"fine!", Sampling(), "no JSON: fine!"),
-        (b"\xff\xfe", Sampling(), "no JSON"),
-        (b"", Sampling(), "no JSON: nothing"),
     ],
 )
-def test_what_an_answer_lacks_is_named(raw: bytes, sampling: Sampling, words: str) -> None:
-    with pytest.raises(EngineError, match=words):
+def test_what_a_server_never_gives_is_named(raw: bytes, sampling: Sampling, words: str) -> None:
+    with pytest.raises(EngineLacks, match=words):
         reply_of(raw, chat(sampling=sampling))
 
 
-def test_an_ended_reply_under_a_schema_that_is_no_json_is_the_servers_fault() -> None:
-    with pytest.raises(EngineError, match="does not constrain its replies"):
-        reply_of(chats("Sure! {}").body, chat(reply_format=SCHEMA))
+def test_what_a_server_has_given_before_is_one_odd_reply() -> None:
+    habits = Habits("the server", print)
+    request = chat(sampling=Sampling(n=2))
+    assert reply_of(chats("a", "b").body, request, habits=habits).choices[1].text == "b"
+    assert [each.text for each in reply_of(chats("a").body, request, habits=habits).choices] == [
+        "a",
+        "",
+    ]
+    alternative = {"token": "a", "logprob": -1.0}
+    given = {"content": [{**alternative, "top_logprobs": [alternative]}]}
+    request = chat(sampling=Sampling(top_logprobs=1))
+    reply_of(chats("a", logprobs=given).body, request, habits=habits)
+    with pytest.raises(EngineError, match="no log-probabilities this time") as caught:
+        reply_of(chats("a").body, request, habits=habits)
+    assert not isinstance(caught.value, EngineLacks)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (says({"error": {"message": "overloaded"}}).body, "overloaded"),
+        (says({"object": "error", "message": "old vLLM"}).body, "old vLLM"),
+        (says([{"error": {"message": "Gemini's"}}]).body, "Gemini's"),
+        (says("fine!").body, "not what the protocol says"),
+        (b"fine!", "no JSON: fine!"),
+        (b"\xff\xfe", "no JSON"),
+        (b"", "no JSON: nothing"),
+    ],
+)
+def test_an_answer_that_is_none_is_told(raw: bytes, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        reply_of(raw, chat())
+
+
+def test_one_ended_reply_under_a_schema_that_is_no_json_is_a_reply() -> None:
+    reply = reply_of(chats("Sure! {}").body, chat(reply_format=SCHEMA))
+    assert reply.text == "Sure! {}"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +294,76 @@ VLLM = "This model's maximum context length is 1024 tokens. However, your prompt
             "ones were asked for (context_length)",
             70,
         ),
+        # As they stand in each server's source or documentation, or in reports of them.
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 3500 `inputs` tokens", 3500),
+        ("`inputs` must have less than 4095 tokens. Given: 5000", 5000),
+        ("request (4476 tokens) exceeds the available context size (4096 tokens), try it", 4476),
+        ("the request exceeds the available context size. try increasing the context size", 0),
+        ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 5000),
+        (
+            "Requested token count exceeds the model's maximum context length of 4096 tokens. You "
+            "requested a total of 6000 tokens: 5000 tokens from the input messages and 1000 tokens "
+            "for the completion.",
+            5000,
+        ),
+        ("The decoder prompt (length 70) is longer than the maximum model length of 64. M", 70),
+        (
+            "The input token count (1048577) exceeds the maximum number of tokens allowed (9).",
+            1048577,
+        ),
+        ("prompt token count of 200000 exceeds the limit of 128000", 200000),
+        (
+            "Input tokens exceed the configured limit of 9 tokens. Your messages resulted in "
+            "290000 tokens.",
+            290000,
+        ),
+        ("Your input exceeds the context window of this model. Please adjust your input.", 0),
+        ("prompt is too long: 213462 tokens > 200000 maximum", 213462),
+        ("input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000", 190000),
+        (
+            "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 "
+            "maximum context length",
+            40000,
+        ),
+        (
+            "This endpoint's maximum context length is 32768 tokens. However, you requested about "
+            "40000 tokens (39000 of text input, 1000 in the output).",
+            39000,
+        ),
+        (
+            "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+            537812,
+        ),
+        ("Please reduce the length of the messages or completion.", 0),
+        (
+            "Please reduce the length of the messages or completion. Current length is 9000 while "
+            "limit is 8192",
+            9000,
+        ),
+        (
+            "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received "
+            "4143.",
+            4143,
+        ),
+        (
+            "Trying to keep the first 6547 tokens when context the overflows. However, the model "
+            "is loaded with context length of only 4096 tokens, which is not enough.",
+            6547,
+        ),
+        (
+            "The number of tokens to keep from the initial prompt is greater than the context "
+            "length (n_keep: 13055>= n_ctx: 4096).",
+            13055,
+        ),
+        ("Context size has been exceeded", 0),
+        ("prompt too long; exceeded max context length by 100918 tokens", 0),
+        ("Requested tokens (3000) exceed context window of 2048", 3000),
+        ("Input length 131393 exceeds the maximum allowed input length of 131040 tokens.", 131393),
+        ("Your request exceeded model token limit: 256000 (requested: 300000)", 300000),
+        ("Range of input length should be [1, 30720]", 0),
+        ("invalid params, context window exceeds limit", 0),
+        ("Input is too long for requested model", 0),
+        ("model_context_window_exceeded", 0),
     ],
 )
 def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: int) -> None:
@@ -267,8 +371,103 @@ def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: 
     assert prompt_tokens_in(refusal) == tokens
 
 
-def test_another_refusal_is_not_a_prompt_too_long() -> None:
-    assert not is_too_long("`top_logprobs` must be a positive value or -1.")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "`top_logprobs` must be a positive value or -1.",
+        "max_tokens is too large: 5000. This model supports at most 4096 completion tokens, "
+        "whereas you provided 5000.",
+        "Input validation error: `max_new_tokens` must be <= 4096. Given: 5000",
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+        "Too many tokens, please wait before trying again.",
+        "Rate limit reached for tokens per minute (TPM): Limit 6000, Requested 7000",
+        "Unrecognized request argument supplied: context_length",
+        "The model `m` does not exist",
+    ],
+)
+def test_another_refusal_is_not_a_prompt_too_long(refusal: str) -> None:
+    assert not is_too_long(refusal)
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [
+        ({"error": {"message": "no", "code": "context_length_exceeded"}}, 0),
+        (
+            {"error": {"message": "no", "type": "exceed_context_size_error", "n_prompt_tokens": 9}},
+            9,
+        ),
+        ({"error": {"message": "no", "param": "input_tokens", "code": 400}}, 0),
+        # llama.cpp's, as Ollama hands it on.
+        (
+            {
+                "error": json.dumps(
+                    {
+                        "error": {
+                            "message": "no",
+                            "code": 400,
+                            "n_prompt_tokens": 8,
+                            "type": "exceed_context_size_error",
+                        }
+                    }
+                )
+            },
+            8,
+        ),
+        # A provider's, as OpenRouter hands it on.
+        (
+            {
+                "error": {
+                    "message": "Provider returned error",
+                    "code": 400,
+                    "metadata": {
+                        "raw": '{"error": {"message": "prompt is too long: 7 tokens > 5 maximum"}}',
+                        "provider_name": "X",
+                    },
+                }
+            },
+            7,
+        ),
+    ],
+)
+def test_codes_and_types_are_believed_first_wherever_they_stand(told: Any, tokens: int) -> None:
+    complaint = complaint_of(json.dumps(told).encode())
+    assert is_too_long(complaint)
+    assert prompt_tokens_in(complaint) == tokens
+
+
+@pytest.mark.parametrize(
+    ("message", "parameter"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model.", "max_tokens"),
+        ("Unsupported value: 'temperature' does not support 0.3 with this model.", "temperature"),
+        ("Unrecognized request argument supplied: seed", "seed"),
+        ('Invalid JSON payload received. Unknown name "seed": Cannot find field.', "seed"),
+        ("property 'seed' is unsupported", "seed"),
+        ("`temperature` is deprecated for this model.", "temperature"),
+        ("`temperature` and `top_p` cannot both be specified for this model.", "top_p"),
+        ("max_tokens is too large: 5000. This model supports at most 4096", "max_tokens"),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", "max_tokens"),
+        ("This response_format type is unavailable now", "response_format"),
+        ("This model does not support response format `json_schema`.", "response_format"),
+        ("Input validation error: `top_p` must be > 0.0 and < 1.0", "top_p"),
+        ("Input validation error: `max_new_tokens` must be <= 4096. Given: 5000", "max_tokens"),
+        ("Unsupported parameter: 'store'", None),
+        ("the chat template refused: no system role", None),
+    ],
+)
+def test_the_parameter_that_is_refused_is_known_by_words(
+    message: str, parameter: str | None
+) -> None:
+    assert refused_parameter(Complaint(message)) == parameter
+
+
+def test_the_parameter_that_is_refused_is_known_by_its_code() -> None:
+    told = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "no"}]}
+    assert refused_parameter(complaint_of(json.dumps(told).encode())) == "seed"
+    assert refused_parameter(Complaint("no", code="unsupported_value", param="top_p")) == "top_p"
+    assert refused_parameter(Complaint("no", code="unsupported_value", param="store")) is None
+    assert refused_parameter(Complaint("no", code="model_not_found", param="n")) is None
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from vendomini.chat import (
     CompletionRequest,
     Load,
     Message,
+    Reply,
     ReplyFormat,
     Sampling,
     ScoreRequest,
@@ -34,7 +35,7 @@ from vendomini.engines.backend import Dialect
 from vendomini.engines.client import Client
 from vendomini.engines.score import Scorer
 from vendomini.engines.served import Served
-from vendomini.errors import EngineError
+from vendomini.errors import EngineError, EngineLacks
 
 T = TypeVar("T")
 SYSTEM = Message(role="system", content="be short")
@@ -338,11 +339,90 @@ def test_an_unopened_feature_set_is_by_dialect() -> None:
     assert "score" not in Served(client, spec=spec, dialect="openai", said=print).features.kinds
 
 
-def test_a_server_that_ignores_a_schema_is_told(tmp_path: Path) -> None:
+KEPT = '{"a": 1}'
+
+
+def under_schema(*, dialect: Dialect) -> Callable[..., Any]:
+    """Asks under a schema once for each answer of a script; what came of each."""
     reply_format = ReplyFormat(kind="schema", json_schema='{"type":"object"}')
-    request = ChatRequest(messages=(USER,), reply_format=reply_format)
-    with pytest.raises(EngineError, match="does not constrain its replies"):
-        served(tmp_path, answers(request), dialect="openai", chat=chats("Sure!"))
+    request = ChatRequest(
+        messages=(USER,), reply_format=reply_format, sampling=Sampling(max_tokens=10)
+    )
+
+    def ask(tmp_path: Path, script: list[Said]) -> list[str | EngineError]:
+        async def each(engine: Served) -> list[str | EngineError]:
+            came: list[str | EngineError] = []
+            for _ in script:
+                try:
+                    came.append((await engine.answer(request)).text)
+                except EngineError as error:
+                    came.append(error)
+            return came
+
+        steps: Script = list(script)
+        return served(tmp_path, each, dialect=dialect, chat=steps)[0]
+
+    return ask
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+def test_a_server_that_never_keeps_a_schema_is_told_by_its_first_replies(
+    tmp_path: Path, dialect: Dialect
+) -> None:
+    came = under_schema(dialect=dialect)(tmp_path, [chats("Sure!"), chats(""), chats("Sure!")])
+    assert came[:2] == ["Sure!", ""]
+    assert isinstance(came[2], EngineLacks)
+    assert "does not constrain its replies" in str(came[2])
+    assert "it gave Sure!" in str(came[2])
+    assert "`text`" in came[2].hint
+
+
+def test_odd_replies_among_kept_ones_are_no_verdict(tmp_path: Path) -> None:
+    script = [chats("Sure!"), chats(KEPT), *[chats("Sure!")] * 5]
+    came = under_schema(dialect="openai")(tmp_path, script)
+    assert came == ["Sure!", KEPT, *["Sure!"] * 5]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chats("Sure!", finish="length"),
+        chats("", finish="content_filter"),
+        says({"choices": [{"message": {"refusal": "no"}, "finish_reason": "stop"}]}),
+        says({"choices": [{"message": {"reasoning": "hm"}, "finish_reason": "stop"}]}),
+        says({"choices": [{"message": {"tool_calls": [{"function": {"name": "f"}}]}}]}),
+    ],
+)
+def test_replies_that_did_not_end_by_themselves_say_nothing_of_a_schema(
+    tmp_path: Path, odd: Said
+) -> None:
+    assert all(
+        isinstance(text, str) for text in under_schema(dialect="openai")(tmp_path, [odd] * 5)
+    )
+
+
+def test_a_server_that_never_answers_with_a_choice_is_told(tmp_path: Path) -> None:
+    request = ChatRequest(messages=(USER,))
+
+    async def thrice(engine: Served) -> list[str]:
+        return [(await engine.answer(request)).text for _ in range(3)]
+
+    with pytest.raises(EngineLacks, match="without any reply"):
+        served(tmp_path, thrice, dialect="openai", chat=says({"choices": []}))
+
+
+def test_a_server_that_does_not_count_tokens_is_told_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    answer = says({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]})
+
+    async def twice(engine: Served) -> tuple[Reply, dict[str, str]]:
+        await engine.answer(CHAT)
+        return await engine.answer(CHAT), dict(engine.facts)
+
+    (reply, facts), _ = served(tmp_path, twice, dialect="openai", said=said, chat=answer)
+    assert (reply.text, reply.tokens_in, reply.tokens_out) == ("a", 0, 0)
+    assert [("does not count tokens" in line) for line in said] == [True]
+    assert facts["tokens"] == "not counted by the server"
 
 
 def test_an_openai_reply_says_whether_a_seed_was_sent(tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from typing import ClassVar
 import aiohttp
 from yarl import URL
 
-from vendomini.engines.words import beginning, complaint_in
+from vendomini.engines.words import (
+    Complaint,
+    beginning,
+    complaint_in,
+    complaint_of,
+    error_status,
+    in_words,
+)
 from vendomini.errors import EngineError
 
 CONNECT_S = 30.0
@@ -32,6 +39,9 @@ KEEP_ALIVE_S = 4.0
 FRESH_TRIES = 4
 """How often a request is sent when connections break before any answer, without waiting."""
 
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+"""What may stand before a page, its byte order mark too."""
+
 ONE_KEY_ONLY = "the worker makes this key up at each start: something else listens there"
 
 
@@ -39,19 +49,33 @@ class ServerGone(EngineError):
     """The server cannot be reached, or broke the connection off."""
 
 
+class NoSuchHost(ServerGone):
+    """Nobody knows the host: waiting would not help."""
+
+
+class NoAnswer(EngineError):
+    """The server took the request and did not answer it in time."""
+
+
 class ServerFailed(EngineError):
-    """The server answered that it has failed (5xx): it may be dying."""
+    """The server answered that it has failed (5xx): it may be dying, or loading."""
 
     is_the_servers: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, status: int, complaint: Complaint, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.complaint = complaint
 
 
 class Refused(EngineError):
     """The server understood and said no (4xx): asking again would change nothing."""
 
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
-        super().__init__(f"the server refuses ({status}): {message}", hint=hint)
+    def __init__(self, complaint: Complaint, *, status: int, hint: str = "") -> None:
+        self.message = in_words(complaint)
+        super().__init__(f"the server refuses ({status}): {self.message}", hint=hint)
         self.status = status
-        self.message = message
+        self.complaint = complaint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +137,7 @@ class Client:
         self._api = URL("http://engine/v1") if uds is not None else _api_of(base_url or "")
         self._root = self._api.parent if self._api.name == "v1" else self._api
         self._backoff = None if base_url is None else backoff or Backoff()
+        self.name = f"the server at {self.where}" if self._backoff is not None else "the server"
         self._key = key
         self._key_from = key_from
         self._request_timeout_s = request_timeout_s
@@ -120,18 +145,20 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, *, once: bool = False) -> bytes:
         """The answer to a small question, within `GET_S` seconds.
 
-        A connection that fails is not tried again: whoever asks can ask once more.
+        A connection that fails is not tried again: whoever asks can ask once more. `once`: nor is
+        a server that says it is busy.
         """
         timeout_s = min(GET_S, self._request_timeout_s)
-        return await self._ask("GET", path, None, timeout_s=timeout_s, reconnects=False)
+        backoff = None if once else self._backoff
+        return await self._ask("GET", path, None, backoff, timeout_s=timeout_s, reconnects=False)
 
     async def post(self, path: str, body: bytes) -> bytes:
         """The answer to a JSON body."""
         return await self._ask(
-            "POST", path, body, timeout_s=self._request_timeout_s, reconnects=True
+            "POST", path, body, self._backoff, timeout_s=self._request_timeout_s, reconnects=True
         )
 
     async def close(self) -> None:
@@ -142,7 +169,14 @@ class Client:
             await session.close()
 
     async def _ask(
-        self, method: str, path: str, body: bytes | None, *, timeout_s: float, reconnects: bool
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        backoff: Backoff | None,
+        *,
+        timeout_s: float,
+        reconnects: bool,
     ) -> bytes:
         attempt = 0
         while True:
@@ -158,13 +192,13 @@ class Client:
             if answer is not None and answer.status == 200:
                 return self._checked(answer.content)
             status = None if answer is None else answer.status
-            if self._backoff is None or attempt >= self._backoff.tries_after(status):
+            if backoff is None or attempt >= backoff.tries_after(status):
                 if answer is not None:
                     raise self._error_of(answer)
                 assert gone is not None
                 raise gone
             retry_after_s = None if answer is None else _retry_after_s(answer.headers)
-            await asyncio.sleep(self._backoff.wait_s(attempt, retry_after_s))
+            await asyncio.sleep(backoff.wait_s(attempt, retry_after_s))
 
     async def _send(
         self, method: str, path: str, body: bytes | None, *, timeout_s: float
@@ -190,14 +224,18 @@ class Client:
                 ) as response:
                     has_answered = True
                     content = await response.read()
-                    return _Answer(response.status, response.headers, content)
+                    status = response.status
+                    if status == 200:
+                        status = error_status(content) or status
+                    return _Answer(status, response.headers, content)
             except (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError) as error:
                 raise EngineError(
                     f"{self.where} and we do not agree on encryption: {error}",
                     hint="is it `http` or `https`? see `engine.base_url`",
                 ) from error
             except aiohttp.ClientConnectorError as error:
-                raise ServerGone(
+                is_unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
+                raise (NoSuchHost if is_unknown else ServerGone)(
                     f"the server at {self.where} cannot be reached: {_reason(error)}",
                     hint=self._address_hint,
                 ) from error
@@ -208,7 +246,7 @@ class Client:
                     hint=self._address_hint,
                 ) from error
             except TimeoutError as error:
-                raise EngineError(
+                raise NoAnswer(
                     f"no answer within {timeout_s:g} s from {self.where} ({path})",
                     hint="is the server stuck? else raise `engine.request_timeout_s`",
                 ) from error
@@ -227,10 +265,13 @@ class Client:
         raise AssertionError("the last try returns or raises")
 
     def _checked(self, content: bytes) -> bytes:
-        if content[:1] == b"<":
+        if content[:64].lstrip(_BLANK)[:1] == b"<":
             raise EngineError(
                 f"{self.where} answers HTML, not JSON: {beginning(content)}",
-                hint=self._address_hint,
+                hint=self._address_hint
+                if self._backoff is None
+                else "`engine.base_url` is to be the address of an API, such as "
+                "http://127.0.0.1:8000/v1, not of a page or of a door before it",
             )
         return content
 
@@ -245,11 +286,14 @@ class Client:
             return EngineError(
                 f"{self.where} sends us on to {target}", hint="set `engine.base_url` to that"
             )
-        said = complaint_in(answer.content)
+        complaint = complaint_of(answer.content)
         if answer.status < 500:
-            return Refused(said, status=answer.status, hint=self._hint_for(answer.status))
+            return Refused(complaint, status=answer.status, hint=self._hint_for(answer.status))
         return ServerFailed(
-            f"{self.where} answers {answer.status}: {said}", hint="its own log says why"
+            f"{self.where} answers {answer.status}: {in_words(complaint)}",
+            status=answer.status,
+            complaint=complaint,
+            hint="its own log says why",
         )
 
     def _hint_for(self, status: int) -> str:

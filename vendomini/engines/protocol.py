@@ -6,6 +6,7 @@ one call: a conversation of megabytes is never copied message by message.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,6 @@ from vendomini.chat import (
     ChatRequest,
     Choice,
     CompletionRequest,
-    FinishReason,
     Reply,
     Request,
     SeedSupport,
@@ -22,7 +22,10 @@ from vendomini.chat import (
     choices_of,
 )
 from vendomini.engines.backend import Dialect
-from vendomini.engines.words import beginning, complaint_in, prompt_tokens_in
+from vendomini.engines.habits import WHICH, Habits
+from vendomini.engines.manner import Manner
+from vendomini.engines.replies import Answer, Counts, Said, read_answer
+from vendomini.engines.words import Complaint, beginning, complaint_in, prompt_tokens_in
 from vendomini.errors import EngineError
 
 MOST_ALTERNATIVES = 20
@@ -38,10 +41,16 @@ NEUTRAL = {
 """What vLLM would else take from the model's generation_config.json; no engine samples so."""
 
 
-def chat_body(request: ChatRequest, *, model: str, dialect: Dialect) -> bytes:
+PLAINLY = Manner()
+"""How a server is asked that has refused nothing yet."""
+
+
+def chat_body(
+    request: ChatRequest, *, model: str, dialect: Dialect, manner: Manner = PLAINLY
+) -> bytes:
     """The body of ``/v1/chat/completions``."""
-    body = _common(request, model=model, dialect=dialect)
-    body["messages"] = request.messages
+    body = _common(request, model=model, dialect=dialect, manner=manner)
+    body["messages"] = manner.put(request.messages)
     wanted = request.sampling.top_logprobs
     if wanted:
         # vLLM, and `hf` like it, counts the drawn token as one of the k, whether it is among the
@@ -56,9 +65,11 @@ def chat_body(request: ChatRequest, *, model: str, dialect: Dialect) -> bytes:
     return _ENCODER.encode(body)
 
 
-def completion_body(request: CompletionRequest, *, model: str, dialect: Dialect) -> bytes:
+def completion_body(
+    request: CompletionRequest, *, model: str, dialect: Dialect, manner: Manner = PLAINLY
+) -> bytes:
     """The body of ``/v1/completions``."""
-    body = _common(request, model=model, dialect=dialect)
+    body = _common(request, model=model, dialect=dialect, manner=manner)
     body["prompt"] = request.prompt
     if request.sampling.top_logprobs:
         body["logprobs"] = request.sampling.top_logprobs
@@ -66,14 +77,14 @@ def completion_body(request: CompletionRequest, *, model: str, dialect: Dialect)
 
 
 def _common(
-    request: ChatRequest | CompletionRequest, *, model: str, dialect: Dialect
+    request: ChatRequest | CompletionRequest, *, model: str, dialect: Dialect, manner: Manner
 ) -> dict[str, object]:
     sampling = request.sampling
     body: dict[str, object] = {
         "model": model,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
+        manner.limit: sampling.max_tokens,
     }
     if dialect == "vllm":
         body |= NEUTRAL
@@ -93,6 +104,8 @@ def _common(
                 "strict": True,
             },
         }
+    for name in manner.left_out:
+        body.pop(name, None)
     return body
 
 
@@ -106,61 +119,23 @@ def decode_tokens(raw: bytes) -> tuple[int, ...]:
     return decode(_TOKENS.decode, raw).tokens
 
 
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """What an answer took, in tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-    @property
-    def cached(self) -> int:
-        """How many of the prompt's were in the server's prefix cache."""
-        details = self.prompt_tokens_details
-        return (details.cached_tokens or 0) if details is not None else 0
-
-
 def chat_reply(
-    raw: bytes, request: ChatRequest, *, dialect: Dialect, window: int | None, seconds: float
+    raw: bytes,
+    request: ChatRequest,
+    *,
+    dialect: Dialect,
+    window: int | None,
+    seconds: float,
+    habits: Habits | None = None,
 ) -> Reply:
-    """The reply in an answer of ``/v1/chat/completions``.
+    """The reply in an answer of ``/v1/chat/completions``, whatever its form.
 
-    `window` is the model's longest conversation in tokens; None: not known.
-    Raises `EngineError` when the answer lacks something that was asked for.
+    `window` is the model's longest conversation in tokens; None: not known. `habits` are what the
+    server's earlier answers were like; None: this one stands alone.
+    Raises `EngineError` for an answer that is none, and where log-probabilities were asked for and
+    are not there, and `EngineLacks` where the server never does what was asked for.
     """
-    answer = decode(_CHAT.decode, raw)
-    choices = []
-    for each in sorted(answer.choices, key=lambda each: each.index):
-        said = each.message
-        reasoning, text = _apart(said.reasoning or said.reasoning_content, said.content or "")
-        if said.refusal and not text:
-            text = said.refusal
-        finish = _finish_of(each.finish_reason)
-        if not said.refusal and (text or reasoning is None):  # else it ended while it thought
-            _check_format(text, request, finish)
-        logprobs = None
-        if request.sampling.top_logprobs:
-            tokens = each.logprobs.content if each.logprobs is not None else None
-            if tokens is None:
-                raise lacks("log-probabilities", "it ignores `logprobs`")
-            k = request.sampling.top_logprobs
-            logprobs = tuple(
-                TokenLogprob(
-                    token=token.token,
-                    logprob=token.logprob,
-                    top=_top([(one.token, one.logprob) for one in token.top_logprobs], k),
-                )
-                for token in tokens
-            )
-            _check_alternatives(logprobs)
-        choices.append(
-            Choice(text=text, finish_reason=finish, reasoning=reasoning, logprobs=logprobs)
-        )
-    return _reply(choices, answer.usage, request, dialect, window=window, seconds=seconds)
+    return _reply(raw, request, dialect, window, seconds, habits, _chat_logprobs)
 
 
 def completion_reply(
@@ -170,34 +145,17 @@ def completion_reply(
     dialect: Dialect,
     window: int | None,
     seconds: float,
+    habits: Habits | None = None,
 ) -> Reply:
     """The reply in an answer of ``/v1/completions``; as `chat_reply`.
 
     Alternatives that look alike (halves of a character) are one here: the protocol names them
     by their text.
     """
-    answer = decode(_COMPLETION.decode, raw)
-    choices = []
-    for each in sorted(answer.choices, key=lambda each: each.index):
-        finish = _finish_of(each.finish_reason)
-        _check_format(each.text, request, finish)
-        logprobs = None
-        if request.sampling.top_logprobs:
-            told = each.logprobs
-            if told is None:
-                raise lacks("log-probabilities", "it ignores `logprobs`")
-            tops = told.top_logprobs or [None] * len(told.tokens)
-            k = request.sampling.top_logprobs
-            logprobs = tuple(
-                TokenLogprob(token=token, logprob=logprob or 0.0, top=_top((top or {}).items(), k))
-                for token, logprob, top in zip(told.tokens, told.token_logprobs, tops, strict=True)
-            )
-            _check_alternatives(logprobs)
-        choices.append(Choice(text=each.text, finish_reason=finish, logprobs=logprobs))
-    return _reply(choices, answer.usage, request, dialect, window=window, seconds=seconds)
+    return _reply(raw, request, dialect, window, seconds, habits, _text_logprobs)
 
 
-def context_reply(request: Request, *, refusal: str, seconds: float) -> Reply:
+def context_reply(request: Request, *, refusal: str | Complaint, seconds: float) -> Reply:
     """The reply to a prompt that does not fit: empty choices, and its length if it was told."""
     empty = Choice(text="", finish_reason="context")
     return Reply(
@@ -205,20 +163,6 @@ def context_reply(request: Request, *, refusal: str, seconds: float) -> Reply:
         tokens_in=prompt_tokens_in(refusal),
         seconds=seconds,
     )
-
-
-def split_reasoning(text: str) -> tuple[str | None, str]:
-    """Reasoning and answer of a text with ``<think>``...``</think>``; None: it has none.
-
-    A template may have opened the reasoning already, so its end alone tells. Reasoning that
-    never ends leaves no answer.
-    """
-    head, end, answer = text.partition("</think>")
-    opened = head.lstrip().startswith("<think>")
-    if not end and not opened:
-        return None, text
-    reasoning = head.lstrip().removeprefix("<think>") if opened else head
-    return reasoning.strip(), answer.lstrip()
 
 
 T = TypeVar("T")
@@ -231,20 +175,12 @@ def decode(decoder: Callable[[bytes], T], raw: bytes) -> T:
     except msgspec.ValidationError as error:
         what = complaint_in(raw) if b'"error"' in raw[:100] else f"{error}: {beginning(raw)}"
         raise EngineError(
-            f"the server's answer is not what the protocol says: {what}", hint=_WHICH
+            f"the server's answer is not what the protocol says: {what}", hint=WHICH
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(
-            f"the server's answer is no JSON: {beginning(raw)}", hint=_WHICH
+            f"the server's answer is no JSON: {beginning(raw)}", hint=WHICH
         ) from error
-
-
-def lacks(feature: str, sign: str) -> EngineError:
-    """The error of a server that was asked for something and silently did not do it."""
-    return EngineError(f"the server does not give {feature}: {sign}", hint=_WHICH)
-
-
-_WHICH = "use a server that can, such as vLLM, or do not ask for it"
 
 
 def _drawn(request: ChatRequest | CompletionRequest) -> int:
@@ -254,76 +190,133 @@ def _drawn(request: ChatRequest | CompletionRequest) -> int:
 
 
 def _reply(
-    choices: list[Choice],
-    usage: Usage | None,
+    raw: bytes,
     request: ChatRequest | CompletionRequest,
     dialect: Dialect,
-    *,
     window: int | None,
     seconds: float,
+    habits: Habits | None,
+    logprobs_of: "_LogprobsOf",
 ) -> Reply:
-    drawn = _drawn(request)
-    if len(choices) != drawn:
-        raise lacks("several choices", f"asked for {drawn}, it gives {len(choices)}")
-    if usage is None:
-        raise lacks("token counts", "its answer has no `usage`")
+    if habits is None:
+        habits = Habits("the server", said=lambda text: None)
+    answer, drawn = read_answer(raw), _drawn(request)
+    habits.chose(len(answer.choices), asked=drawn)
+    habits.counted(answer.counts is not None)
+    if request.reply_format.kind == "schema" and not request.sampling.stop:  # a stop ends anywhere
+        for said in answer.choices[:drawn]:
+            _judge_form(said, habits)
+    k = request.sampling.top_logprobs
+    choices = [_choice(said, logprobs_of, k, habits) for said in answer.choices[:drawn]]
+    empty = Choice(text="", logprobs=() if k else None)
+    choices += [empty] * (drawn - len(choices))
     if drawn < request.sampling.n:
         choices = choices * request.sampling.n
-    if window is not None and usage.prompt_tokens + request.sampling.max_tokens > window:
+    counts = _believed(answer, request, window)
+    if window is not None and counts.prompt + request.sampling.max_tokens > window:
         # vLLM shortens such a reply to what is left of the window, and says nothing; our own
         # server refuses. Both must be the same to whoever asks.
         choices = [Choice(text="", finish_reason="context")] * request.sampling.n
     support: SeedSupport = "none" if dialect == "openai" and request.seed is None else "best_effort"
     return Reply(
         choices=tuple(choices),
-        tokens_in=usage.prompt_tokens,
-        tokens_out=usage.completion_tokens,
-        tokens_cached=usage.cached,
+        tokens_in=counts.prompt,
+        tokens_out=counts.completion,
+        tokens_cached=counts.cached,
         seconds=seconds,
         seed_support=support,
     )
 
 
-def _apart(reasoning: str | None, text: str) -> tuple[str | None, str]:
-    if reasoning:
-        return reasoning.strip(), text.lstrip()
-    return split_reasoning(text)
+def _believed(
+    answer: Answer, request: ChatRequest | CompletionRequest, window: int | None
+) -> Counts:
+    """What it took; nothing where that cannot be: whoever asked shortens conversations by it."""
+    counts = answer.counts or Counts()
+    if window is not None and counts.prompt > window:
+        return Counts()  # it was answered
+    if isinstance(request, ChatRequest):
+        characters = sum(len(message.content) + BYTES_ROUND for message in request.messages)
+    else:
+        characters = len(request.prompt)
+    characters += len(request.reply_format.json_schema or "")
+    if counts.prompt > BYTES_A_CHARACTER * characters + BYTES_MORE:
+        return Counts()
+    most = request.sampling.max_tokens * request.sampling.n
+    return counts if counts.completion <= 16 * most + BYTES_MORE else Counts(prompt=counts.prompt)
 
 
-def _finish_of(reason: str | None) -> FinishReason:
-    if reason == "stop":
-        return "stop"
-    if reason == "length":
-        return "length"
-    raise EngineError(
-        f"the server ended a reply by `{reason}`, not by `stop` or `length`",
-        hint="its own log may say why",
+BYTES_A_CHARACTER = 4
+BYTES_ROUND = 256
+BYTES_MORE = 1 << 16
+"""A token is a byte at least: so many there are in a character at most, that a template puts round
+a message, and beside them all (a system message of its own, say)."""
+
+
+def _judge_form(said: Said, habits: Habits) -> None:
+    """Whether a reply under a schema that ended by itself is JSON, told to the habits."""
+    if said.finish != "stop" or not said.is_plain:
+        return
+    if not said.text and said.reasoning is not None:
+        return  # it ended while it thought
+    is_json = False
+    with suppress(ValueError, RecursionError):
+        json.loads(said.text, strict=False)
+        is_json = True
+    habits.formed(said.text, is_json=is_json)
+
+
+_Logprobs = tuple[TokenLogprob, ...]
+_LogprobsOf = Callable[[Any, int], _Logprobs | None]
+
+
+def _choice(said: Said, logprobs_of: _LogprobsOf, k: int, habits: Habits) -> Choice:
+    """`k` is how many alternatives a token were asked for."""
+    logprobs = None
+    if k:
+        try:
+            logprobs = logprobs_of(said.logprobs, k)
+        except (msgspec.ValidationError, ValueError):
+            logprobs = None
+        habits.gave("log-probabilities", "it ignores `logprobs`", is_there=logprobs is not None)
+        if logprobs:
+            habits.gave(
+                "alternatives",
+                "it ignores `top_logprobs`",
+                is_there=any(token.top for token in logprobs),
+            )
+    return Choice(
+        text=said.text, finish_reason=said.finish, reasoning=said.reasoning, logprobs=logprobs
     )
 
 
-def _check_format(
-    text: str, request: ChatRequest | CompletionRequest, finish: FinishReason
-) -> None:
-    """Whether an ended reply under a schema is JSON. A stop text may end it anywhere."""
-    if request.reply_format.kind != "schema" or finish != "stop" or request.sampling.stop:
-        return
-    try:
-        json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:
-        raise EngineError(
-            "the server does not constrain its replies: under a schema it gave "
-            f"{beginning(text.encode(errors='replace'))}",
-            hint="use reply_format `text`, or a server that can, such as vLLM",
-        ) from error
+def _chat_logprobs(given: Any, k: int) -> _Logprobs | None:
+    told = msgspec.convert(given, _ChatLogprobs | None)
+    if told is None or told.content is None:
+        return None
+    return tuple(
+        TokenLogprob(
+            token=token.token,
+            logprob=token.logprob,
+            top=_top([(one.token, one.logprob) for one in token.top_logprobs], k),
+        )
+        for token in told.content
+    )
+
+
+def _text_logprobs(given: Any, k: int) -> _Logprobs | None:
+    told = msgspec.convert(given, _TextLogprobs | None)
+    if told is None:
+        return None
+    tops = told.top_logprobs or [None] * len(told.tokens)
+    return tuple(
+        TokenLogprob(token=token, logprob=logprob or 0.0, top=_top((top or {}).items(), k))
+        for token, logprob, top in zip(told.tokens, told.token_logprobs, tops, strict=True)
+    )
 
 
 def _top(alternatives: Any, k: int) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(alternatives, key=lambda pair: -pair[1])[:k])
-
-
-def _check_alternatives(logprobs: tuple[TokenLogprob, ...]) -> None:
-    if logprobs and not any(token.top for token in logprobs):
-        raise lacks("alternatives", "it ignores `top_logprobs`")
 
 
 class _Alternative(msgspec.Struct):
@@ -339,41 +332,10 @@ class _ChatLogprobs(msgspec.Struct):
     content: list[_Token] | None = None
 
 
-class _Said(msgspec.Struct):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-
-
-class _ChatChoice(msgspec.Struct):
-    message: _Said
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: _ChatLogprobs | None = None
-
-
-class _ChatAnswer(msgspec.Struct):
-    choices: list[_ChatChoice]
-    usage: Usage | None = None
-
-
 class _TextLogprobs(msgspec.Struct):
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] | None = None
-
-
-class _TextChoice(msgspec.Struct):
-    text: str
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: _TextLogprobs | None = None
-
-
-class _TextAnswer(msgspec.Struct):
-    choices: list[_TextChoice]
-    usage: Usage | None = None
 
 
 class _Tokens(msgspec.Struct):
@@ -381,6 +343,4 @@ class _Tokens(msgspec.Struct):
 
 
 _ENCODER = msgspec.json.Encoder()
-_CHAT = msgspec.json.Decoder(_ChatAnswer)
-_COMPLETION = msgspec.json.Decoder(_TextAnswer)
 _TOKENS = msgspec.json.Decoder(_Tokens)

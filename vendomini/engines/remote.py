@@ -2,16 +2,29 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from vendomini.chat import Capacity, EngineFeatures, Load, Reply, Request
-from vendomini.engines.client import Backoff, Client, ServerGone
+from vendomini.engines.client import Backoff, Client, NoAnswer, NoSuchHost, ServerFailed, ServerGone
+from vendomini.engines.listed import models_in
 from vendomini.engines.served import Served, features_of
+from vendomini.engines.words import in_words
 from vendomini.errors import EngineDead, EngineError
 from vendomini.serving import EngineSpec
 
 KEY_VARIABLES = ("VENDOMINI_API_KEY", "OPENAI_API_KEY")
 """Where a remote server's key is, the first that is set. Never in a file of ours."""
+
+
+LOADING = (502, 503, 504)
+"""What a server that loads, or what stands before it, answers meanwhile."""
+
+LOOK_AGAIN_S = (0.2, 2.0)
+"""Seconds until a server that is not ready is asked once more: first, and at most."""
+
+SAY_EVERY_S = 30.0
 
 
 class OpenAIEngine:
@@ -31,6 +44,7 @@ class OpenAIEngine:
         self._served: Served | None = None
         self._gone: asyncio.Event | None = None
         self._death: EngineDead | None = None
+        self._waits_for = ""  # what a server says that is not ready; empty: it is
 
     @property
     def features(self) -> EngineFeatures:
@@ -45,7 +59,10 @@ class OpenAIEngine:
         return self._served.facts if self._served is not None else {}
 
     async def start(self) -> None:
-        """Raises `EngineError`: no such host, refused, wrong key, no answer, not the model."""
+        """Waits for a server that is not there yet, or loads, as long as a start may take.
+
+        Raises `EngineError`: no such host, not ready in time, wrong key, no API, not the model.
+        """
         spec, settings = self._spec, self._spec.settings
         if settings.base_url is None:
             raise EngineError(
@@ -66,16 +83,45 @@ class OpenAIEngine:
         self._served = Served(self._client, spec=spec, dialect="openai", said=self._say)
         try:
             async with asyncio.timeout(settings.start_timeout_s):
+                await self._wait_until_up(self._client)
                 await self._served.open()
         except TimeoutError as error:
             await self.stop()
-            raise EngineError(
-                f"no answer within {settings.start_timeout_s:g} s from `{settings.base_url}`",
-                hint="is the server stuck? else raise `engine.start_timeout_s`",
-            ) from error
+            raise self._too_late() from error
         except BaseException:
             await self.stop()
             raise
+
+    async def _wait_until_up(self, client: Client) -> None:
+        """Says at once what it waits for, and again when that changes."""
+        started = said_at = time.monotonic()
+        wait_s, most_s = LOOK_AGAIN_S
+        while (why := await _not_ready(client)) is not None:
+            now = time.monotonic()
+            if why != self._waits_for or now - said_at > SAY_EVERY_S:
+                limit_s = self._spec.settings.start_timeout_s
+                self._say(
+                    f"waits for {client.name} since {now - started:.0f} s, up to {limit_s:g} s "
+                    f"(`engine.start_timeout_s`): {why}"
+                )
+                said_at, self._waits_for = now, why
+            await asyncio.sleep(wait_s)
+            wait_s = min(most_s, 2 * wait_s)
+        self._waits_for = ""
+
+    def _too_late(self) -> EngineError:
+        settings = self._spec.settings
+        if not self._waits_for:
+            return EngineError(
+                f"no answer within {settings.start_timeout_s:g} s from `{settings.base_url}`",
+                hint="is the server stuck? else raise `engine.start_timeout_s`",
+            )
+        return EngineError(
+            f"the server at `{settings.base_url}` was not ready after "
+            f"{settings.start_timeout_s:g} s: {self._waits_for}",
+            hint="is `engine.base_url` right, and does the server run? It mostly ends in `/v1`; "
+            "else raise `engine.start_timeout_s`",
+        )
 
     async def answer(self, request: Request) -> Reply:
         assert self._served is not None
@@ -107,3 +153,29 @@ class OpenAIEngine:
     async def stop(self) -> None:
         if self._client is not None:
             await self._client.close()
+
+
+async def _not_ready(client: Client) -> str | None:
+    """What a server is doing that cannot answer yet; None: it can, or never will."""
+    try:
+        models = models_in(await client.get("/v1/models", once=True))
+    except NoSuchHost:
+        raise
+    except ServerGone as error:
+        return str(error).removeprefix(f"{client.name} ")
+    except NoAnswer:
+        return "it takes requests and does not answer them"
+    except ServerFailed as error:
+        if error.status not in LOADING:
+            raise
+        return f"it answers {error.status}, {in_words(error.complaint)}"
+    if not models:
+        return "it serves no model yet"
+    # Some list their model while it loads.
+    with suppress(EngineError):
+        try:
+            await client.get("/health", once=True)
+        except ServerFailed as error:
+            if error.status == 503:
+                return f"it answers {error.status}, {in_words(error.complaint)}"
+    return None

@@ -18,14 +18,8 @@ import msgspec
 
 from vendomini.chat import Choice, Reply, ScoreRequest
 from vendomini.engines.client import Client, Refused
-from vendomini.engines.protocol import (
-    Usage,
-    context_reply,
-    decode,
-    decode_tokens,
-    lacks,
-    tokenize_body,
-)
+from vendomini.engines.habits import lacks
+from vendomini.engines.protocol import context_reply, decode, decode_tokens, tokenize_body
 from vendomini.engines.together import all_or_none
 from vendomini.errors import EngineError
 
@@ -92,7 +86,7 @@ def one_token_bodies(
     ]
 
 
-def token_logprobs(raw: bytes) -> tuple[dict[int, float], Usage]:
+def token_logprobs(raw: bytes) -> tuple[dict[int, float], "Usage"]:
     """Log-probabilities by token id, of an answer to one of `one_token_bodies`.
 
     Empty if the server names its tokens by text.
@@ -120,7 +114,7 @@ def prompt_body(continuation: Scored, *, model: str) -> bytes:
     )
 
 
-def prompt_score(raw: bytes, continuation: Scored) -> tuple[float, Usage]:
+def prompt_score(raw: bytes, continuation: Scored) -> tuple[float, "Usage"]:
     """The summed natural-log probability of an answer to `prompt_body`."""
     answer = decode(_DECODER.decode, raw)
     told = answer.choices[0].prompt_logprobs if answer.choices else None
@@ -196,7 +190,7 @@ class Scorer:
 
     async def _from_one_token(
         self, prompt: tuple[int, ...], parts: list[Scored], at_once: int
-    ) -> tuple[list[float], list[Usage]] | None:
+    ) -> "tuple[list[float], list[Usage]] | None":
         bodies = one_token_bodies(prompt, parts, model=self._model)
         if bodies is None:
             return None
@@ -223,7 +217,7 @@ class Scorer:
 
     async def _from_prompts(
         self, parts: list[Scored], at_once: int
-    ) -> tuple[list[float], list[Usage]]:
+    ) -> "tuple[list[float], list[Usage]]":
         # What adds no token is certain, and is not asked.
         asked = [place for place, part in enumerate(parts) if part.count]
         bodies = [prompt_body(parts[place], model=self._model) for place in asked]
@@ -240,6 +234,24 @@ class Scorer:
     async def _tokens(self, text: str) -> tuple[int, ...]:
         body = tokenize_body(text, model=self._model)
         return decode_tokens(await self._client.post("/tokenize", body))
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What an answer took, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached(self) -> int:
+        """How many of the prompt's were in the server's prefix cache."""
+        details = self.prompt_tokens_details
+        return (details.cached_tokens or 0) if details is not None else 0
 
 
 class _Logprobs(msgspec.Struct):

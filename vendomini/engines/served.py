@@ -2,8 +2,9 @@
 
 import difflib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
 
@@ -21,7 +22,10 @@ from vendomini.chat import (
     ScoreRequest,
 )
 from vendomini.engines.backend import Dialect
-from vendomini.engines.client import Client, Refused
+from vendomini.engines.client import Client, Refused, ServerFailed
+from vendomini.engines.habits import Habits, lacks
+from vendomini.engines.listed import Listed, models_in
+from vendomini.engines.manner import Lesson, Manner, fold, lesson
 from vendomini.engines.metrics import Counters, parse_metrics
 from vendomini.engines.protocol import (
     chat_body,
@@ -31,14 +35,15 @@ from vendomini.engines.protocol import (
     context_reply,
     decode,
     decode_tokens,
-    lacks,
     tokenize_body,
 )
 from vendomini.engines.score import Scorer
-from vendomini.engines.template import PLAIN, WITH_SYSTEM, folded, tokenize_chat_body
-from vendomini.engines.words import is_too_long, minds_system
+from vendomini.engines.template import PLAIN, WITH_SYSTEM, tokenize_chat_body
+from vendomini.engines.words import is_too_long
 from vendomini.errors import EngineError
 from vendomini.serving import EngineSpec
+
+R = TypeVar("R", ChatRequest, CompletionRequest)
 
 
 class Served:
@@ -60,18 +65,19 @@ class Served:
         self._model = spec.model
         self._facts: dict[str, str] = {}
         self._no_chat: str | None = None  # why it cannot chat; None: it can
-        self._folds_system = False
+        self._manner = Manner()
+        self._habits = Habits(client.name, said)
         self._tells_load = False
         self._scorer: Scorer | None = None  # None: not opened
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What it told when it was opened."""
-        return self._facts
+        """What it told when it was opened, and what its answers have shown since."""
+        return {**self._facts, **self._habits.facts}
 
     async def open(self) -> None:
         """Learn what it serves and how. Raises `EngineError` if that is not what was asked for."""
-        served = self._chosen(decode(_MODELS.decode, await self._client.get("/v1/models")).data)
+        served = self._chosen(models_in(await self._client.get("/v1/models")))
         self._model = served.id
         self._scorer = Scorer(
             self._client, model=served.id, said=self._say, at_most=self._spec.settings.concurrency
@@ -105,12 +111,12 @@ class Served:
                 return await self._complete(request, started)
             assert isinstance(request, ScoreRequest), "its features have no other kind"
             return await self._score(request, started)
-        except Refused as refused:
-            if refused.status not in (400, 413, 422) or not is_too_long(refused.message):
+        except (Refused, ServerFailed) as refused:
+            if not _is_too_long(refused):
                 raise
             self._tell_if_none_fits(request)
             seconds = time.perf_counter() - started
-            return context_reply(request, refusal=refused.message, seconds=seconds)
+            return context_reply(request, refusal=refused.complaint, seconds=seconds)
 
     async def load(self) -> Load | None:
         return (await self._counters()).load if self._tells_load else None
@@ -121,34 +127,58 @@ class Served:
     async def _chat(self, request: ChatRequest, started: float) -> Reply:
         if self._no_chat is not None:
             raise EngineError(self._no_chat, hint="use a model that was made for conversations")
-        asked = request
-        if self._folds_system:
-            asked = replace(request, messages=folded(request.messages))
-        body = chat_body(asked, model=self._model, dialect=self._dialect)
-        try:
-            raw = await self._client.post("/v1/chat/completions", body)
-        except Refused as refused:
-            if not self._must_fold(asked, refused):
-                raise
-            return await self._chat(request, started)
+        asked, raw = await self._put(
+            request,
+            lambda asked, manner: self._client.post(
+                "/v1/chat/completions",
+                chat_body(asked, model=self._model, dialect=self._dialect, manner=manner),
+            ),
+        )
         return chat_reply(
             raw,
-            request,
+            asked,
             dialect=self._dialect,
             window=self.capacity.max_model_len,
             seconds=time.perf_counter() - started,
+            habits=self._habits,
         )
 
     async def _complete(self, request: CompletionRequest, started: float) -> Reply:
-        body = completion_body(request, model=self._model, dialect=self._dialect)
-        raw = await self._client.post("/v1/completions", body)
+        asked, raw = await self._put(
+            request,
+            lambda asked, manner: self._client.post(
+                "/v1/completions",
+                completion_body(asked, model=self._model, dialect=self._dialect, manner=manner),
+            ),
+        )
         return completion_reply(
             raw,
-            request,
+            asked,
             dialect=self._dialect,
             window=self.capacity.max_model_len,
             seconds=time.perf_counter() - started,
+            habits=self._habits,
         )
+
+    async def _put(
+        self, request: R, post: Callable[[R, Manner], Awaitable[bytes]]
+    ) -> tuple[R, bytes]:
+        """The request as it was asked in the end, and the answer: a refusal may teach how the
+        server is to be asked, and then it is asked again. Raises as `Client.post`, and
+        `EngineLacks` where the server does not take what the request needs."""
+        while True:
+            # Others learn meanwhile: what counts is how this request was put.
+            manner = self._manner
+            asked = replace(request, seed=None) if "seed" in manner.left_out else request
+            try:
+                return asked, await post(asked, manner)
+            except Refused as refused:
+                if refused.status not in (400, 422) or is_too_long(refused.complaint):
+                    raise
+                taught = lesson(refused.complaint, request, manner)
+                if taught is None or taught.learned(manner) == manner:
+                    raise
+                self._learn(taught)
 
     async def _score(self, request: ScoreRequest, started: float) -> Reply:
         if "score" not in self.features.kinds:
@@ -161,7 +191,7 @@ class Served:
             started=started,
         )
 
-    def _chosen(self, models: tuple["_Model", ...]) -> "_Model":
+    def _chosen(self, models: tuple[Listed, ...]) -> Listed:
         if not models:
             raise EngineError(
                 f"the server at {self._client.where} serves no model", hint="start it with one"
@@ -211,34 +241,23 @@ class Served:
         try:
             one, other = [await self._tokens_of_chat(messages) for messages in WITH_SYSTEM]
         except Refused:
-            self._fold("refuses")
+            self._learn(fold("refuses"))
         else:
             if one == other:
-                self._fold("leaves out")
+                self._learn(fold("leaves out"))
 
     async def _tokens_of_chat(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         raw = await self._client.post("/tokenize", tokenize_chat_body(messages, model=self._model))
         return decode_tokens(raw)
 
-    def _must_fold(self, asked: ChatRequest, refused: Refused) -> bool:
-        """Whether a refusal shows that system messages must be folded; then they are from now.
-
-        The question is whether this request had one, not whether another has found out already.
-        """
-        has_system = any(message.role == "system" for message in asked.messages)
-        if not has_system or refused.status != 400 or not minds_system(refused.message):
-            return False
-        if not self._folds_system:
-            self._fold("refuses")
-        return True
-
-    def _fold(self, does: str) -> None:
-        self._folds_system = True
-        self._facts["system messages"] = "put before the first user message"
-        self._say(
-            f"the model's chat template {does} system messages: "
-            "their text is put before the first user message"
-        )
+    def _learn(self, taught: Lesson) -> None:
+        """From now on; said once, however many requests have met it at a time."""
+        self._manner = taught.learned(self._manner)
+        if "seed" in self._manner.left_out:
+            self.features = replace(self.features, seed_support="none")
+        if taught.name not in self._facts:
+            self._facts[taught.name] = taught.fact
+            self._say(taught.said)
 
     def _tell_if_none_fits(self, request: Request) -> None:
         window = self.capacity.max_model_len
@@ -253,18 +272,13 @@ class Served:
             )
 
 
-class _Model(msgspec.Struct, frozen=True):
-    id: str
-    max_model_len: int | None = None  # None: the server does not say
-    owned_by: str | None = None
-
-
-class _Models(msgspec.Struct, frozen=True):
-    data: tuple[_Model, ...]
-
-
 class _Version(msgspec.Struct, frozen=True):
     version: str
+
+
+def _is_too_long(refused: Refused | ServerFailed) -> bool:
+    """Some servers fail where others refuse: LM Studio and llama-cpp-python have answered 500."""
+    return refused.status in (400, 413, 422, 500) and is_too_long(refused.complaint)
 
 
 def features_of(dialect: Dialect) -> EngineFeatures:
@@ -279,5 +293,4 @@ def features_of(dialect: Dialect) -> EngineFeatures:
     )
 
 
-_MODELS = msgspec.json.Decoder(_Models)
 _VERSION = msgspec.json.Decoder(_Version)

@@ -29,6 +29,37 @@ def tokenize_chat_body(messages: tuple[Message, ...], *, model: str) -> bytes:
     )
 
 
+EMPTY = "(an empty reply)"
+"""What an empty message of the assistant says where a server takes none."""
+
+
+def alternating(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation with messages of one speaker in a row as one.
+
+    For templates that want user and assistant to take turns. Calls of tools and their results
+    stay as they are.
+    """
+    kept: list[Message] = []
+    for message in messages:
+        is_text = not message.tool_calls and message.role != "tool"
+        if kept and is_text and kept[-1].role == message.role and not kept[-1].tool_calls:
+            content = f"{kept[-1].content}\n\n{message.content}"
+            kept[-1] = Message(role=message.role, content=content)
+        else:
+            kept.append(message)
+    return tuple(kept)
+
+
+def filled(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation in which each empty message of the assistant says that it was empty."""
+    return tuple(
+        Message(role="assistant", content=EMPTY)
+        if message.role == "assistant" and not message.content.strip() and not message.tool_calls
+        else message
+        for message in messages
+    )
+
+
 def folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """The conversation without system messages: their texts lead the next user message.
 

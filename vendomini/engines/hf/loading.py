@@ -26,8 +26,8 @@ from vendomini.engines.hf.decisions import (
     kv_memory_bytes,
 )
 from vendomini.engines.hf.grammar import Grammars
-from vendomini.engines.hf.reasoning import CLOSE, OPEN
 from vendomini.errors import EngineError
+from vendomini.thoughts import HARMONY_TOKENS, MARKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,9 @@ class Loaded:
     end_ids: tuple[int, ...]
     pad_id: int
     special_ids: frozenset[int]  # that are no text
-    think_ids: tuple[int, ...]  # of <think> and </think>, if the tokenizer has them as tokens
-    think_end: int | None
+    thinks: bool  # whether its template knows marks of thoughts
+    think_ids: frozenset[int]  # of all marks of thoughts that are tokens
+    think_end: int | None  # that ends its thoughts; None: no token does
     vocabulary: int  # of the logits, which may be more than the tokenizer's
     max_model_len: int
     kv_tokens: int
@@ -185,7 +186,12 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
         tell(line)
     tell(f"[*] KV cache: {kv_tokens} tokens, {memory_bytes / GIB:.2f} GiB")
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
-    think = {name: _token_id(tokenizer, name) for name in (OPEN, CLOSE)}
+    tokens = tokenizer.get_vocab()
+    template = str(tokenizer.chat_template)
+    marks = [each for each in MARKS if each.start in template or each.end in template]
+    ends = [tokens[each.end] for each in marks or MARKS if each.end in tokens]
+    signs = [sign for each in MARKS for sign in (each.start, each.end)]
+    signs += HARMONY_TOKENS if "<|channel|>" in tokens else ()
     return Loaded(
         model=model,
         reader=reader,
@@ -206,8 +212,9 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
                 ),
             ]
         ),
-        think_ids=tuple(token for token in think.values() if token is not None),
-        think_end=think[CLOSE],
+        thinks=bool(marks),
+        think_ids=frozenset(tokens[sign] for sign in signs if sign in tokens),
+        think_end=ends[0] if ends else None,
         vocabulary=vocabulary,
         max_model_len=window,
         kv_tokens=kv_tokens,
@@ -274,12 +281,6 @@ def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     for ids in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
         found.update([ids] if isinstance(ids, int) else ids or [])
     return tuple(sorted(found))
-
-
-def _token_id(tokenizer: Any, text: str) -> int | None:
-    """The id of a text that is one token of the vocabulary; None: it is not."""
-    found = tokenizer.get_vocab().get(text)
-    return None if found is None else int(found)
 
 
 def _free_bytes(device: str, gpus: range) -> int:

@@ -16,9 +16,9 @@ from vendomini.engines.hf import protocol
 from vendomini.engines.hf.batching import Batcher
 from vendomini.engines.hf.loading import Loaded
 from vendomini.engines.hf.protocol import Asked, Chat, Completion, Refused, Tokenize
-from vendomini.engines.hf.reasoning import OPEN, opens_thinking, split_reasoning
 from vendomini.engines.hf.sampling import Aborted, Drawing, Row
 from vendomini.errors import EngineError
+from vendomini.thoughts import Marks, opened_by, split
 
 MOST_BODY_BYTES = 1 << 28
 
@@ -32,7 +32,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prompt:
     ids: list[int]
-    opened: bool = False  # it ends inside a thought
+    opened: Marks | None = None  # of the thought that it ends inside of
 
 
 class Server:
@@ -141,10 +141,9 @@ class Server:
 
         def prepare() -> tuple[_Prompt, list[Row]]:
             text = self._render(asked.messages, asked.chat_template_kwargs)
-            prompt = _Prompt(ids=self._ids_of(text, special=False), opened=opens_thinking(text))
+            prompt = _Prompt(ids=self._ids_of(text, special=False), opened=opened_by(text))
             asks = any(asked.chat_template_kwargs.get(k) for k in ("enable_thinking", "thinking"))
-            knows = OPEN in str(self.loaded.tokenizer.chat_template)
-            thinks = prompt.opened or (asks and knows)
+            thinks = prompt.opened is not None or (asks and self.loaded.thinks)
             top = asked.top_logprobs if asked.logprobs else None
             return prompt, self._rows(asked, prompt.ids, top=top, thinks=thinks)
 
@@ -154,7 +153,7 @@ class Server:
         choices = []
         for index, each in enumerate(drawn):
             text = self._text(each, thoughts=True)
-            reasoning, content = split_reasoning(text, opened=prompt.opened)
+            reasoning, content = split(text, opened=prompt.opened)
             choices.append(
                 {
                     "index": index,

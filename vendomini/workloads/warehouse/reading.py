@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from vendomini.chat import FinishReason
+from vendomini.thoughts import TAGS, opening
 from vendomini.workloads.warehouse.arguments import shown
 from vendomini.workloads.warehouse.card import Card, Reflection
 from vendomini.workloads.warehouse.card_fields import (
@@ -35,7 +36,6 @@ LOOKED_BACK = 200  # characters before a call that tell whether it is inside of 
 # What opens code, a quoted text in code, or a list; in prose none of these leads an object.
 CODE_BEFORE = re.compile(r"""(?:[=(\[{]\s*["'`]*|^[ \t]*(?:return|yield))\s*\Z""", re.MULTILINE)
 FENCE = re.compile(r"(?:`{3,}|~{3,})[ \t]*([^\s{`~]*)")
-THOUGHT = re.compile(r"\s*<(think|thinking|thought|reasoning)>")
 BRACE = re.compile(r"[{}]")
 
 
@@ -241,10 +241,12 @@ def _single_object(text: str, *, with_key: str) -> dict[str, Any]:
 
 def _answer(text: str) -> str:
     """The text without a thought in tags that leads it: what is weighed there is not said yet."""
-    opened = THOUGHT.match(text)
+    # Engines have told thoughts and answer apart already, in every model's words: what is left to
+    # read here is what an engine of somebody else's hands through.
+    opened = opening(text, TAGS)
     if opened is None:
         return text
-    _, closed, answer = text[opened.end() :].partition(f"</{opened[1]}>")
+    _, closed, answer = text.lstrip().removeprefix(opened.start).partition(opened.end)
     if not closed:
         raise _Unreadable("the reply ends inside of its thoughts")
     return answer
