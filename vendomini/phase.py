@@ -32,6 +32,8 @@ class ExperimentSettings:
     phase: int | None = field(default=None, metadata={"ge": 1})  # which one of a study it is
     replications: int = field(default=1, metadata={"ge": 1})
     seed: int | None = None  # None means 0
+    # The file that says beforehand what will be looked at; None: nobody said. It is not opened.
+    preregistration: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

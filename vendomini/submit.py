@@ -67,6 +67,7 @@ def job_for(
         group=group.key,
         pin_key=pin_key(group.key),
         engine=group.spec,
+        fallback=group.fallback,
         concurrency=group.in_flight or group.concurrency or DEFAULT_CONCURRENCY,
         conversation_tokens=group.conversation_tokens,
         at_once=group.at_once,

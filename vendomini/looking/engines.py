@@ -26,6 +26,7 @@ from vendomini.planner.deployment import BACKENDS
 from vendomini.prepare import EngineFacts, pin_key
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
+from vendomini.store.records import Pin
 from vendomini.workloads.registry import module_of
 from vendomini.workloads.workload import Workload
 
@@ -189,10 +190,10 @@ def _check_containers(phase: Phase) -> None:
             )
 
 
-def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
+def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, Pin]:
     if not experiment.exists():
         return {}
     anew = {pin_key(group) for group in restarted}
     names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
     found = {name: experiment.pinned(name) for name in names if name not in anew}
-    return {name: pin.backend for name, pin in found.items() if pin is not None}
+    return {name: pin for name, pin in found.items() if pin is not None}

@@ -57,12 +57,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs)
-    refuse_missing(
-        prepared.plan,
-        prepared.runs,
-        profile=prepared.profile,
-        facts=prepared.facts,
-    )
+    refuse_missing(prepared.plan, profile=prepared.profile, facts=prepared.facts)
     prepared, _ = checked(request, prepared, meanwhile=voice.meanwhile)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(
@@ -155,7 +150,7 @@ def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[s
         if pinned is None or group.spec is None:
             continue
         wanted = pin_of(group.spec.settings)
-        if pinned != wanted:
+        if not pinned.is_same(wanted):
             raise ConfigError(
                 f"the replies of group `{group.key}` come from {describe(pinned)}; this run asks "
                 f"for {describe(wanted)}",
