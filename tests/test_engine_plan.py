@@ -23,9 +23,9 @@ from vendomini.identity import model_identity, run_id
 from vendomini.looking.prepared import Prepared, Request, prepare
 from vendomini.models import ModelFacts, read_model
 from vendomini.models.lookup import model_spec
-from vendomini.phase import setting, settings_of
+from vendomini.phase import pin_key, setting, settings_of
 from vendomini.planner.pool import Pool
-from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, pin_key, refuse_missing
+from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, refuse_missing
 from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, encode

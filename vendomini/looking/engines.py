@@ -22,8 +22,9 @@ from vendomini.errors import ConfigError
 from vendomini.identity import absolute
 from vendomini.looking.models import YES, Models, needs_model
 from vendomini.looking.places import Pools, memory_gb
+from vendomini.phase import pin_key
 from vendomini.planner.deployment import BACKENDS
-from vendomini.prepare import EngineFacts, pin_key
+from vendomini.prepare import EngineFacts
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
 from vendomini.store.records import Pin

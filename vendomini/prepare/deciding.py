@@ -10,7 +10,7 @@ from vendomini.engines.registry import asked, backend_named, usd_of
 from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Asked, Run, one_an_arm
+from vendomini.phase import Asked, Run, one_an_arm, pin_key
 from vendomini.planner.choice import Limits, Wanted
 from vendomini.planner.decision import choose
 from vendomini.planner.deployment import BACKENDS, VLLM
@@ -28,7 +28,7 @@ from vendomini.prepare.backends import (
     unavailable,
 )
 from vendomini.prepare.fallback import goes_on_with, in_place, settled, took_over
-from vendomini.prepare.group import GroupPlan, pin_key
+from vendomini.prepare.group import GroupPlan
 from vendomini.prepare.opening import check_model, on_gpus, spec_of, window_of
 from vendomini.prepare.resources import job_resources
 from vendomini.prepare.unplanned import (

@@ -1,6 +1,5 @@
 """A phase, decided: values, and their form for scripts."""
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 
@@ -190,12 +189,6 @@ def plan_as_json(plan: Plan) -> dict[str, object]:
         "writes": None if plan.writes is None else asdict(plan.writes),
         "warnings": list(plan.warnings),
     }
-
-
-def pin_key(group: str) -> str:
-    """A file name for what serves a group: readable, and different for each."""
-    safe = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in group)
-    return f"{safe[:80]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
 # -- private -------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vendomini.errors import ConfigError
 from vendomini.looking.prepared import Request, checked, prepare
-from vendomini.phase import Run
-from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
+from vendomini.phase import Run, pin_key
+from vendomini.prepare import Plan, plan_as_json, refuse_missing, refuse_unplayable
 from vendomini.running.again import restart, restart_short, say_odd
 from vendomini.running.interruptions import INTERRUPTED, like_ctrl_c
 from vendomini.running.voice import Voice
