@@ -53,7 +53,11 @@ def site(gpus: int, **engines: EngineEnvironment) -> Profile:
 
 
 def plan_of(
-    *overrides: str, known: EngineFacts, profile: Profile | None = None, local_workers: int = 1
+    *overrides: str,
+    known: EngineFacts,
+    profile: Profile | None = None,
+    local_workers: int = 1,
+    is_preregistered: bool = False,
 ) -> Plan:
     settings = ("agent.model.context_length=4096", *overrides)
     phase = load_phase(BASE, settings, workload_named=workload_named)
@@ -65,6 +69,7 @@ def plan_of(
         profile=profile,
         local_workers=local_workers,
         facts=known,
+        is_preregistered=is_preregistered,
     )
 
 

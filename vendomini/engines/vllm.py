@@ -39,7 +39,6 @@ class VLLM(OwnServer):
     """An environment of its own, usually: vLLM wants its own versions of everything."""
 
     takes = ON_OWN_PROCESS | {
-        "on_failure",
         "tensor_parallel_size",
         "pipeline_parallel_size",
         "gpu_memory_utilization",

@@ -68,6 +68,7 @@ def look_at_engines(
         words = shlex.split(profile.python)  # it may be a command, and is quoted like one
         python = words[0] if len(words) == 1 else profile.python
     modules = _modules(phase, workload)
+    pins = _pins(experiment, restarted)
     if not needs_model(phase):
         here = not is_sketch and os.access(python, os.X_OK)
         return EngineFacts(
@@ -76,6 +77,7 @@ def look_at_engines(
             packages={python: _ask(python, modules, _needed(phase))} if here else {},
             models=models.known,
             sizes=models.sizes,
+            pins={name: pin for name, pin in pins.items() if pin.instead_of is not None},
         )
     if profile is None:
         _check_containers(phase)
@@ -85,7 +87,7 @@ def look_at_engines(
         packages={} if is_sketch else _packages(phase, python, profile, modules),
         models=models.known,
         sizes=models.sizes,
-        pins=_pins(experiment, restarted),
+        pins=pins,
         gpus=len(visible_gpus(os.environ)) if profile is None else 0,
         pools=pools.pools,
         memory_gb=memory_gb() if profile is None else None,

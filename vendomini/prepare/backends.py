@@ -23,6 +23,8 @@ USE_VLLM = "VENDOMINI_USE_VLLM asks for it"
 FOR_EVERY_BACKEND = frozenset({"backend"})
 FOR_THE_PLANNER = frozenset({"policy", "gpu", "gpus"})
 """Settings that act on any engine which takes GPUs: they say which."""
+FOR_REPLACEABLE = frozenset({"on_failure"})
+"""And on any in whose place another may serve."""
 
 
 def environment_of(
@@ -166,7 +168,8 @@ def check_all_act(engines: Iterable[tuple[str, EngineSettings]]) -> None:
 def acts_on(backend: Backend) -> frozenset[str]:
     """Which settings of `engine` act on it."""
     planned = FOR_THE_PLANNER if backend.planned_as is not None else frozenset()
-    return FOR_EVERY_BACKEND | planned | backend.takes
+    replaceable = FOR_REPLACEABLE if backend.fallback is not None else frozenset()
+    return FOR_EVERY_BACKEND | planned | replaceable | backend.takes
 
 
 # -- private -------------------------------------------------------------------------------

@@ -97,7 +97,8 @@ def decide_group(
         reasons=(*reasons, *_batches(most_at_once)),
     )
     if backend is not None and backend.planned_as is None:
-        return settled(_without_gpus(group, members, backend, place), engine, place)
+        group = _without_gpus(group, members, backend, place)
+        return settled(group, engine, place, axes=members[0].arm)
     rule = None if place.profile is None else rule_for(place.profile, name[0])
     pools = list(place.facts.pools)
     if rule is not None and place.profile is not None:
@@ -105,7 +106,7 @@ def decide_group(
     if engine.device == "cpu" or not pools:
         resources, why = ruled_resources(name[0], place)
         group = unplanned(group, members, place, resources=resources, why=why)
-        return settled(group, engine, place)
+        return settled(group, engine, place, axes=members[0].arm)
     size = place.facts.sizes.get(name)
     if isinstance(size, ModelSpec) and demands:
         return _planned(
@@ -123,7 +124,7 @@ def decide_group(
         raise size
     resources, why = ruled_resources(name[0], place)
     group = unplanned(group, members, place, resources=resources, why=why)
-    return settled(group, engine, place)
+    return settled(group, engine, place, axes=members[0].arm)
 
 
 # -- private -------------------------------------------------------------------------------
@@ -240,6 +241,7 @@ def _planned(
         planned,
         engine,
         place,
+        axes=members[0].arm,
         model=model,
         cost=partial(
             instead,

@@ -1,6 +1,6 @@
 """What serves a group where its engine cannot start, and whether that is allowed: pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from vendomini.entrypoints import AUTO
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.deployment import Backend as Planned
 from vendomini.planner.instead import Instead
-from vendomini.prepare.backends import acts_on, environment_of, missing_packages
+from vendomini.prepare.backends import FOR_EVERY_BACKEND, acts_on, environment_of, missing_packages
 from vendomini.prepare.facts import EngineFacts
 from vendomini.prepare.group import GroupPlan
 from vendomini.prepare.opening import on_gpus
@@ -67,20 +67,21 @@ def settled(
     engine: EngineSettings,
     place: Place,
     *,
+    axes: Collection[str],
     model: ModelSpec | None = None,
     cost: Cost | None = None,
 ) -> GroupPlan:
     """The group with what takes its engine's place, and with what a reader should know of that.
 
-    `engine` is what the phase says of it. `model` and `cost` are those of a group that was planned;
-    None: nobody knows what it takes.
+    `engine` is what the phase says of it, `axes` are the keys of the grid. `model` and `cost` are
+    those of a group that was planned; None: nobody knows what it takes.
     """
     if group.spec is None:
         return group
     backend = backend_named(group.spec.backend)
     lacks = missing_packages(backend, engine, place.profile, place.facts)
     if backend.fallback is not None:
-        group = _with_fallback(group, backend, engine, place, model=model, cost=cost)
+        group = _with_fallback(group, backend, engine, place, axes=axes, model=model, cost=cost)
     if lacks is None:
         return group
     said = (
@@ -101,12 +102,20 @@ def _fails(engine: EngineSettings, place: Place) -> str | None:
     return None
 
 
+def _compares(other: Backend, axes: Collection[str]) -> str | None:
+    """Why runs would not be what their ids say, by another backend; None: they would."""
+    acting = {f"engine.{name}" for name in acts_on(other) - FOR_EVERY_BACKEND}
+    named = [key for key in axes if key.startswith("engine.") and key not in acting]
+    return f"the phase compares values of `{named[0]}`" if named else None
+
+
 def _with_fallback(
     group: GroupPlan,
     backend: Backend,
     engine: EngineSettings,
     place: Place,
     *,
+    axes: Collection[str],
     model: ModelSpec | None,
     cost: Cost | None,
 ) -> GroupPlan:
@@ -115,7 +124,7 @@ def _with_fallback(
     other = backend_named(backend.fallback)
     settings, missing = in_place(engine, other, place.profile, place.facts)
     found = None
-    why = _fails(engine, place)
+    why = _fails(engine, place) or _compares(other, axes)
     if why is None and missing is not None:
         why = f"`{other.name}` cannot take its place: {missing}"
     if why is None and cost is not None and other.planned_as is not None:
@@ -123,7 +132,10 @@ def _with_fallback(
         if isinstance(found, str):
             why = f"`{other.name}` cannot take its place: {found}"
         elif not found.ends:
-            why = f"{_taken(other, group, found)}, and not end in {_limit(group)}"
+            why = (
+                f"`{other.name}` on the same GPUs would take {_hours(group, found)}, and not end "
+                f"in {_limit(group)}"
+            )
     if why is not None:
         ended = replace(group.engine, settings=replace(group.settings, on_failure="fail"))
         said = f"if `{backend.name}` cannot start, the worker fails: {why}"
@@ -146,7 +158,8 @@ def _with_fallback(
         ),
         enable_expert_parallel=False,
     )
-    how = "in its place, at a cost that is not known" if found is None else _cost(group, found)
+    unknown = "in its place, at a cost that is not known" if group.loads_model else "in its place"
+    how = unknown if found is None else f"on the same GPUs, {_hours(group, found)}"
     return replace(
         group,
         engine=replace(group.engine, settings=replace(group.settings, on_failure="fallback")),
@@ -154,14 +167,6 @@ def _with_fallback(
         fallback_estimate=None if found is None else found.estimate,
         reasons=(*group.reasons, f"if `{backend.name}` cannot start: `{other.name}` {how}"),
     )
-
-
-def _cost(group: GroupPlan, found: Instead) -> str:
-    return f"on the same GPUs, {_hours(group, found)}"
-
-
-def _taken(other: Backend, group: GroupPlan, found: Instead) -> str:
-    return f"`{other.name}` on the same GPUs would take {_hours(group, found)}"
 
 
 def _hours(group: GroupPlan, found: Instead) -> str:
