@@ -28,6 +28,11 @@ class Models:
             case _:
                 return tiny_model(folder, "llama", template=template)
 
+    def unknown_to_vllm(self) -> Path:
+        """One whose architecture transformers alone has."""
+        folder = self._folder / "biogpt"
+        return folder if folder.exists() else tiny_model(folder, "biogpt")
+
     def warehouse(self) -> Path:
         """One whose window holds the warehouse's prompt and some conversation."""
         folder = self._folder / "warehouse"

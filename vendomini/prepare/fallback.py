@@ -170,7 +170,12 @@ def _with_fallback(
 
 
 def _hours(group: GroupPlan, found: Instead) -> str:
-    return f"{found.estimate.gpu_hours:,.1f} GPU-hours instead of {group.gpu_hours or 0:,.1f}"
+    booked = 0.0 if group.gpu_hours is None else group.gpu_hours
+    return f"{_number(found.estimate.gpu_hours)} GPU-hours instead of {_number(booked)}"
+
+
+def _number(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
 
 
 def _limit(group: GroupPlan) -> str:
