@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3", "biogpt"]
+Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3", "internlm3"]
 Template: TypeAlias = Literal["plain", "no system", "reasoning", "reasoning, no system", "none"]
 
 ROLES = "<|system|>", "<|user|>", "<|assistant|>"
@@ -66,14 +66,13 @@ def tiny_model(
 ) -> Path:
     """Write a model into `folder`: config, float32 weights, tokenizer, chat template.
 
-    vLLM has no code for `biogpt`, and its CPU attention takes no `head_dim` below 32. `text` is
-    what the tokenizer is trained on beside a little English and JSON: with more of it, prompts get
-    fewer tokens.
+    The environment of vLLM does not know `internlm3`; its CPU attention takes no `head_dim` below
+    32. `text` is what the tokenizer is trained on beside a little English and JSON: with more of
+    it, prompts get fewer tokens.
     """
     import torch
     from transformers import (
-        BioGptConfig,
-        BioGptForCausalLM,
+        InternLM3Config,
         LlamaConfig,
         LlamaForCausalLM,
         Qwen2Config,
@@ -96,7 +95,7 @@ def tiny_model(
         "pad_token_id": tokenizer.convert_tokens_to_ids(END),
         "tie_word_embeddings": False,
     }
-    if architecture in ("llama", "qwen3"):  # of others it is always hidden size over heads
+    if architecture != "qwen2":  # Qwen2's is always hidden size over heads
         shape["head_dim"] = head_dim
     torch.manual_seed(seed)
     model: Any
@@ -107,12 +106,11 @@ def tiny_model(
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
         case "qwen3":
             model = Qwen3ForCausalLM(Qwen3Config(**shape))
-        case "biogpt":
-            del shape["num_key_value_heads"]
-            model = BioGptForCausalLM(BioGptConfig(**shape))
+        case "internlm3":  # a Llama whose config is a kind of its own
+            model = LlamaForCausalLM(InternLM3Config(**shape))
     with torch.no_grad():
         # As initialised the logits are nearly flat, and low bits would decide between tokens.
-        model.get_output_embeddings().weight.normal_(std=0.5)
+        model.lm_head.weight.normal_(std=0.5)
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -25,6 +25,7 @@ from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, Served
 from vendomini.worker.worker import Ended
 
+WARNING = "[WARNING] vLLM initialization failed: "
 FALLING_BACK = "[*] Falling back to standard HuggingFace Transformers"
 ATTENTION = "[*] Flash Attention needs a GPU, using sdpa attention (slower)"
 LOADING_VLLM = "[*] Loading model with vLLM (optimized inference)"
@@ -78,47 +79,63 @@ def play(
     return Played(ended=asyncio.run(worker.work()), said=said)
 
 
+def stamps(experiment: Experiment) -> set[tuple[str | None, ...]]:
+    """By what the finished runs were served, in whose place, and why."""
+    return {
+        (each.backend, each.attention, each.fell_back_from, each.fell_back_why)
+        for each in served(experiment)
+    }
+
+
 def served(experiment: Experiment) -> list[Served]:
     results = [experiment.result(run.id) for run in experiment.runs()]
     return [each.served for each in results if each is not None]
 
 
+def assert_fell_back(experiment: Experiment, played: Played, *, cause: str) -> str:
+    """It said so, in this order; the group and its run are marked. Returns why."""
+    assert (played.ended.runs, played.ended.exit_status) == (1, 0), played
+    at = played.said.index(FALLING_BACK)
+    why = played.said[at - 1].removeprefix(WARNING)
+    assert played.said[at - 1].startswith(WARNING)
+    assert cause in why
+    assert ATTENTION in played.said[at + 1 :]
+    pin = Pin(backend="hf", dtype="float32", quantization=None, instead_of="vllm", why=why)
+    assert experiment.pinned("toy") == pin
+    assert stamps(experiment) == {("hf", "sdpa", "vllm", why)}
+    return why
+
+
+@pytest.mark.vllm
 @pytest.mark.parametrize(
     ("edge", "cause"),
     [
-        pytest.param(by_absence, "No module named 'vllm", id="absence"),
-        pytest.param(
-            by_architecture, "BioGptForCausalLM", id="architecture", marks=pytest.mark.vllm
-        ),
-        pytest.param(by_memory, "KV cache is needed", id="memory", marks=pytest.mark.vllm),
+        pytest.param(by_architecture, "internlm3", id="architecture"),
+        pytest.param(by_memory, "KV cache is needed", id="memory", marks=pytest.mark.long),
     ],
 )
-def test_transformers_take_vllms_place_and_a_sibling_follows(
+def test_transformers_take_the_place_of_a_vllm_that_cannot_serve_the_model(
     edge: Edge, cause: str, models: Models, tmp_path: Path
 ) -> None:
     vllm, hf = edge(models)
+    experiment = toy_experiment(tmp_path, 1, steps=2)
+    assert_fell_back(experiment, play(experiment, vllm, hf, runs=range(1)), cause=cause)
+
+
+def test_transformers_take_the_place_of_a_vllm_that_is_not_there_and_a_sibling_follows(
+    models: Models, tmp_path: Path
+) -> None:
+    vllm, hf = by_absence(models)
     experiment = toy_experiment(tmp_path, 2, steps=2)
     first = play(experiment, vllm, hf, runs=range(1))
-    assert (first.ended.runs, first.ended.exit_status) == (1, 0), first
-    at = first.said.index(FALLING_BACK)
-    warning = first.said[at - 1]
-    assert warning.startswith("[WARNING] vLLM initialization failed: ")
-    assert cause in warning
-    assert ATTENTION in first.said[at + 1 :]
-    why = warning.removeprefix("[WARNING] vLLM initialization failed: ")
-    assert experiment.pinned("toy") == Pin(
-        backend="hf", dtype="float32", quantization=None, instead_of="vllm", why=why
-    )
+    why = assert_fell_back(experiment, first, cause="No module named 'vllm")
 
     sibling = play(experiment, vllm, hf, runs=range(1, 2))
     assert (sibling.ended.runs, sibling.ended.exit_status) == (1, 0), sibling
     assert LOADING_VLLM not in sibling.said
     assert sibling.said[0].startswith("[*] `hf` serves this group in place of `vllm`")
-    stamps = {
-        (each.backend, each.attention, each.fell_back_from, each.fell_back_why)
-        for each in served(experiment)
-    }
-    assert stamps == {("hf", "sdpa", "vllm", why)}
+    assert stamps(experiment) == {("hf", "sdpa", "vllm", why)}
+    assert len(experiment.finished()) == 2
 
 
 def test_a_worker_that_may_not_fall_back_ends_with_the_cause(
