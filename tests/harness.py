@@ -51,6 +51,7 @@ def make_worker(
     job: Job,
     engine: Engine | None,
     *,
+    fallback: Engine | None = None,
     drain: Drain | None = None,
     said: Said = lambda text: None,
 ) -> Worker:
@@ -69,6 +70,7 @@ def make_worker(
         identity=identity,
         workload=workload_named(experiment.runs()[0].workload),
         engine=engine,
+        fallback=fallback,
         watch=Watch(experiment, dead_after_s=job.dead_after_s),
         drain=drain or Drain(deadline=None, drain_s=10),
         said=said,

@@ -1,5 +1,6 @@
 """Engines as somebody else would bring them, named by their class."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ from vendomini.engines.backend import Say
 from vendomini.engines.commands import OwnServer
 from vendomini.engines.scripted import Scripted, ScriptedEngine, echo
 from vendomini.engines.vllm import VLLM
+from vendomini.errors import EngineError
 from vendomini.serving import EngineSettings, EngineSpec
 
+FAILING = "tests.stranger_engines:Failing"
 FORK = "tests.stranger_engines:Fork"
 DEAR = "tests.stranger_engines:Dear"
 
@@ -53,3 +56,20 @@ class Mute(OwnServer):
 
 class Dotted(Scripted):
     packages = ("no_such_package.inside",)
+
+
+class Failing(Scripted):
+    """A server that cannot start where this variable is set; a script takes its place."""
+
+    stands_in = False
+    fallback = "scripted"
+    FAILS = "STRANGER_ENGINE_FAILS"
+
+    def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Any:
+        return Unstarted(echo)
+
+
+class Unstarted(ScriptedEngine):
+    async def start(self) -> None:
+        if why := os.environ.get(Failing.FAILS):
+            raise EngineError(why)

@@ -26,7 +26,7 @@ GROUP_KEYS = {
     "gpu_type", "gpus", "nodes", "tensor_parallel_size", "pipeline_parallel_size", "max_model_len",
     "context_length", "conversation_tokens", "concurrency", "workers", "resources", "gpu_hours",
     "wall_hours", "gpu_hours_range", "wall_hours_range", "startup_share", "memory_gib_per_gpu",
-    "alternatives", "guide", "reasons", "rejected", "at_once", "usd",
+    "alternatives", "guide", "reasons", "rejected", "at_once", "usd", "on_failure", "fallback",
 }  # fmt: skip
 MEMORY_KEYS = {
     "total", "weights", "activations", "overhead", "graphs", "reserve", "kv",

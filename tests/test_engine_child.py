@@ -274,3 +274,24 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(EngineError, match=r"/no/such/python: No such file"):
         asyncio.run(live())
+
+
+def test_the_cause_of_an_end_is_not_what_an_earlier_engine_wrote_into_the_same_log(
+    tmp_path: Path,
+) -> None:
+    async def cause(text: str, home: Path) -> str:
+        home.mkdir()
+        child = Child(folder=new_folder(), log=tmp_path / "engine.log", said=lambda text: None)
+        try:
+            await child.start(program(home, text))
+            with pytest.raises(EngineError) as caught:
+                await child.wait_until(there(home / "never"), timeout_s=30)
+            return str(caught.value)
+        finally:
+            await child.stop()
+
+    first = asyncio.run(cause("raise MemoryError('no room')", tmp_path / "first"))
+    second = asyncio.run(cause("raise ValueError('no such model')", tmp_path / "second"))
+    assert first == "the engine did not start: MemoryError: no room"
+    assert second == "the engine did not start: ValueError: no such model"
+    assert "no room" in (tmp_path / "engine.log").read_text()

@@ -23,9 +23,9 @@ from vendomini.identity import model_identity, run_id
 from vendomini.looking.prepared import Prepared, Request, prepare
 from vendomini.models import ModelFacts, read_model
 from vendomini.models.lookup import model_spec
-from vendomini.phase import setting, settings_of
+from vendomini.phase import pin_key, setting, settings_of
 from vendomini.planner.pool import Pool
-from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, pin_key, refuse_missing
+from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, refuse_missing
 from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import Pin, encode
@@ -53,7 +53,11 @@ def site(gpus: int, **engines: EngineEnvironment) -> Profile:
 
 
 def plan_of(
-    *overrides: str, known: EngineFacts, profile: Profile | None = None, local_workers: int = 1
+    *overrides: str,
+    known: EngineFacts,
+    profile: Profile | None = None,
+    local_workers: int = 1,
+    is_preregistered: bool = False,
 ) -> Plan:
     settings = ("agent.model.context_length=4096", *overrides)
     phase = load_phase(BASE, settings, workload_named=workload_named)
@@ -65,6 +69,7 @@ def plan_of(
         profile=profile,
         local_workers=local_workers,
         facts=known,
+        is_preregistered=is_preregistered,
     )
 
 
@@ -101,7 +106,8 @@ def test_auto_takes_vllm_where_it_is_else_transformers(
 
 def test_auto_keeps_what_gave_the_first_reply() -> None:
     key = group_of(known=facts()).key
-    known = facts(VLLM, HF, pins={pin_key(key): "hf"})
+    pin = Pin(backend="hf", dtype=None, quantization=None)
+    known = facts(VLLM, HF, pins={pin_key(key): pin})
     group = group_of(known=known)
     assert group.backend == "hf"
     assert "it gave this group its first reply" in group.reasons[0]
@@ -120,21 +126,16 @@ def test_what_is_not_installed_is_refused_when_it_is_to_be_played() -> None:
         (("engine.backend=vllm",), "backend `vllm` needs `vllm`", "engine.python=PATH"),
         (("engine.backend=hf",), "backend `hf` needs `torch`", 'pip install "vendomini[hf]"'),
     ):
-        phase = load_phase(BASE, overrides, workload_named=workload_named)
         plan = plan_of(*overrides, known=facts())
-        runs = expand(phase, window=4096)
         with pytest.raises(ConfigError, match=missing) as caught:
-            refuse_missing(plan, runs, profile=None, facts=facts())
+            refuse_missing(plan, profile=None, facts=facts())
         assert hint in caught.value.hint
 
 
 def test_a_remote_interpreter_is_for_the_worker_to_judge() -> None:
     asked = ("engine.backend=vllm", "engine.python=/elsewhere/python")
-    phase = load_phase(
-        BASE, (*asked, "agent.model.context_length=4096"), workload_named=workload_named
-    )
     plan = plan_of(*asked, known=facts(), profile=site(1))
-    refuse_missing(plan, expand(phase), profile=site(1), facts=facts())
+    refuse_missing(plan, profile=site(1), facts=facts())
 
 
 # -- its environment --------------------------------------------------------------------------
@@ -571,6 +572,7 @@ def test_an_engine_of_others_is_planned_as_the_one_that_it_is_like() -> None:
     reasons = "\n".join(theirs.reasons)
     assert f"`engine.backend` is `{FORK}`, planned as vllm" in reasons
     assert "cannot be played as it is: no `fork_of_vllm` in `here/python`" in reasons
+    assert f"if `{FORK}` cannot start, the worker fails: `hf` cannot take its place: no " in reasons
 
 
 def test_an_engine_of_others_that_gave_the_first_reply_goes_on_with_its_group() -> None:
@@ -578,7 +580,8 @@ def test_an_engine_of_others_that_gave_the_first_reply_goes_on_with_its_group() 
     nodes = Pool(gpu=gpu_named("H100"), gpus_per_node=8, nodes=2, cpus=64, memory_gb=512)
     known = facts(VLLM, HF, sizes={(name, None): model_spec(name)}, pools=(nodes,))
     key = group_of(f"agent.model.name={name}", known=known).key
-    known = replace(known, pins={pin_key(key): FORK})
+    pin = Pin(backend=FORK, dtype=None, quantization=None)
+    known = replace(known, pins={pin_key(key): pin})
     group = group_of(f"agent.model.name={name}", known=known)
     assert group.backend == FORK
     assert f"`{FORK}` gave this group its first reply, planned as vllm" in "\n".join(group.reasons)

@@ -8,8 +8,8 @@ import pytest
 from vendomini.cluster import Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.errors import ConfigError, PlanError
-from vendomini.phase import ENGINELESS
-from vendomini.prepare import Plan, make_plan, pin_key, plan_as_json, refuse_unplayable
+from vendomini.phase import ENGINELESS, pin_key
+from vendomini.prepare import Plan, make_plan, plan_as_json, refuse_unplayable
 from vendomini.workloads.registry import workload_named
 
 CONFIGS = Path(__file__).parent.parent / "configs"

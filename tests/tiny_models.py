@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3"]
+Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3", "internlm3"]
 Template: TypeAlias = Literal["plain", "no system", "reasoning", "reasoning, no system", "none"]
 
 ROLES = "<|system|>", "<|user|>", "<|assistant|>"
@@ -66,11 +66,13 @@ def tiny_model(
 ) -> Path:
     """Write a model into `folder`: config, float32 weights, tokenizer, chat template.
 
-    vLLM's CPU attention takes no `head_dim` below 32. `text` is what the tokenizer is trained
-    on beside a little English and JSON: with more of it, prompts get fewer tokens.
+    The environment of vLLM does not know `internlm3`; its CPU attention takes no `head_dim` below
+    32. `text` is what the tokenizer is trained on beside a little English and JSON: with more of
+    it, prompts get fewer tokens.
     """
     import torch
     from transformers import (
+        InternLM3Config,
         LlamaConfig,
         LlamaForCausalLM,
         Qwen2Config,
@@ -104,6 +106,8 @@ def tiny_model(
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
         case "qwen3":
             model = Qwen3ForCausalLM(Qwen3Config(**shape))
+        case "internlm3":  # a Llama whose config is a kind of its own
+            model = LlamaForCausalLM(InternLM3Config(**shape))
     with torch.no_grad():
         # As initialised the logits are nearly flat, and low bits would decide between tokens.
         model.lm_head.weight.normal_(std=0.5)

@@ -6,6 +6,7 @@ a number), ``choices`` (the only texts a union such as ``int | str`` takes), ``n
 defines no run), ``once`` (today's word by each that the value had: `schema/once.py`).
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -32,6 +33,8 @@ class ExperimentSettings:
     phase: int | None = field(default=None, metadata={"ge": 1})  # which one of a study it is
     replications: int = field(default=1, metadata={"ge": 1})
     seed: int | None = None  # None means 0
+    # The file that says beforehand what will be looked at; None: nobody said. It is not opened.
+    preregistration: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +159,9 @@ def group_key(run: Run, asks: Asked) -> str:
     key = model.name + (f"@{model.revision}" if model.revision else "")
     axes = sorted((name, value) for name, value in run.arm.items() if name.startswith("engine."))
     return " ".join([key, *(f"{name}={value}" for name, value in axes)])
+
+
+def pin_key(group: str) -> str:
+    """A file name for what serves a group: readable, and different for each."""
+    safe = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in group)
+    return f"{safe[:80]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"

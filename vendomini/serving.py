@@ -7,6 +7,7 @@ from vendomini.entrypoints import AUTO, ENGINES, Names
 
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 Policy: TypeAlias = Literal["auto", "guide"]
+OnFailure: TypeAlias = Literal["fallback", "fail"]
 
 SCRIPTED = "scripted"
 """The backend of runs that are content with a script, where nothing else is named."""
@@ -37,6 +38,9 @@ class EngineSettings:
     enforce_eager: bool = False  # vllm: no graphs and no compilation
     attn_implementation: str | None = None  # hf: sdpa, flash_attention_2, eager
     reasoning_parser: str | None = None  # vllm, for thinking; None: by the model's name
+    # Where it cannot start before the group's first reply: another takes its place, or the worker
+    # ends. None: fail where the phase names a preregistration, else fallback.
+    on_failure: OnFailure | None = None
     python: str | None = None  # interpreter of the engine's own environment
     container: str | None = None  # image the engine runs in, by apptainer
     base_url: str | None = None  # openai: such as http://127.0.0.1:8000/v1

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vendomini.errors import DiskError, StoreError
-from vendomini.phase import Run, group_key
+from vendomini.phase import Run, group_key, pin_key
 from vendomini.store.audit import Progress, short_runs
 from vendomini.store.claims import Claim, Claims
 from vendomini.store.experiment import ERROR, Experiment
 from vendomini.store.oddities import look_round
 from vendomini.store.process import is_gone, this_process
-from vendomini.store.records import ErrorRecord, WorkerRecord
+from vendomini.store.records import ErrorRecord, Pin, WorkerRecord
 from vendomini.store.trying import FULL
 
 PROBE_BYTES = 1 << 16
@@ -59,6 +59,7 @@ class Status:
     orphaned: int
     short: Mapping[str, str] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)  # what serves each group that has one
     unwritable: DiskError | None = None  # why nobody can go on writing here
 
 
@@ -158,7 +159,7 @@ def status_of(experiment: Experiment, progress: Progress = lambda done, total: N
     state = states(experiment, runs, short=short, living=living)
     by_group: dict[str, list[str]] = {}
     for run in runs:
-        by_group.setdefault(_group_of(run), []).append(state[run.id])
+        by_group.setdefault(group_of(run), []).append(state[run.id])
     failed = [run.id for run in runs if state[run.id] == "failed"]
     errors = experiment.errors(failed) if failed else {}
     return Status(
@@ -171,6 +172,7 @@ def status_of(experiment: Experiment, progress: Progress = lambda done, total: N
         orphaned=len(every) - len(runs),
         short={run: why for run, why in short.items() if run in state},
         odd=dict(experiment.odd),
+        pins=pins_of(experiment, by_group),
         unwritable=unwritable(experiment),
     )
 
@@ -182,11 +184,28 @@ def count(states_of_runs: Iterable[str]) -> Counts:
     return Counts(total=sum(by_state.values()), **by_state)
 
 
+def pins_of(experiment: Experiment, groups: Iterable[str]) -> dict[str, Pin]:
+    """What serves each of some groups, of those for which that is decided."""
+    found = {group: experiment.pinned(pin_key(group)) for group in groups}
+    return {group: pin for group, pin in found.items() if pin is not None}
+
+
+def fallbacks(pins: Mapping[str, Pin]) -> list[str]:
+    """Of which groups another engine than was planned serves the runs, in words."""
+    return [
+        f"group {group}: `{pin.backend}` serves it in place of `{pin.instead_of}`, which could not "
+        f"start: {pin.why}"
+        for group, pin in pins.items()
+        if pin.instead_of is not None
+    ]
+
+
 def _living(everyone: Iterable[WorkerStatus]) -> set[str]:
     return {each.record.incarnation for each in everyone if each.is_alive}
 
 
-def _group_of(run: Run) -> str:
+def group_of(run: Run) -> str:
+    """The group it belongs to, whatever version it is of."""
     if run.asks is not None:
         return group_key(run, run.asks)
     # Only its workload knows: it is loaded for runs of before they said it themselves.

@@ -14,7 +14,8 @@ from typing import Any
 from vendomini.cluster import Allocation, ClusterFacts, Profile, Resources, fits, split_array
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError, SubmitError
-from vendomini.prepare import GroupPlan, Plan, pin_key
+from vendomini.phase import pin_key
+from vendomini.prepare import GroupPlan, Plan
 from vendomini.prepare.deciding import DEFAULT_CONCURRENCY
 from vendomini.slurm import QueuedJob, cancel, jobs_in_queue, jobs_with_comment
 from vendomini.store.experiment import Experiment
@@ -67,6 +68,7 @@ def job_for(
         group=group.key,
         pin_key=pin_key(group.key),
         engine=group.spec,
+        fallback=group.fallback,
         concurrency=group.in_flight or group.concurrency or DEFAULT_CONCURRENCY,
         conversation_tokens=group.conversation_tokens,
         at_once=group.at_once,

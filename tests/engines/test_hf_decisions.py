@@ -50,7 +50,7 @@ def test_flash_attention_is_used_where_package_and_capability_allow() -> None:
             AMPERE,
             "bfloat16",
             False,
-            "[*] Flash Attention not installed, using sdpa attention",
+            "[*] Flash Attention not installed, using sdpa attention (slower)",
         ),
         (
             "cuda",
@@ -58,16 +58,23 @@ def test_flash_attention_is_used_where_package_and_capability_allow() -> None:
             "float16",
             True,
             "[*] Flash Attention needs GPU compute capability (8, 0), this one has (7, 5), "
-            "using sdpa attention",
+            "using sdpa attention (slower)",
         ),
         (
             "cuda",
             AMPERE,
             "float32",
             True,
-            "[*] Flash Attention needs bfloat16 or float16, not float32, using sdpa attention",
+            "[*] Flash Attention needs bfloat16 or float16, not float32, using sdpa attention "
+            "(slower)",
         ),
-        ("cpu", None, "float32", True, "[*] Flash Attention needs a GPU, using sdpa attention"),
+        (
+            "cpu",
+            None,
+            "float32",
+            True,
+            "[*] Flash Attention needs a GPU, using sdpa attention (slower)",
+        ),
     ],
 )
 def test_sdpa_is_used_elsewhere_and_the_line_says_why(

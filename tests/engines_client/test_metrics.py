@@ -1,7 +1,7 @@
 """What we read of a server's Prometheus text; the lines are vLLM 0.32's."""
 
 from vendomini.chat import Load
-from vendomini.engines.metrics import Counters, parse_metrics
+from vendomini.engines.metrics import Counters, attention_in, parse_metrics
 
 PAGE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -57,3 +57,10 @@ def test_what_is_not_told_is_none() -> None:
     unknown = b'vllm:cache_config_info{block_size="32",kv_cache_size_tokens="None"} 1.0\n'
     assert parse_metrics(unknown).kv_cache_tokens is None
     assert parse_metrics(b"vllm:num_requests_running NaN\n").running is None
+
+
+def test_our_own_server_tells_by_which_attention_it_computes() -> None:
+    line = b'vendomini:cache_config_info{attention="sdpa",block_size="1",dtype="float32"} 1'
+    assert attention_in(b"# HELP x\n" + line + b"\n") == "sdpa"
+    assert attention_in(line.replace(b'attention="sdpa",', b"")) is None
+    assert attention_in(line.replace(b"vendomini:", b"vllm:")) is None

@@ -28,6 +28,11 @@ class Models:
             case _:
                 return tiny_model(folder, "llama", template=template)
 
+    def unknown_to_vllm(self) -> Path:
+        """One whose architecture our transformers have, and those of vLLM's environment do not."""
+        folder = self._folder / "internlm3"
+        return folder if folder.exists() else tiny_model(folder, "internlm3")
+
     def warehouse(self) -> Path:
         """One whose window holds the warehouse's prompt and some conversation."""
         folder = self._folder / "warehouse"

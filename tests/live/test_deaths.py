@@ -39,10 +39,10 @@ def assert_says_once(ended: Ended, cause: str) -> None:
 # -- before it is ready ---------------------------------------------------------------------------
 
 
-def test_vllm_that_is_not_installed_is_refused_before_anything_is_written(
+def test_vllm_that_is_not_installed_and_not_replaced_is_refused_before_anything_is_written(
     make_place: MakePlace,
 ) -> None:
-    place = make_place("vllm", python=sys.executable)
+    place = make_place("vllm", python=sys.executable, on_failure="fail")
     ended = place.run()
     assert ended.status == 2
     assert "backend `vllm` needs `vllm`, which" in ended.said
@@ -58,7 +58,7 @@ def test_an_engine_that_is_never_ready_is_given_up_at_its_deadline(
         '#!/bin/sh\nif [ "$1" = -c ]; then shift 2; printf "%s\\n" "$@"; else sleep 600; fi\n'
     )
     python.chmod(0o755)
-    place = make_place("vllm", python=str(python), start_timeout_s=2)
+    place = make_place("vllm", python=str(python), start_timeout_s=2, on_failure="fail")
     place.start()
     assert str(python) in place.server.command
     ended = place.end()
@@ -73,7 +73,7 @@ def test_an_engine_that_is_never_ready_is_given_up_at_its_deadline(
 def test_a_kv_cache_for_less_than_one_conversation_is_named_as_the_cause(
     make_place: MakePlace, backend: str
 ) -> None:
-    place = make_place(backend, kv_cache_memory_bytes=TOO_SMALL)
+    place = make_place(backend, kv_cache_memory_bytes=TOO_SMALL, on_failure="fail")
     place.start()
     assert place.server.is_alive
     ended = place.end()
@@ -200,7 +200,7 @@ def assert_killed_worker(ended: Ended) -> None:
 def test_whatever_ends_an_engine_nothing_of_it_is_left_and_the_same_command_goes_on(
     make_place: MakePlace, backend: str, disturbances: Sequence[Callable[[Place], None]]
 ) -> None:
-    place = make_place(backend)
+    place = make_place(backend, on_failure="fail")  # each death is to be seen
     for disturb in disturbances:
         before = place.kept()
         disturb(place)

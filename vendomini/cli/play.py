@@ -365,5 +365,5 @@ def _spec(found: Found, run: Run, workload: Workload) -> EngineSpec | None:
             facts=facts,
         )
     refuse_unplayable(plan, [run])
-    refuse_missing(plan, [run], profile=None, facts=facts)
+    refuse_missing(plan, profile=None, facts=facts, falls_back=False)
     return plan.groups[0].spec

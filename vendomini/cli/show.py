@@ -71,6 +71,8 @@ class SlurmWords:
 
 def status(status: "Status", slurm: SlurmWords) -> None:
     """Runs by group, workers that live, wait in Slurm's queue or were ended, the last errors."""
+    from vendomini.standing import fallbacks  # loaded by whoever has a status
+
     OUT.print(status.name, markup=False, soft_wrap=True)
     rows = {**status.groups, **({"all": status.runs} if len(status.groups) > 1 else {})}
     if not rows:
@@ -93,6 +95,8 @@ def status(status: "Status", slurm: SlurmWords) -> None:
         OUT.print(
             f"{status.orphaned} runs are no longer in the grid (kept, not counted)", soft_wrap=True
         )
+    for told in fallbacks(status.pins):
+        say_out(told)
     for worker in status.workers:
         record = worker.record
         if worker.is_alive:

@@ -44,6 +44,7 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
                 "orphaned": status.orphaned,
                 "short": dict(status.short),
                 "odd": dict(status.odd),
+                "pins": {key: msgspec.to_builtins(pin) for key, pin in status.pins.items()},
                 "unwritable": None if status.unwritable is None else str(status.unwritable),
                 "slurm": [
                     {"group": group, "job": job.id, "state": job.state, "reason": job.reason}

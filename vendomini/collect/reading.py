@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vendomini.collect.mixing import Mixed, fallback_notes, mixed_arms, mixing_notes
 from vendomini.collect.runs import Row, run_rows, workers_of, workload_of
 from vendomini.collect.steps import derived_columns, steps_by_run
 from vendomini.errors import WorkloadError
@@ -141,10 +142,16 @@ class Reading:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the tables lack, and why."""
+        """What the tables lack, and why; what answered, where that is no single engine."""
         odd = (f"passed over: {name}: {why}" for name, why in self._experiment.odd.items())
         told = (f"{note} (first in run {id})" if id else note for note, id in self._notes.values())
-        return (*told, *odd)
+        rows = self._rows.values()
+        return (*told, *mixing_notes(self.mixed), *fallback_notes(rows), *odd)
+
+    @property
+    def mixed(self) -> Mixed:
+        """The arms whose runs were answered by several engines."""
+        return mixed_arms(self._rows.values())
 
 
 _decode_step = msgspec.json.Decoder(Step).decode

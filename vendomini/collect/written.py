@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vendomini.collect.mixing import Mixed
 from vendomini.collect.reading import Reading
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import encode
@@ -14,7 +15,8 @@ from vendomini.tables import replace_whole, write_parts
 class Collected:
     """What was written. `short` are runs with a result, but not all that it rests on, each with
     why; `without_steps` finished runs of which there is no step, and nobody knows whether there
-    were some; `notes` say what else the tables lack, and why."""
+    were some; `mixed` has the arms whose runs were answered by several engines, with how many each
+    answered; `notes` say what else the tables lack, and why."""
 
     runs_parquet: Path
     runs_csv: Path
@@ -26,6 +28,7 @@ class Collected:
     without_steps: tuple[str, ...]
     notes: tuple[str, ...] = ()
     short: Mapping[str, str] = field(default_factory=dict)
+    mixed: Mixed = field(default_factory=dict)
 
 
 def collect(
@@ -69,4 +72,5 @@ def collect(
         without_steps=reading.without_steps,
         notes=reading.notes,
         short=reading.short,
+        mixed=reading.mixed,
     )

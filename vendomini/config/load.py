@@ -132,6 +132,11 @@ def load_phase(
     fixed = {key: setting(base, key) for key in draft.fixed}
     experiment = settings_of(base, Named).experiment
     _check_name(experiment.name, draft.place("experiment.name"))
+    if experiment.preregistration is not None and not experiment.preregistration.strip():
+        raise ConfigError(
+            f"{draft.place('experiment.preregistration')}: `experiment.preregistration` is empty",
+            hint="name the file, or remove the key",
+        )
     count = _count(draft, axes, experiment.replications)
     checked = {key: _checked_axis(draft, schema, key, values) for key, values in axes.items()}
     _name_folders_absolutely(checked, fixed, base)

@@ -46,6 +46,10 @@ class Backend:
     install: ClassVar[str] = ""
     """How to get these."""
 
+    fallback: ClassVar[str | None] = None
+    """The backend that takes its place, on the same GPUs, where it cannot start before a group has
+    replies. None: there is none, and the worker ends."""
+
     def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Engine:
         """The engine that a spec describes, not yet started.
 
@@ -55,6 +59,13 @@ class Backend:
 
     def check(self, settings: EngineSettings) -> None:
         """Raise `ConfigError` for settings that cannot be used with it."""
+
+    def falls_back(self, cause: str) -> tuple[str, ...]:
+        """What the worker's log says where its fallback takes its place, line by line."""
+        return (
+            f"[WARNING] {self.name} initialization failed: {cause}",
+            f"[*] Falling back to {self.fallback}",
+        )
 
     def where(self, settings: EngineSettings) -> str:
         """Where it runs if it takes no GPU of a worker's, for the plan's reasons."""

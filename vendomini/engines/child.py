@@ -14,6 +14,9 @@ from vendomini.engines.cause import hint_for, progress_in, root_cause
 from vendomini.engines.commands import Command
 from vendomini.errors import EngineDead, EngineError
 
+NOT_STARTED = "the engine did not start: "
+"""How the error of a start that failed begins, before its cause."""
+
 POLL_S = 0.2
 SAY_EVERY_S = 30.0
 STOP_S = 20.0
@@ -37,7 +40,8 @@ def new_folder() -> Path:
 class Child:
     """One engine process below its guard (`engines.guard`).
 
-    `folder` holds its socket and is removed with it; what it writes goes to `log`.
+    `folder` holds its socket and is removed with it; what it writes is added to `log`, where an
+    earlier one's words may stand.
     """
 
     def __init__(self, *, folder: Path, log: Path, said: Callable[[str], None]) -> None:
@@ -48,6 +52,7 @@ class Child:
         self._watch: asyncio.Task[int] | None = None
         self._is_stopping = False
         self._said_lines = 0
+        self._begins_at = 0  # where its own words begin in the log
 
     async def start(self, command: Command) -> None:
         """Returns at once; raises `EngineError` if not even the guard can be started."""
@@ -55,6 +60,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.log.open("ab") as log:
+                self._begins_at = log.tell()
                 self._guard = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
@@ -92,7 +98,7 @@ class Child:
                 return
             if self._watch is None or self._watch.done():
                 error = self.why_it_ended()
-                raise EngineError(f"the engine did not start: {error}", hint=error.hint)
+                raise EngineError(f"{NOT_STARTED}{error}", hint=error.hint)
             seconds = time.monotonic() - started
             if seconds > timeout_s:
                 raise EngineError(
@@ -100,7 +106,7 @@ class Child:
                     + (f"; the last it said: {last}" if last else ""),
                     hint=f"raise `engine.start_timeout_s`, or see its log: {self.log}",
                 )
-            progress = progress_in(self._tail())
+            progress = progress_in(self.tail())
             if progress != last or time.monotonic() - said_at > SAY_EVERY_S:
                 said_at, last = time.monotonic(), progress
                 self._say(f"the engine starts, {seconds:.0f} s: {last or 'loading'}")
@@ -123,7 +129,7 @@ class Child:
 
     def why_it_ended(self) -> EngineDead:
         """In one line, with what its log says."""
-        cause = root_cause(self._tail())
+        cause = root_cause(self.tail())
         status = self._guard.returncode if self._guard is not None else None
         if cause is None:
             number = -status if status is not None and status < 0 else (status or 0) - 128
@@ -147,19 +153,20 @@ class Child:
                 await self._watch
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def tail(self) -> str:
+        """The end of what it has written."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(self._begins_at, log.tell() - LOG_TAIL_BYTES))
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
     def _own_lines(self) -> list[str]:
         """New lines of the log that an engine of ours writes for people to read."""
-        text = self._tail()
+        text = self.tail()
         own = [line for line in text.splitlines() if line.startswith("[*] ")]
         new = own[self._said_lines :]
         self._said_lines = len(own)
         return new
-
-    def _tail(self) -> str:
-        try:
-            with self.log.open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
-                return log.read().decode(errors="replace")
-        except OSError:
-            return ""

@@ -3,6 +3,7 @@
 Keys go by the environment: a command line can be read by everyone on the machine.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -54,6 +55,10 @@ class OwnServer(Backend):
     dialect: ClassVar[Dialect]
     loading: ClassVar[str | None] = None
     loaded: ClassVar[str | None] = None
+
+    says_attention: ClassVar[re.Pattern[str] | None] = None
+    """How its log says by which attention it computes, in the first group; None: its metrics do,
+    or nothing does."""
 
     def command(self, spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str) -> Command:
         """How the server is started; ``--uds SOCKET`` is added to it."""

@@ -44,6 +44,12 @@ def parse_metrics(text: bytes) -> Counters:
     return Counters(**{field: round(value) for field, value in sums.items()})
 
 
+def attention_in(text: bytes) -> str | None:
+    """By which attention a server of ours computes; None: it does not tell."""
+    found = _ATTENTION.search(text)
+    return None if found is None else found[1].decode()
+
+
 def _kv_cache_tokens(labels: bytes | None) -> float | None:
     told = {name: int(value) for name, value in _WHOLE_NUMBER.findall(labels or b"")}
     if b"kv_cache_size_tokens" in told:
@@ -80,4 +86,5 @@ _SAMPLE = re.compile(
     + rb")(?P<labels>\{.*\})?[ \t]+(?P<value>[^ \t\r\n]+)",
     re.MULTILINE,
 )
+_ATTENTION = re.compile(rb'^vendomini:cache_config_info\{(?:.*,)?attention="(\w+)"', re.MULTILINE)
 _WHOLE_NUMBER = re.compile(rb'[{,]([a-z_]+)="(\d+)"')

@@ -11,6 +11,7 @@ from vendomini.engines.child import Child, new_folder
 from vendomini.engines.client import Client, ServerGone
 from vendomini.engines.commands import KnownDevice, engine_command, own_server
 from vendomini.engines.gpus import gpu_name
+from vendomini.engines.metrics import attention_in
 from vendomini.engines.served import Served
 from vendomini.errors import ConfigError, EngineDead, EngineError
 from vendomini.models import find_folder, read_model
@@ -64,6 +65,7 @@ class ProcessEngine:
         self._served: Served | None = None
         self._device: KnownDevice | None = None
         self._gpu: str | None = None  # None: there is none, or nobody says which
+        self._attention: str | None = None  # None: nobody says
 
     @property
     def features(self) -> EngineFeatures:
@@ -75,8 +77,11 @@ class ProcessEngine:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        gpu = {"gpu": self._gpu} if self._gpu is not None else {}
-        return {"device": self._device or "", **gpu, **self._opened.facts}
+        told = {"device": self._device, "gpu": self._gpu, "attention": self._attention}
+        return {
+            **{name: value for name, value in told.items() if value is not None},
+            **self._opened.facts,
+        }
 
     async def start(self) -> None:
         """Raises `EngineError` with the root cause; then nothing of it is left running."""
@@ -118,6 +123,7 @@ class ProcessEngine:
                 said=self._say,
             )
             await self._served.open()
+            self._attention = await self._told_attention()
         except BaseException:
             await self.stop()
             raise
@@ -154,6 +160,17 @@ class ProcessEngine:
             await self._client.close()
         if self._child is not None:
             await self._child.stop()
+
+    async def _told_attention(self) -> str | None:
+        assert self._client is not None
+        assert self._child is not None
+        if (pattern := self._server.says_attention) is not None:
+            said = pattern.search(self._child.tail())
+            return None if said is None else said[1]
+        try:
+            return attention_in(await self._client.get("/metrics"))
+        except EngineError:
+            return None
 
     async def _is_ready(self) -> bool:
         assert self._client is not None

@@ -110,5 +110,7 @@ def _lacks(found: Any) -> Iterable[str]:
         yield f"has `{unknown[0]}` in `takes`, which is no setting of `engine`"
     if not isinstance(found.packages, tuple | list):
         yield f"has `packages` `{found.packages!r}`, which is no tuple of names"
+    if not isinstance(found.fallback, str | None):
+        yield f"has `fallback` `{found.fallback!r}`, which is no name of an engine"
     if found.planned_as not in (None, "vllm", "hf"):
         yield f"has `planned_as` `{found.planned_as}`, which is neither `vllm`, `hf` nor None"

@@ -1,5 +1,6 @@
 """vLLM: how its server is started, and what it needs."""
 
+import re
 from pathlib import Path
 
 from vendomini.engines.commands import (
@@ -50,11 +51,19 @@ class VLLM(OwnServer):
     dialect = "vllm"
     loading = "[*] Loading model with vLLM (optimized inference)"
     loaded = "[*] vLLM initialized successfully"
+    says_attention = re.compile(r"Using (\w+)(?: attention)? backend out of potential backends")
+    fallback = "hf"
     packages = ("vllm",)
     install = (
         "give vLLM an environment of its own, `pip install vllm` there, and name its "
         "interpreter with engine.python=PATH"
     )
+
+    def falls_back(self, cause: str) -> tuple[str, ...]:
+        return (
+            f"[WARNING] vLLM initialization failed: {cause}",
+            "[*] Falling back to standard HuggingFace Transformers",
+        )
 
     def command(self, spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str) -> Command:
         """vLLM's own server, without the socket that it listens on."""

@@ -22,10 +22,12 @@ from vendomini.errors import ConfigError
 from vendomini.identity import absolute
 from vendomini.looking.models import YES, Models, needs_model
 from vendomini.looking.places import Pools, memory_gb
+from vendomini.phase import pin_key
 from vendomini.planner.deployment import BACKENDS
-from vendomini.prepare import EngineFacts, pin_key
+from vendomini.prepare import EngineFacts
 from vendomini.store.experiment import Experiment
 from vendomini.store.measurements import read_measurements
+from vendomini.store.records import Pin
 from vendomini.workloads.registry import module_of
 from vendomini.workloads.workload import Workload
 
@@ -66,6 +68,7 @@ def look_at_engines(
         words = shlex.split(profile.python)  # it may be a command, and is quoted like one
         python = words[0] if len(words) == 1 else profile.python
     modules = _modules(phase, workload)
+    pins = _pins(experiment, restarted)
     if not needs_model(phase):
         here = not is_sketch and os.access(python, os.X_OK)
         return EngineFacts(
@@ -74,6 +77,7 @@ def look_at_engines(
             packages={python: _ask(python, modules, _needed(phase))} if here else {},
             models=models.known,
             sizes=models.sizes,
+            pins={name: pin for name, pin in pins.items() if pin.instead_of is not None},
         )
     if profile is None:
         _check_containers(phase)
@@ -83,7 +87,7 @@ def look_at_engines(
         packages={} if is_sketch else _packages(phase, python, profile, modules),
         models=models.known,
         sizes=models.sizes,
-        pins=_pins(experiment, restarted),
+        pins=pins,
         gpus=len(visible_gpus(os.environ)) if profile is None else 0,
         pools=pools.pools,
         memory_gb=memory_gb() if profile is None else None,
@@ -189,10 +193,10 @@ def _check_containers(phase: Phase) -> None:
             )
 
 
-def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, str]:
+def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, Pin]:
     if not experiment.exists():
         return {}
     anew = {pin_key(group) for group in restarted}
     names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
     found = {name: experiment.pinned(name) for name in names if name not in anew}
-    return {name: pin.backend for name, pin in found.items() if pin is not None}
+    return {name: pin for name, pin in found.items() if pin is not None}

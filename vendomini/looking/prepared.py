@@ -132,6 +132,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             notes=notes,
             done=done,
             folder=str(experiment.folder),
+            is_preregistered=phase.experiment.preregistration is not None,
         )
     if plan.writes is not None:
         plan = replace(plan, warnings=shortages(plan.writes, rooms(experiment.folder)))

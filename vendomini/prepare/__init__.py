@@ -2,7 +2,7 @@
 
 from vendomini.prepare.backends import refuse_environments
 from vendomini.prepare.facts import EngineFacts, ModelName
-from vendomini.prepare.group import GroupPlan, Plan, Writes, pin_key, plan_as_json
+from vendomini.prepare.group import GroupPlan, Plan, Writes, plan_as_json
 from vendomini.prepare.plan import (
     make_plan,
     refuse_costly,
@@ -19,7 +19,6 @@ __all__ = [
     "Room",
     "Writes",
     "make_plan",
-    "pin_key",
     "plan_as_json",
     "refuse_costly",
     "refuse_environments",

@@ -15,6 +15,7 @@ from vendomini.planner.deployment import Backend as Planned
 from vendomini.prepare.facts import EngineFacts
 from vendomini.schema import shown
 from vendomini.serving import SCRIPTED, EngineSettings
+from vendomini.store.records import Pin
 
 PINNED = "it gave this group its first reply"
 USE_VLLM = "VENDOMINI_USE_VLLM asks for it"
@@ -22,6 +23,8 @@ USE_VLLM = "VENDOMINI_USE_VLLM asks for it"
 FOR_EVERY_BACKEND = frozenset({"backend"})
 FOR_THE_PLANNER = frozenset({"policy", "gpu", "gpus"})
 """Settings that act on any engine which takes GPUs: they say which."""
+FOR_REPLACEABLE = frozenset({"on_failure"})
+"""And on any in whose place another may serve."""
 
 
 def environment_of(
@@ -41,21 +44,15 @@ def choose_backend(
     engine: EngineSettings,
     *,
     asks: Asked,
-    pinned: str | None,
+    pinned: Pin | None,
     profile: Profile | None,
     facts: EngineFacts,
 ) -> tuple[Backend | None, list[str]]:
     """The backend and why; None while `auto` cannot be decided."""
     if engine.backend != AUTO:
-        backend = backend_named(engine.backend)
-        environment = environment_of(engine, backend, profile)
-        lacks = facts.lacks(backend, environment)
-        if not lacks:
-            return backend, []
-        where = _where(environment, facts)
-        return backend, [f"cannot be played as it is: no {_listed(lacks)} in {where}"]
+        return backend_named(engine.backend), []
     if pinned is not None:
-        return backend_named(pinned), [f"backend `{pinned}`: {PINNED}"]
+        return backend_named(pinned.backend), [f"backend `{pinned.backend}`: {PINNED}"]
     if asks == "script":
         return backend_named(SCRIPTED), []
     if facts.wants_vllm:
@@ -142,8 +139,8 @@ def refuse_environments(profile: Profile) -> None:
 def check_all_act(engines: Iterable[tuple[str, EngineSettings]]) -> None:
     """Refuse a setting that acts on no group of a phase.
 
-    `engines` are each group's backend and settings. A phase that compares backends may have
-    settings for one of them: only what acts nowhere is refused.
+    `engines` are each group's backend, as it was planned at first, and settings. A phase that
+    compares backends may have settings for one of them: only what acts nowhere is refused.
     """
     idle: dict[str, tuple[Backend, object]] = {}
     acting: set[str] = set()
@@ -171,14 +168,17 @@ def check_all_act(engines: Iterable[tuple[str, EngineSettings]]) -> None:
 def acts_on(backend: Backend) -> frozenset[str]:
     """Which settings of `engine` act on it."""
     planned = FOR_THE_PLANNER if backend.planned_as is not None else frozenset()
-    return FOR_EVERY_BACKEND | planned | backend.takes
+    replaceable = FOR_REPLACEABLE if backend.fallback is not None else frozenset()
+    return FOR_EVERY_BACKEND | planned | replaceable | backend.takes
 
 
 # -- private -------------------------------------------------------------------------------
 
 
 def _is_usual(name: str, value: object) -> bool:
-    """One GPU along each dimension is what every backend does."""
+    """One GPU along each dimension is what every backend does; so is to fail."""
+    if name == "on_failure":
+        return value == "fail"
     return name in ("tensor_parallel_size", "pipeline_parallel_size") and value == 1
 
 

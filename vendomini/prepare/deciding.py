@@ -10,13 +10,13 @@ from vendomini.engines.registry import asked, backend_named, usd_of
 from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.models.spec import ModelSpec
-from vendomini.phase import Asked, Run, one_an_arm
+from vendomini.phase import Asked, Run, one_an_arm, pin_key
 from vendomini.planner.choice import Limits, Wanted
-from vendomini.planner.decision import Choice, choose
-from vendomini.planner.deployment import BACKENDS, HF, VLLM
+from vendomini.planner.decision import choose
+from vendomini.planner.deployment import BACKENDS, VLLM
 from vendomini.planner.deployment import Backend as Planned
-from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.planner.guide import Horizon
+from vendomini.planner.instead import instead
 from vendomini.planner.loading import as_loaded
 from vendomini.planner.pool import Pool, pools_of_rule
 from vendomini.planner.queues import without_shorter
@@ -25,11 +25,11 @@ from vendomini.prepare.backends import (
     PINNED,
     USE_VLLM,
     choose_backend,
-    missing_packages,
     unavailable,
 )
-from vendomini.prepare.group import GroupPlan, pin_key
-from vendomini.prepare.opening import check_model, spec_of, window_of
+from vendomini.prepare.fallback import goes_on_with, in_place, settled, took_over
+from vendomini.prepare.group import GroupPlan
+from vendomini.prepare.opening import check_model, on_gpus, spec_of, window_of
 from vendomini.prepare.resources import job_resources
 from vendomini.prepare.unplanned import (
     Place,
@@ -47,9 +47,6 @@ DEFAULT_CONCURRENCY = 256
 """Runs under way on one engine where the phase does not say how many, and at most. An engine whose
 KV cache holds fewer whole conversations gets fewer; that is known when it has started."""
 
-EAGER = "eager"
-"""The plain attention, which the engine is told to use where it has no other for a model."""
-
 UNKNOWN_CONTEXT = 32_768
 """The window to plan for, in tokens, where neither the phase nor the model names one."""
 
@@ -66,14 +63,18 @@ def decide_group(
 
     Raises `ConfigError` or `PlanError`, as `prepare.make_plan`.
     """
-    engine = members[0].engine
-    backend, reasons = choose_backend(
-        engine,
-        asks=_asked(key, members, engine),
-        pinned=place.facts.pins.get(pin_key(key)),
-        profile=place.profile,
-        facts=place.facts,
-    )
+    engine, pinned = members[0].engine, place.facts.pins.get(pin_key(key))
+    asks = _asked(key, members, engine)
+    taken = goes_on_with(engine, pinned, place)
+    backend: Backend | None
+    if pinned is not None and taken is not None:
+        other = backend_named(pinned.backend)
+        engine, _ = in_place(engine, other, place.profile, place.facts)
+        backend, reasons = other, [f"backend `{other.name}`: {took_over(pinned, key)}"]
+    else:
+        backend, reasons = choose_backend(
+            engine, asks=asks, pinned=pinned, profile=place.profile, facts=place.facts
+        )
     check_model(members, engine, backend, place.facts)
     most_at_once = max((run.at_once for run in demands), default=1)
     name = model_name(members[0])
@@ -89,20 +90,23 @@ def decide_group(
         resources=None,
         concurrency=engine.concurrency,
         workers=1,
+        instead_of=taken,
         loads_model=backend is None or backend.planned_as is not None,
         context_length=window_of(members),
         work=work_of(demands) if demands else None,
         reasons=(*reasons, *_batches(most_at_once)),
     )
     if backend is not None and backend.planned_as is None:
-        return _without_gpus(group, members, backend, place)
+        group = _without_gpus(group, members, backend, place)
+        return settled(group, engine, place, axes=members[0].arm)
     rule = None if place.profile is None else rule_for(place.profile, name[0])
     pools = list(place.facts.pools)
     if rule is not None and place.profile is not None:
         pools = pools_of_rule(rule.resources, place.profile, pools)
     if engine.device == "cpu" or not pools:
         resources, why = ruled_resources(name[0], place)
-        return unplanned(group, members, place, resources=resources, why=why)
+        group = unplanned(group, members, place, resources=resources, why=why)
+        return settled(group, engine, place, axes=members[0].arm)
     size = place.facts.sizes.get(name)
     if isinstance(size, ModelSpec) and demands:
         return _planned(
@@ -119,7 +123,8 @@ def decide_group(
     if rule is None and place.profile is not None and isinstance(size, ConfigError):
         raise size
     resources, why = ruled_resources(name[0], place)
-    return unplanned(group, members, place, resources=resources, why=why)
+    group = unplanned(group, members, place, resources=resources, why=why)
+    return settled(group, engine, place, axes=members[0].arm)
 
 
 # -- private -------------------------------------------------------------------------------
@@ -183,21 +188,22 @@ def _planned(
     """What the planner chooses among the pools; a profile's rule narrows them and wins."""
     model, cannot = as_loaded(model, engine.quantization)
     work = work_of(demands)
+    wanted = _wanted(
+        group,
+        members,
+        engine,
+        place,
+        model=model,
+        demands=demands,
+        ruled=ruled,
+        cannot=cannot,
+    )
     choice = choose(
         model,
         work,
         without_shorter(pools),
         horizon=horizon,
-        wanted=_wanted(
-            group,
-            members,
-            engine,
-            place,
-            model=model,
-            demands=demands,
-            ruled=ruled,
-            cannot=cannot,
-        ),
+        wanted=wanted,
         limits=_limits(place.profile, ruled),
         measured=place.facts.measured,
     )
@@ -209,13 +215,12 @@ def _planned(
     backend = backend_named(choice.backend) if named is None else named
     spec = spec_of(
         members,
-        _on_gpus(engine, backend, model, choice),
+        on_gpus(engine, backend, model, candidate.deployment),
         profile=place.profile,
         facts=place.facts,
         enable_expert_parallel=candidate.deployment.enable_expert_parallel,
     )
-    missing = missing_packages(backend, engine, place.profile, place.facts)
-    return replace(
+    planned = replace(
         group,
         engine=spec,
         resources=resources,
@@ -228,31 +233,25 @@ def _planned(
         reasons=(
             *_batches(max(run.at_once for run in demands)),
             *(ruled_resources(group.models[0], place)[1] if ruled is not None else ()),
-            *([f"cannot be played as it is: {missing}"] if missing else ()),
             *choice.reasons,
         ),
         rejected=choice.rejected,
     )
-
-
-def _on_gpus(
-    engine: EngineSettings, backend: Backend, model: ModelSpec, choice: Choice
-) -> EngineSettings:
-    """The settings with what the planner has decided, and with what these GPUs need in the place
-    of the model's own: a dtype, or the only attention that there is for it."""
-    deployment, gpu = choice.candidate.deployment, choice.candidate.pool.gpu
-    splits = "tensor_parallel_size" in backend.takes
-    dtype = runtime_dtype(model, gpu)
-    is_other = dtype != model.dtype and model.dtype == "bfloat16"
-    is_eager = choice.backend == HF and attention(model, gpu, HF) == EAGER
-    return replace(
+    return settled(
+        planned,
         engine,
-        backend=backend.name,
-        gpus=deployment.gpus,
-        tensor_parallel_size=deployment.tensor_parallel_size if splits else 1,
-        pipeline_parallel_size=deployment.pipeline_parallel_size if splits else 1,
-        dtype=engine.dtype or (dtype if is_other else None),
-        attn_implementation=engine.attn_implementation or (EAGER if is_eager else None),
+        place,
+        axes=members[0].arm,
+        model=model,
+        cost=partial(
+            instead,
+            model,
+            work,
+            candidate,
+            replace(wanted, unavailable=cannot),
+            minutes=None if resources is None else resources.minutes,
+            measured=place.facts.measured,
+        ),
     )
 
 
@@ -294,10 +293,12 @@ def _last_word(
 ) -> tuple[Backend | None, str]:
     """Which backend it is, if that is not for the planner to choose, and who says so."""
     pinned = place.facts.pins.get(pin_key(group.key))
-    if engine.backend != AUTO:
+    if group.instead_of is not None and pinned is not None:
+        backend, why = backend_named(pinned.backend), took_over(pinned, group.key)
+    elif engine.backend != AUTO:
         backend, why = backend_named(engine.backend), f"`engine.backend` is `{engine.backend}`"
     elif pinned is not None:
-        backend, why = backend_named(pinned), PINNED
+        backend, why = backend_named(pinned.backend), PINNED
         if backend.name != backend.planned_as:
             why = f"`{backend.name}` gave this group its first reply"
     elif place.facts.wants_vllm:

@@ -11,6 +11,7 @@ from vendomini.models import ModelFacts
 from vendomini.models.spec import ModelSpec
 from vendomini.planner.pool import Pool
 from vendomini.store.measurements import Measured
+from vendomini.store.records import Pin
 
 ModelName: TypeAlias = tuple[str, str | None]
 """A model's name and revision, as the phase file has them."""
@@ -24,10 +25,11 @@ class EngineFacts:
     what is in it.
     `packages` are by interpreter those that backends need, and those modules, that it has; one that
     is not listed cannot be asked from here. `models` are those whose files
-    are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are the
-    backends that gave groups their first replies, by pin key. `gpus` is how many GPUs local
-    workers may use, `pools` the nodes that engines may run on, `memory_gb` this machine's memory.
-    `measured` are speeds seen before. `wants_vllm`: VENDOMINI_USE_VLLM asks for it.
+    are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are what
+    gave groups their first replies, or took the place of what could not, by pin key. `gpus` is how
+    many GPUs local workers may use, `pools` the nodes that engines may run on, `memory_gb` this
+    machine's memory. `measured` are speeds seen before. `wants_vllm`: VENDOMINI_USE_VLLM asks for
+    it.
     """
 
     python: str = "python"
@@ -35,7 +37,7 @@ class EngineFacts:
     packages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     models: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
     sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
-    pins: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
     gpus: int = 0
     pools: tuple[Pool, ...] = ()
     memory_gb: float | None = None  # None: not asked

@@ -1,6 +1,5 @@
 """A phase, decided: values, and their form for scripts."""
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 
@@ -35,6 +34,9 @@ class GroupPlan:
     resources: Resources | None
     concurrency: int | None
     workers: int
+    fallback: EngineSpec | None = None  # what takes its place where it cannot start
+    fallback_estimate: Estimate | None = None  # of its work by that one, on the same GPUs
+    instead_of: str | None = None  # the backend in whose place its engine serves it already
     loads_model: bool = False  # a worker's engine loads it, and takes its GPUs
     model_spec: ModelSpec | None = None
     choice: Choice | None = None
@@ -189,12 +191,6 @@ def plan_as_json(plan: Plan) -> dict[str, object]:
     }
 
 
-def pin_key(group: str) -> str:
-    """A file name for what serves a group: readable, and different for each."""
-    safe = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in group)
-    return f"{safe[:80]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
-
-
 # -- private -------------------------------------------------------------------------------
 
 
@@ -226,6 +222,8 @@ def _group_as_json(group: GroupPlan) -> dict[str, object]:
         "gpu_hours": group.gpu_hours,
         "wall_hours": group.wall_hours,
         "usd": group.usd,
+        "on_failure": group.settings.on_failure,
+        "fallback": _fallback(group),
         **_costs(group),
         "guide": None if group.choice is None else group.choice.guide,
         "reasons": list(group.reasons),
@@ -261,6 +259,18 @@ def _costs(group: GroupPlan) -> dict[str, object]:
             }
             for how, each in group.choice.alternatives.items()
         ],
+    }
+
+
+def _fallback(group: GroupPlan) -> dict[str, object] | None:
+    """What takes its engine's place; null: nothing does."""
+    if group.fallback is None:
+        return None
+    costs = group.fallback_estimate
+    return {
+        "backend": group.fallback.backend,
+        "gpu_hours": None if costs is None else costs.gpu_hours,
+        "wall_hours": None if costs is None else costs.wall_hours,
     }
 
 

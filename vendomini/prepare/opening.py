@@ -17,10 +17,16 @@ from vendomini.models.checks import (
     check_tensor_parallel,
     check_window,
 )
+from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run, one_an_arm
+from vendomini.planner.deployment import HF, Deployment
+from vendomini.planner.gates import attention, runtime_dtype
 from vendomini.prepare.backends import environment_of
 from vendomini.prepare.facts import EngineFacts
 from vendomini.serving import EngineSettings, EngineSpec
+
+EAGER = "eager"
+"""The plain attention, which the engine is told to use where it has no other for a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,26 @@ def placed(
         ),
         most_workers=own // gpus if here and gpus else None,
         reasons=tuple(reasons),
+    )
+
+
+def on_gpus(
+    engine: EngineSettings, backend: Backend, model: ModelSpec, deployment: Deployment
+) -> EngineSettings:
+    """The settings with what the planner has decided, and with what these GPUs need in the place
+    of the model's own: a dtype, or the only attention that there is for it."""
+    splits = "tensor_parallel_size" in backend.takes
+    dtype = runtime_dtype(model, deployment.gpu)
+    is_other = dtype != model.dtype and model.dtype == "bfloat16"
+    is_eager = deployment.backend == HF and attention(model, deployment.gpu, HF) == EAGER
+    return replace(
+        engine,
+        backend=backend.name,
+        gpus=deployment.gpus,
+        tensor_parallel_size=deployment.tensor_parallel_size if splits else 1,
+        pipeline_parallel_size=deployment.pipeline_parallel_size if splits else 1,
+        dtype=engine.dtype or (dtype if is_other else None),
+        attn_implementation=engine.attn_implementation or (EAGER if is_eager else None),
     )
 
 

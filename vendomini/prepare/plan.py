@@ -41,11 +41,13 @@ def make_plan(
     notes: Sequence[str] = (),
     done: AbstractSet[str] = frozenset(),
     folder: str | None = None,
+    is_preregistered: bool = False,
 ) -> Plan:
     """Decide for each group. With a profile the jobs are Slurm's, without they are local.
 
     `done` are the ids of runs that are finished and write nothing any more, `folder` is the
-    experiment's; both act on nothing but what the plan says is written.
+    experiment's; both act on nothing but what the plan says is written. `is_preregistered`: the
+    phase names a preregistration, so nothing takes an engine's place unless it says so.
 
     Raises `ConfigError` if a run's settings are impossible together or for its model, `PlanError`
     if the profile has no resources for a group that needs an engine.
@@ -79,7 +81,12 @@ def make_plan(
         if work is not None:
             counts = works.setdefault(key, {})
             counts[work] = counts.get(work, 0) + 1
-    place = Place(profile=profile, local_workers=local_workers, facts=facts)
+    place = Place(
+        profile=profile,
+        local_workers=local_workers,
+        facts=facts,
+        is_preregistered=is_preregistered,
+    )
     decided = (
         decide_group(key, members, place, works.get(key, {}), lengths[key][1])
         if key != ENGINELESS
@@ -88,7 +95,7 @@ def make_plan(
     )
     groups = tuple(replace(group, log_bytes=log_bytes[group.key]) for group in decided)
     check_all_act(
-        (group.backend, by_key[group.key][0].engine)
+        (group.instead_of or group.backend, by_key[group.key][0].engine)
         for group in groups
         if group.backend is not None
     )
@@ -157,14 +164,10 @@ def refuse_unplayable(plan: Plan, runs: Sequence[Run]) -> None:
 
 
 def refuse_missing(
-    plan: Plan,
-    runs: Sequence[Run],
-    *,
-    profile: Profile | None,
-    facts: EngineFacts,
+    plan: Plan, *, profile: Profile | None, facts: EngineFacts, falls_back: bool = True
 ) -> None:
     """Raise `ConfigError` for a workload or an engine that cannot be loaded where it would be: it
-    is not installed."""
+    is not installed. `falls_back`: an engine in whose place another may serve is no obstacle."""
     has = facts.packages.get(facts.python, frozenset(facts.modules))
     for module, what in facts.modules.items():
         if module not in has:
@@ -174,10 +177,9 @@ def refuse_missing(
                 hint="install its package there, or name another interpreter as `python` in the "
                 "profile",
             )
-    by_id = {run.id: run for run in runs}
     for group in plan.groups:
-        if group.asks:
-            refuse_unready(group.backend, by_id[group.run_ids[0]].engine, profile, facts)
+        if group.asks and (group.fallback is None or not falls_back):
+            refuse_unready(group.backend, group.settings, profile, facts)
 
 
 # -- private -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Place:
     profile: Profile | None  # None: here
     local_workers: int
     facts: EngineFacts
+    is_preregistered: bool = False  # an engine that cannot start fails, where nobody says otherwise
 
 
 def model_name(run: Run) -> ModelName:

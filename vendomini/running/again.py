@@ -5,8 +5,8 @@ from functools import partial
 
 from vendomini.errors import ConfigError
 from vendomini.looking.runs import id_of
-from vendomini.phase import Run
-from vendomini.prepare import Plan, pin_key
+from vendomini.phase import Run, pin_key
+from vendomini.prepare import Plan
 from vendomini.running.voice import Voice
 from vendomini.standing import find_short, states
 from vendomini.store.aside import set_aside

@@ -14,7 +14,15 @@ from vendomini.prepare import Plan
 from vendomini.running import interruptions
 from vendomini.running.interruptions import INTERRUPTED
 from vendomini.running.voice import Progress, Voice
-from vendomini.standing import count, states, unwritable, workers
+from vendomini.standing import (
+    count,
+    fallbacks,
+    group_of,
+    pins_of,
+    states,
+    unwritable,
+    workers,
+)
 from vendomini.store.disk import is_passing
 from vendomini.store.experiment import Experiment
 from vendomini.store.records import WorkerRecord
@@ -167,6 +175,8 @@ def _judge(
 ) -> int:
     counts = count(states(experiment, runs).values())
     voice.say(f"{counts.done} of {counts.total} runs are done, {counts.failed} failed")
+    for told in fallbacks(pins_of(experiment, dict.fromkeys(map(group_of, runs)))):
+        voice.say(told)
     if counts.failed:
         voice.say(f"why: vendomini status {shlex.quote(str(experiment.folder))}")
     if counts.done == counts.total:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vendomini.errors import ConfigError
 from vendomini.looking.prepared import Request, checked, prepare
-from vendomini.phase import Run
-from vendomini.prepare import Plan, pin_key, plan_as_json, refuse_missing, refuse_unplayable
+from vendomini.phase import Run, pin_key
+from vendomini.prepare import Plan, plan_as_json, refuse_missing, refuse_unplayable
 from vendomini.running.again import restart, restart_short, say_odd
 from vendomini.running.interruptions import INTERRUPTED, like_ctrl_c
 from vendomini.running.voice import Voice
@@ -57,12 +57,7 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs)
-    refuse_missing(
-        prepared.plan,
-        prepared.runs,
-        profile=prepared.profile,
-        facts=prepared.facts,
-    )
+    refuse_missing(prepared.plan, profile=prepared.profile, facts=prepared.facts)
     prepared, _ = checked(request, prepared, meanwhile=voice.meanwhile)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(
@@ -155,7 +150,7 @@ def _refuse_other_engine(experiment: Experiment, plan: Plan, *, anew: Sequence[s
         if pinned is None or group.spec is None:
             continue
         wanted = pin_of(group.spec.settings)
-        if pinned != wanted:
+        if not pinned.is_same(wanted):
             raise ConfigError(
                 f"the replies of group `{group.key}` come from {describe(pinned)}; this run asks "
                 f"for {describe(wanted)}",

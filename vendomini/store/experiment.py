@@ -279,7 +279,7 @@ class Experiment:
         return pinned
 
     def pinned(self, key: str) -> Pin | None:
-        """None: no reply of the group was logged yet."""
+        """None: no reply of the group was logged yet, and no engine fell back."""
         return self._read(self.path("pins", f"{key}.json"), _PIN)
 
     def new_archive(self) -> Path:

@@ -134,23 +134,43 @@ class SlurmJobs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
-    """`pins/<group>.json`: what gave a group its first reply, and so gives it every other."""
+    """`pins/<group>.json`: what gave a group its first reply, and so gives it every other.
+
+    An engine that took the place of one that could not start is pinned before its first reply:
+    `instead_of` is that one's backend, and `why` it could not. None: the engine is the planned one.
+    """
 
     backend: str
     dtype: str | None
     quantization: str | None
+    instead_of: str | None = None
+    why: str | None = None
+
+    def is_same(self, other: "Pin") -> bool:
+        """Whether replies of the two may stand side by side."""
+        mine = self.backend, self.dtype, self.quantization
+        return mine == (other.backend, other.dtype, other.quantization)
 
 
-def pin_of(settings: EngineSettings) -> Pin:
+def pin_of(
+    settings: EngineSettings, *, instead_of: str | None = None, why: str | None = None
+) -> Pin:
     """What an engine with these settings is pinned as."""
-    return Pin(backend=settings.backend, dtype=settings.dtype, quantization=settings.quantization)
+    return Pin(
+        backend=settings.backend,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        instead_of=instead_of,
+        why=why,
+    )
 
 
 def describe(pin: Pin) -> str:
     """For messages: ``vllm (dtype bfloat16)``."""
     parts = [f"dtype {pin.dtype}" if pin.dtype else "", pin.quantization or ""]
     inside = ", ".join(part for part in parts if part)
-    return f"{pin.backend} ({inside})" if inside else pin.backend
+    said = f"{pin.backend} ({inside})" if inside else pin.backend
+    return said if pin.instead_of is None else f"{said} in place of {pin.instead_of}"
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +190,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     tokens_cached: int
     usd: float | None = None  # what a provider asked for its replies; None: nobody was billed
     steps: int | None = None  # how many it logged; None: a version that did not say
+    attention: str | None = None  # how the engine computes it, where that is known
+    fell_back_from: str | None = None  # the backend in whose place it was served; None: none's
+    fell_back_why: str | None = None  # why that one could not start
 
 
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ from vendomini.store.heartbeat import new_incarnation
 from vendomini.store.process import this_process
 from vendomini.store.records import SlurmPlace, WorkerRecord, encode
 from vendomini.worker.drain import Drain
-from vendomini.worker.job import Job, read_job
+from vendomini.worker.job import Job, read_job, told_of
 from vendomini.worker.worker import Ended, Worker
 from vendomini.workloads.registry import described, workload_named
 
@@ -129,13 +129,16 @@ async def _live(job: Job) -> Ended:
     log = experiment.engine_log_path(identity.incarnation)
     heard: list[str] = []
 
-    def engine_says(text: str) -> None:
+    def worker_says(text: str) -> None:
         heard[:] = [text]
         say(text)
 
     try:
         workload = workload_named(runs[0].workload)
-        engine = None if job.engine is None else engine_for(job.engine, log=log, said=engine_says)
+        engine, fallback = (
+            None if spec is None else engine_for(spec, log=log, said=worker_says)
+            for spec in (job.engine, job.fallback)
+        )
     except VendoMiniError as error:
         _leave_a_word(experiment, identity, error)
         raise
@@ -146,9 +149,10 @@ async def _live(job: Job) -> Ended:
         identity=msgspec.structs.replace(identity, provenance=provenance),
         workload=workload,
         engine=engine,
+        fallback=fallback,
         watch=Watch(experiment, dead_after_s=job.dead_after_s, ask_slurm=SlurmMemory().is_over),
         drain=drain,
-        said=say,
+        said=worker_says,
         doing=lambda: heard[-1] if heard else None,
     )
     _handle_signals(drain)
@@ -232,9 +236,7 @@ def _identity(job: Job, place: Allocation | None) -> WorkerRecord:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES") or None,
         slurm=slurm,
-        engine=None
-        if job.engine is None
-        else {"backend": job.engine.backend, **msgspec.to_builtins(job.engine)},
+        engine=told_of(job.engine),
         provenance={
             "python": platform.python_version(),
             **{package: version(package) for package in PACKAGES},

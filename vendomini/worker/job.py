@@ -22,6 +22,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     pin_key: str
     engine: EngineSpec | None  # None: the runs of this group never ask
+    # What takes its place, before the group's first reply, where it cannot start. None: nothing.
+    fallback: EngineSpec | None = None
     concurrency: int  # most requests of one worker in flight; episodes under way, if it never asks
     # The longest conversation of a run, in tokens: what one request needs of the KV cache.
     # None: not known, and `concurrency` alone decides.
@@ -66,6 +68,11 @@ def read_job(path: Path) -> Job:
     return job
 
 
+def told_of(spec: EngineSpec | None) -> dict[str, Any] | None:
+    """An engine as a worker's file has it; None: it has none."""
+    return None if spec is None else {"backend": spec.backend, **msgspec.to_builtins(spec)}
+
+
 # -- private -------------------------------------------------------------------------------
 
 SETTINGS = frozenset(field.name for field in fields(EngineSettings))
@@ -74,11 +81,12 @@ SETTINGS = frozenset(field.name for field in fields(EngineSettings))
 def _refuse_unknown(written: Any, job: Job) -> None:
     """A setting of a newer version would be lost: raise `msgspec.ValidationError`."""
     known = [(written, frozenset(Job.__struct_fields__))]
-    if job.engine is not None:
-        known += [
-            (written["engine"], frozenset(field.name for field in fields(EngineSpec))),
-            (written["engine"]["settings"], SETTINGS),
-        ]
+    for name, spec in (("engine", job.engine), ("fallback", job.fallback)):
+        if spec is not None:
+            known += [
+                (written[name], frozenset(field.name for field in fields(EngineSpec))),
+                (written[name]["settings"], SETTINGS),
+            ]
     for given, names in known:
         if unknown := sorted(given.keys() - names):
             raise msgspec.ValidationError(f"Object contains unknown field `{unknown[0]}`")

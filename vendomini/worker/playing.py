@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vendomini.chat import Engine
 from vendomini.engines.registry import usd_of
 from vendomini.errors import (
     ConfigError,
@@ -29,14 +28,13 @@ from vendomini.store.records import (
     ResultRecord,
     Served,
     WorkerRecord,
-    describe,
     encode,
-    pin_of,
 )
 from vendomini.worker.drive import Answers, asked_of, drive
 from vendomini.worker.job import Job
 from vendomini.worker.meter import Meter
 from vendomini.worker.pace import Pace
+from vendomini.worker.serving import Serving
 from vendomini.worker.together import Together
 from vendomini.worker.turn import InTurn
 from vendomini.workloads.workload import Workload
@@ -70,7 +68,7 @@ class Player:
         *,
         identity: WorkerRecord,
         workload: Workload,
-        engine: Engine | None,
+        serving: Serving | None,
         claims: Claims,
         logs: Logs,
         index: ReplyIndex,
@@ -84,7 +82,7 @@ class Player:
         self._job = job
         self._identity = identity
         self._workload = workload
-        self._engine = engine
+        self._serving = serving
         self._claims = claims
         self._logs = logs
         self._index = index
@@ -98,8 +96,6 @@ class Player:
             lambda: experiment.disk.sync_folder(experiment.path("results"))
         )
         self._writers: dict[str, StepWriter] = {}
-        self._pinning = asyncio.Lock()
-        self._is_pinned = False
 
     @property
     def steps(self) -> int:
@@ -115,7 +111,7 @@ class Player:
         writer = self._writers[run.id] = StepWriter(self._logs.steps, run.id)
         try:
             logged = {}
-            if attempt > 1 and self._engine is not None:
+            if attempt > 1 and self._serving is not None:
                 earlier = await asyncio.to_thread(self._claims.earlier, run.id, attempt)
                 logged = await asyncio.to_thread(self._index.longest, run.id, earlier)
             answers = Answers(
@@ -160,18 +156,19 @@ class Player:
             self.tally.ended_steps += self._writers.pop(run.id).count
 
     def _served(self, attempt: int, answers: Answers, *, seconds: float, steps: int) -> Served:
-        slurm, engine = self._identity.slurm, self._job.engine
+        slurm, serving = self._identity.slurm, self._serving
         usd = None
-        if engine is not None:
+        if serving is not None:
+            tokens = {"tokens_in": answers.tokens_in, "tokens_out": answers.tokens_out}
             try:
-                usd = usd_of(engine, tokens_in=answers.tokens_in, tokens_out=answers.tokens_out)
+                usd = usd_of(serving.spec, **tokens)
             except ConfigError as error:  # a run is worth more than its price
                 self._say(str(error))
         return Served(
             attempt=attempt,
             incarnation=self._identity.incarnation,
             submission=self._job.submission,
-            backend=engine.backend if engine is not None else None,
+            backend=None if serving is None else serving.spec.backend,
             node=slurm.node if slurm is not None else self._identity.process.host,
             job=slurm.job if slurm is not None else None,
             seconds=round(seconds, 3),
@@ -182,6 +179,9 @@ class Player:
             tokens_cached=answers.tokens_cached,
             usd=usd,
             steps=steps,
+            attention=None if serving is None else serving.facts.get("attention"),
+            fell_back_from=None if serving is None else serving.fell_back_from,
+            fell_back_why=None if serving is None else serving.fell_back_why,
         )
 
     async def _publish(self, record: ResultRecord) -> None:
@@ -218,25 +218,13 @@ class Player:
 
     def _in_turn(self, run: str) -> InTurn | None:
         """The group's engine for one run; None: it has none."""
-        if self._engine is None:
+        if self._serving is None:
             return None
-        return InTurn(self._engine, run, pin=self._pin, pace=self._pace, meter=self._meter)
+        return InTurn(self._serving, run, pin=self._pin, pace=self._pace, meter=self._meter)
 
     async def _pin(self) -> None:
         """Before the group's first reply: what serves it is written down, and holds for all."""
         if self._logs.are_behind:  # waited for here, where signals are heard meanwhile
             await self._flush_logs()
-        if self._is_pinned:
-            return
-        assert self._job.engine is not None
-        async with self._pinning:
-            wanted = pin_of(self._job.engine.settings)
-            pinned = await asyncio.to_thread(self._experiment.pin, self._job.pin_key, wanted)
-            if pinned != wanted:
-                raise StoreError(
-                    f"the replies of group `{self._job.group}` come from {describe(pinned)}, "
-                    f"not from {describe(wanted)}",
-                    hint="run with the engine settings of the first replies, or give "
-                    "--restart-group to play the group anew",
-                )
-            self._is_pinned = True
+        assert self._serving is not None
+        await self._serving.pin()

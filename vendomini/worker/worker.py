@@ -1,8 +1,7 @@
 """The life of a worker: look for work, open the engine, claim, play, publish, leave."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vendomini.chat import Engine
-from vendomini.errors import DiskError, EngineDead, EngineError, StoreError, VendoMiniError
+from vendomini.errors import DiskError, EngineDead, StoreError, VendoMiniError
 from vendomini.store.claims import Claims, Watch
 from vendomini.store.disk import is_passing
 from vendomini.store.experiment import Experiment
@@ -22,18 +21,16 @@ from vendomini.store.trying import Patience
 from vendomini.worker.claimable import Found
 from vendomini.worker.drain import Drain
 from vendomini.worker.finding import Finder
-from vendomini.worker.job import Job
+from vendomini.worker.job import Job, told_of
 from vendomini.worker.meter import Meter
-from vendomini.worker.pace import LOOK_EVERY_S, Pace, most_in_flight
+from vendomini.worker.pace import Pace
 from vendomini.worker.playing import Player
+from vendomini.worker.serving import SIGNALS_APART_S, Serving
 from vendomini.workloads.workload import Workload
 
 T = TypeVar("T")
 
 POLL_S = 1.0
-SIGNALS_APART_S = 0.5
-"""Whoever ends a whole job step signals worker and engine, in any order: an engine that has gone
-is no failure if the worker is told to leave as well."""
 ENGINE_FAILURES_IN_A_ROW = 8
 """With no finished run in between: then the engine is taken for broken and the worker leaves."""
 
@@ -63,8 +60,9 @@ class Ended:
 class Worker:
     """Plays the runs of one group until none is left or it has to leave.
 
-    `watch` judges other workers, `drain` says when to leave. Nothing here talks to Slurm or
-    handles signals.
+    `fallback` takes the engine's place where that cannot start: both are of the job, and neither
+    is started. `watch` judges other workers, `drain` says when to leave. Nothing here talks to
+    Slurm or handles signals.
     """
 
     def __init__(
@@ -75,6 +73,7 @@ class Worker:
         identity: WorkerRecord,
         workload: Workload,
         engine: Engine | None,
+        fallback: Engine | None = None,
         watch: Watch,
         drain: Drain,
         said: Callable[[str], None],
@@ -82,11 +81,8 @@ class Worker:
     ) -> None:
         self._experiment = experiment
         self._job = job
-        self._engine = engine
         self._meter = Meter()
-        self._gpu: str | None = None  # None: not open yet, or it does not say
         self._engine_is_open = False
-        self._engine_tasks: set[asyncio.Task[None]] = set()
         self._pace = Pace(job.concurrency, at_once=job.at_once)
         self._doing = doing
         self._drain = drain
@@ -110,6 +106,19 @@ class Worker:
             lost=self._fail,
             look=self._counted,
         )
+        self._serving: Serving | None = None  # None: the runs of this group never ask
+        if engine is not None:
+            self._serving = Serving(
+                experiment,
+                job,
+                engine,
+                fallback,
+                pace=self._pace,
+                is_leaving=lambda: self._drain.reason is not None,
+                opened=self._tell_engine,
+                died=self._leave_without_engine,
+                said=said,
+            )
         experiment.disk.patience = Patience(lives=self._may_wait, say=said)
         self._finder = Finder(
             experiment,
@@ -123,7 +132,7 @@ class Worker:
             job,
             identity=identity,
             workload=workload,
-            engine=engine,
+            serving=self._serving,
             claims=self._claims,
             logs=self._logs,
             index=ReplyIndex(experiment, is_wanted=self._finder.runs.__contains__),
@@ -149,7 +158,8 @@ class Worker:
         finally:
             try:
                 await self._let_go()
-                await self._close_engine()
+                if self._serving is not None:
+                    await self._serving.stop()
                 await asyncio.to_thread(self._keep_measurement)
             finally:
                 # In a thread: a signal is to be heard while a disk that fails is waited for.
@@ -224,11 +234,8 @@ class Worker:
 
     async def _open_engine(self) -> bool:
         """Load the model, before anything is claimed. False if it was told to leave meanwhile."""
-        engine = self._engine
-        facts: Mapping[str, str] = {}
-        if engine is not None:
-            began = time.monotonic()
-            opening = asyncio.create_task(engine.start())
+        if self._serving is not None:
+            opening = asyncio.create_task(self._serving.start())
             while not opening.done() and self._drain.reason is None:
                 await self._look_up({opening}, at_most=POLL_S)
             if self._drain.reason is None and opening.exception() is not None:
@@ -238,52 +245,15 @@ class Worker:
                 await asyncio.gather(opening, return_exceptions=True)
                 return False
             opening.result()
-            self._meter.startup_s = time.monotonic() - began
-            most = most_in_flight(
-                engine.capacity,
-                conversation_tokens=self._job.conversation_tokens,
-                at_most=self._job.concurrency,
-            )
-            self._pace.set_most(most)
-            if engine.capacity.kv_cache_tokens is not None:
-                what = "runs under way" if self._job.at_once == 1 else "requests at a time"
-                self._say(
-                    f"up to {most} {what}: the KV cache holds "
-                    f"{engine.capacity.kv_cache_tokens:,} tokens, a conversation needs up to "
-                    f"{self._job.conversation_tokens or 0:,}"
-                )
-            facts = engine.facts
-            self._gpu = facts.get("gpu")
-            self._engine_tasks = {
-                asyncio.create_task(self._outlive(engine)),
-                asyncio.create_task(self._keep_pace(engine)),
-            }
         self._engine_is_open = True
-        await asyncio.to_thread(
-            lambda: self._heartbeat.change(state="working", engine_facts=dict(facts))
-        )
+        await asyncio.to_thread(lambda: self._heartbeat.change(state="working"))
         return True
 
-    async def _outlive(self, engine: Engine) -> None:
-        await self._leave_without_engine(await engine.died())
-
-    async def _keep_pace(self, engine: Engine) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                load = await engine.load()
-            except EngineError:
-                continue  # whoever asks it next hears what is wrong
-            if load is None:
-                return
-            before = self._pace.limit
-            what = "runs" if self._job.at_once == 1 else "requests"
-            self._pace.observe(load)
-            if self._pace.limit < before:
-                self._say(
-                    f"the engine ran out of KV cache {load.preemptions} times so far: "
-                    f"{self._pace.limit} {what} go on, the others wait"
-                )
+    async def _tell_engine(self) -> None:
+        """What serves, once it has started."""
+        assert self._serving is not None
+        spec, facts = told_of(self._serving.spec), dict(self._serving.facts)
+        await asyncio.to_thread(lambda: self._heartbeat.change(engine=spec, engine_facts=facts))
 
     async def _leave_without_engine(self, death: EngineDead) -> None:
         """Its runs go back. It is no failure when both were told to leave."""
@@ -295,16 +265,12 @@ class Worker:
         else:
             self._drain.within(0.0, "its engine has left")
 
-    async def _close_engine(self) -> None:
-        for task in self._engine_tasks:
-            task.cancel()
-        if self._engine is not None:
-            await self._engine.stop()
-
     def _keep_measurement(self) -> None:
         """For later plans. It is not worth failing for."""
-        spec = self._job.engine
-        measured = None if spec is None else self._meter.measured(spec, gpu=self._gpu)
+        if self._serving is None:
+            return
+        self._meter.startup_s = self._serving.startup_s
+        measured = self._meter.measured(self._serving.spec, gpu=self._serving.gpu)
         if measured is not None:
             try:
                 add_measurement(self._experiment.folder, measured)

@@ -110,7 +110,7 @@ def decide_attention(
         if requested != "flash_attention_2":
             return Decided(choice=requested, line=f"[*] Using {requested} attention, as asked")
     if missing:
-        return Decided(choice="sdpa", line=f"[*] {missing}, using sdpa attention")
+        return Decided(choice="sdpa", line=f"[*] {missing}, using sdpa attention (slower)")
     return Decided(
         choice="flash_attention_2",
         line=f"[*] Using Flash Attention 2 (GPU compute capability: {capability})",
