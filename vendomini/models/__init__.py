@@ -9,6 +9,7 @@ A file calls those below it, never one above:
     params        all parameters, counted layer by layer
     layers        a config.json to its `Layer`s
     families      what the code of a kind of model does and its config.json does not say
+    gguf          a model in one file, made a folder; nothing here calls it
     quantization  what fewer bits make of a model's weight
     folder        where the files are, whether they are all there, what the small ones say
     fields        one fact of a config.json by any of its names
