@@ -186,6 +186,20 @@ def test_a_window_larger_than_the_kv_cache_is_refused_before_serving(folder: Pat
     assert loaded(folder, kv_cache_memory_bytes=1 << 19).max_model_len == 512
 
 
+def test_memory_that_holds_files_is_available_for_the_cache(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemFree: 1024 kB\nMemAvailable: 8388608 kB\n")
+    asked = Options(model=str(folder), served_model_name="m", uds=Path("s"), device="cpu")
+    said: list[str] = []
+    model = load(asked, said.append, machine=tmp_path)
+    assert model.max_model_len == 2048
+    assert model.kv_tokens == (2 << 30) // 1024
+    assert said[-1] == (
+        "[*] KV cache: 2097152 tokens, 2.00 GiB of the 8.00 GiB of memory that are available "
+        "(MemAvailable); left for the system: 6.00 GiB"
+    )
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

@@ -26,7 +26,8 @@ class EngineFacts:
     is not listed cannot be asked from here. `models` are those whose files
     are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are the
     backends that gave groups their first replies, by pin key. `gpus` is how many GPUs local
-    workers may use, `pools` the nodes that engines may run on, `memory_gb` this machine's memory.
+    workers may use, `pools` the nodes that engines may run on, `memory_gb` this machine's memory,
+    and `available_bytes` what of it can be had now.
     `measured` are speeds seen before. `wants_vllm`: VENDOMINI_USE_VLLM asks for it.
     """
 
@@ -38,7 +39,8 @@ class EngineFacts:
     pins: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     pools: tuple[Pool, ...] = ()
-    memory_gb: float | None = None  # None: not asked
+    memory_gb: float | None = None  # None, as the next: not asked
+    available_bytes: int | None = None
     measured: tuple[Measured, ...] = ()
     wants_vllm: bool = False
 

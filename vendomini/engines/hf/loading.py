@@ -1,7 +1,6 @@
 """From a path or hub id to a model that is ready: device, dtype, attention, weights, capacity."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import transformers
 from vendomini.chat import MODEL
 from vendomini.engines.hf.decisions import (
     DTYPE_BYTES,
-    GIB,
     Capability,
     decide_attention,
     decide_device,
@@ -26,7 +24,9 @@ from vendomini.engines.hf.decisions import (
 )
 from vendomini.engines.hf.grammar import Grammars
 from vendomini.engines.hf.reasoning import CLOSE, OPEN
+from vendomini.engines.memory import Available, CpuCache, available_memory, told
 from vendomini.errors import EngineError
+from vendomini.hardware import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,10 @@ class Loaded:
         return str(text)
 
 
-def load(options: Options, tell: Callable[[str], None]) -> Loaded:
+def load(options: Options, tell: Callable[[str], None], *, machine: Path = Path("/")) -> Loaded:
     """Load what the options name; `tell` gets a line for each choice that was made.
 
+    `machine` is where the kernel's ``proc`` and ``sys`` are, which say what memory is available.
     Raises `EngineError` where the cause is known, and whatever transformers raises else.
     """
     check_checkpoint(options.model)
@@ -157,12 +158,14 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
     # What a checkpoint suggests (top_k, penalties ...) would change what was asked for.
     model.generation_config = transformers.GenerationConfig()
 
+    token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
+    free = _free(device.choice, range(max(options.gpus, 1)), machine)
     memory_bytes = kv_memory_bytes(
         options.kv_cache_memory_bytes,
         device=device.choice,
-        free_bytes=_free_bytes(device.choice, range(max(options.gpus, 1))),
+        free_bytes=free.bytes,
+        window_bytes=(options.max_model_len or 0) * token_bytes,
     )
-    token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
     kv_tokens = memory_bytes // token_bytes
     window, line = decide_window(
         options.max_model_len,
@@ -171,7 +174,9 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
     )
     if line:
         tell(line)
-    tell(f"[*] KV cache: {kv_tokens} tokens, {memory_bytes / GIB:.2f} GiB")
+    cache = CpuCache(bytes=memory_bytes, left=max(0, free.bytes - memory_bytes))
+    memory = f"{memory_bytes / GIB:.2f} GiB" if device.choice == "cuda" else told(cache, free)
+    tell(f"[*] KV cache: {kv_tokens} tokens, {memory}")
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
     think = {name: _token_id(tokenizer, name) for name in (OPEN, CLOSE)}
     return Loaded(
@@ -269,8 +274,10 @@ def _token_id(tokenizer: Any, text: str) -> int | None:
     return None if found is None else int(found)
 
 
-def _free_bytes(device: str, gpus: range) -> int:
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        return sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _free(device: str, gpus: range, machine: Path) -> Available:
+    """Memory that is left once the model is loaded."""
+    if device != "cuda":
+        return available_memory(machine)
+    torch.cuda.empty_cache()
+    free = sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
+    return Available(bytes=free, by="of the GPUs")
