@@ -21,7 +21,7 @@ from tools.make_smollm2 import (
     make,
 )
 from vendomini.errors import ConfigError
-from vendomini.models.gguf import UNFINISHED, convert
+from vendomini.models.from_gguf import UNFINISHED, convert
 
 
 def wheel(folder: Path, content: bytes = b"GGUF", name: str = FILE) -> Path:
@@ -94,12 +94,18 @@ def test_an_index_that_does_not_answer_is_one_line_that_names_the_package(
 def test_a_gguf_file_without_the_package_that_reads_it_is_one_error(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF" + bytes(100))
-    command = [sys.executable, "-m", "vendomini.models.gguf", str(file), str(tmp_path / "folder")]
+    command = [
+        sys.executable,
+        "-m",
+        "vendomini.models.from_gguf",
+        str(file),
+        str(tmp_path / "folder"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
         f"error: `{file}` is a GGUF file, and `gguf`, which reads it, is not installed\n"
-        "hint: pip install gguf\n"
+        f"hint: {sys.executable} -m pip install gguf\n"
     )
     assert not (tmp_path / "folder").exists()
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vendomini.errors import VendoMiniError
-from vendomini.models.gguf import UNFINISHED, convert
+from vendomini.models.from_gguf import UNFINISHED, convert
 
 NAME = "SmolLM2-135M-Instruct-Q4_1"
 FOLDER = Path(__file__).resolve().parent.parent / "models" / NAME

@@ -1,6 +1,7 @@
 """Models that load or do not, templates, thoughts before a schema, and long prompts in pieces."""
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -203,9 +204,11 @@ def test_memory_that_holds_files_is_available_for_the_cache(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("no folder", "there is no folder"),
+        ("no folder", "there is no such folder"),
         ("no config", "no config.json"),
-        ("no weights", "model.safetensors"),
+        ("no weights", "has no weights"),
+        ("half the weights", "its header says"),
+        ("a GGUF alone", "-m vendomini.models.from_gguf"),
         ("a shard lost", "model-2.safetensors"),
         ("a tensor lost", "lacks 1 weights, such as `lm_head.weight`"),
         ("no tokenizer", "tokenizer"),
@@ -224,6 +227,10 @@ def test_a_damaged_model_is_one_line_that_names_the_cause(
             (folder / "config.json").unlink()
         case "no weights":
             weights.unlink()
+        case "half the weights":
+            os.truncate(weights, weights.stat().st_size // 2)
+        case "a GGUF alone":
+            weights.rename(folder / "model.gguf")
         case "a shard lost":
             index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
             (folder / "model.safetensors.index.json").write_bytes(msgspec.json.encode(index))

@@ -9,9 +9,9 @@ A file calls those below it, never one above:
     params        all parameters, counted layer by layer
     layers        a config.json to its `Layer`s
     families      what the code of a kind of model does and its config.json does not say
-    gguf          a model in one file, made a folder; nothing here calls it
     quantization  what fewer bits make of a model's weight
     folder        where the files are, whether they are all there, what the small ones say
+    gguf          a model in one file: refused; `from_gguf` makes it a folder
     fields        one fact of a config.json by any of its names
     naming        what a name says: size, storage, whose variant it is
     support       what vLLM and transformers have code for, and their defaults

@@ -1,34 +1,15 @@
-"""A model in one GGUF file, as llama.cpp has it: made the folder that engines load.
+"""A model in one GGUF file, as llama.cpp has it: told apart, and refused with what converts it."""
 
-    python -m vendomini.models.gguf MODEL.gguf FOLDER
-
-Needs the packages `torch`, `transformers` and `gguf`, where it runs.
-"""
-
-import argparse
 import importlib.util
-import os
-import shutil
-import struct
+import shlex
 import sys
-import tempfile
 from pathlib import Path
 
-from vendomini.errors import ConfigError, VendoMiniError
+from vendomini.errors import ConfigError
 
 MAGIC = b"GGUF"
-
-PACKAGES = {
-    "torch": 'pip install "vendomini[hf]"',
-    "transformers": 'pip install "vendomini[hf]"',
-    "gguf": "pip install gguf",
-}
-"""What the conversion imports, and how to get each."""
-
-DTYPES = ("bfloat16", "float16", "float32")
-
-UNFINISHED = ".unfinished-"
-"""How the names of folders begin that are being made: a killed conversion leaves one."""
+READER = f"{shlex.quote(sys.executable)} -m pip install gguf"
+"""How to get the package that transformers reads such files with."""
 
 
 def is_gguf(file: Path) -> bool:
@@ -37,111 +18,28 @@ def is_gguf(file: Path) -> bool:
         return opened.read(len(MAGIC)) == MAGIC
 
 
+def refuse_gguf(path: Path) -> None:
+    """Raise `ConfigError`, with the command that converts it, where a model is a GGUF file, or a
+    folder that has one in the place of a config.json or of other weights."""
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        others = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+        if not files or ((path / "config.json").is_file() and others):
+            return
+        what = f"`{path}` holds its model as a GGUF file, `{files[0].name}`"
+    elif path.is_file() and (path.suffix == ".gguf" or is_gguf(path)):
+        files, what = [path], f"model `{path}` is a GGUF file"
+    else:
+        return
+    raise ConfigError(
+        f"{what}, which neither vLLM nor transformers is given here: they load a folder",
+        hint=f"make one, and name it: {command_for(files[0])}",
+    )
+
+
 def command_for(file: Path) -> str:
     """What to type to make the folder of a GGUF file, beside it."""
+    reads = "" if importlib.util.find_spec("gguf") else f"{READER} && "
     folder = file.with_suffix("") if file.suffix == ".gguf" else file.with_name(f"{file.name}-hf")
-    return f"python -m vendomini.models.gguf {file} {folder}"
-
-
-def convert(file: Path, folder: Path, *, dtype: str = "bfloat16") -> None:
-    """Write the model of a GGUF file as a folder: config.json, weights of `dtype`, tokenizer.
-
-    The folder gets its name when all of it is there. Raises `ConfigError` for a file that is no
-    GGUF or that transformers cannot read, for a folder that is there, and for missing packages.
-    """
-    _check_file(file)
-    if folder.exists():
-        raise ConfigError(f"`{folder}` is there already", hint="name a folder that is not")
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"`{file}` is a GGUF file, and `{missing[0]}`, which reads it, is not installed",
-            hint=" and ".join(dict.fromkeys(PACKAGES[name] for name in missing)),
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name}-", dir=folder.parent))
-    try:
-        _write(file, making, dtype)
-        _open_to_others(making)
-        os.rename(making, folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-
-
-# -- private -------------------------------------------------------------------------------
-
-
-def _check_file(file: Path) -> None:
-    try:
-        if is_gguf(file):
-            return
-    except OSError as error:
-        raise ConfigError(
-            f"`{file}` cannot be read: {error.strerror}", hint="name a GGUF file"
-        ) from None
-    raise ConfigError(
-        f"`{file}` is no GGUF file: it does not begin with `{MAGIC.decode()}`",
-        hint="name a GGUF file, all of it",
-    )
-
-
-def _write(file: Path, folder: Path, dtype: str) -> None:
-    import torch
-    import transformers
-    from safetensors import SafetensorError
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    source = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            **source,
-            quantization_config=transformers.GgufConfig(dequantize=True),
-            dtype=getattr(torch, dtype),
-        )
-    except (ValueError, IndexError, struct.error) as error:  # of what is cut short, each of them
-        raise ConfigError(
-            f"transformers {transformers.__version__} cannot read `{file}`: "
-            f"{str(error).strip().splitlines()[0]}",
-            hint="download the file again, or use the model's own folder, as its makers publish it",
-        ) from error
-    try:
-        tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)
-    except (OSError, SafetensorError) as error:  # a full disk is either
-        raise ConfigError(
-            f"`{folder.parent}` cannot take the model's folder: {error}",
-            hint="make room there, or name a folder on another disk",
-        ) from error
-
-
-def _open_to_others(folder: Path) -> None:
-    """Give the folder and its files the rights of any: a model is shared with a group."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
-    folder.chmod(0o777 & ~mask)
-
-
-def main() -> None:
-    """Convert one file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vendomini.models.gguf", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("file", type=Path, metavar="MODEL.gguf")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="which is made")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the weights")
-    asked = parser.parse_args()
-    try:
-        convert(asked.file, asked.folder, dtype=asked.dtype)
-    except VendoMiniError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    print(asked.folder)
-
-
-if __name__ == "__main__":
-    main()
+    words = (sys.executable, "-m", "vendomini.models.from_gguf", str(file), str(folder))
+    return f"{reads}{shlex.join(words)}"

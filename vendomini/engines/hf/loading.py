@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 import transformers
 
-from vendomini.chat import MODEL
 from vendomini.engines.hf.decisions import (
     DTYPE_BYTES,
     Capability,
@@ -25,8 +23,9 @@ from vendomini.engines.hf.decisions import (
 from vendomini.engines.hf.grammar import Grammars
 from vendomini.engines.hf.reasoning import CLOSE, OPEN
 from vendomini.engines.memory import Available, CpuCache, available_memory, told
-from vendomini.errors import EngineError
+from vendomini.errors import ConfigError, EngineError
 from vendomini.hardware import GIB
+from vendomini.models import read_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,35 +206,18 @@ def load(options: Options, tell: Callable[[str], None], *, machine: Path = Path(
 
 
 def check_checkpoint(model: str) -> None:
-    """Raises `EngineError` for a local folder that is not there or lacks a part.
+    """Raises `EngineError` for a local folder that is not there, lacks a part, or has one that is
+    cut short.
 
     A hub id, which has at most one slash and is no folder here, is left to transformers.
     """
     folder = Path(model)
-    if not folder.is_dir():
-        if folder.exists():
-            raise EngineError(f"`{model}` is no folder", hint="name the folder of config.json")
-        if model.startswith((".", "/", "~")) or model.count("/") > 1:
-            raise EngineError(f"there is no folder `{model}`", hint=f"see `{MODEL}.name`")
+    if not folder.exists() and not model.startswith((".", "/", "~")) and model.count("/") < 2:
         return
-    if not (folder / "config.json").is_file():
-        raise EngineError(f"`{model}` has no config.json", hint="name the folder of a model")
-    for index in folder.glob("*.index.json"):
-        try:
-            listed = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-        except msgspec.DecodeError as error:
-            raise EngineError(f"`{index}` cannot be read: {error}") from error
-        lost = sorted({name for name in listed.values() if not (folder / name).is_file()})
-        if lost:
-            raise EngineError(
-                f"`{model}` is incomplete: {len(lost)} files that `{index.name}` lists are "
-                f"missing, such as `{lost[0]}`",
-                hint="download it again",
-            )
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
+    try:
+        read_model(folder)
+    except ConfigError as error:
+        raise EngineError(str(error), hint=error.hint) from error
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
