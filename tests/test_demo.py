@@ -47,7 +47,7 @@ def environment_ends(clone: Path, status: int) -> None:
 
 
 def demo(clone: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, clone / "tools" / "demo.py", "--extra", "hf"]
+    command = [sys.executable, str(clone / "tools" / "demo.py"), "--extra", "hf"]
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
 
 
