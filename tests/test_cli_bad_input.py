@@ -1,5 +1,6 @@
 """Bad input at the command line: one error that says where and what instead, and nothing done."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -556,6 +557,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: os.truncate(folder / "model.safetensors", 150),
         "its header says",
     ),
+    "weights that are another's": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"GGUF" + bytes(60)),
+        "is damaged",
+    ),
+    "a GGUF file in their place": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.gguf"),
+        "holds its model as a GGUF file, `model.gguf`",
+    ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
     "no template": (
         lambda folder: (folder / "chat_template.jinja").unlink(),
@@ -575,6 +584,46 @@ def test_a_model_that_is_not_complete_is_refused(
     message, _ = refusal(command, write(GOOD), *asked)
     assert said in message
     assert str(chatty) in message
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("backend", ["auto", "hf", "vllm"])
+def test_a_gguf_file_is_refused_with_the_command_that_makes_a_folder_of_it(
+    refusal: Refusal, write: Write, chatty: Path, command: str, backend: str
+) -> None:
+    file = chatty.parent / "my model.gguf"
+    file.write_bytes(b"GGUF" + bytes(60))
+    asked = ("agent.kind=llm", f"engine.backend={backend}", f"agent.model.name='{file}'")
+    message, hint = refusal(command, write(GOOD), *asked)
+    assert f"model `{file}` is a GGUF file" in message
+    assert hint.endswith(f"-m vendomini.models.from_gguf '{file}' '{chatty.parent / 'my model'}'")
+    assert ("pip install gguf" in hint) == (importlib.util.find_spec("gguf") is None)
+    (chatty / "config.json").unlink()
+    (chatty / "model.safetensors").rename(chatty / "q4.gguf")
+    message, hint = refusal(command, write(GOOD), "agent.kind=llm", f"agent.model.name={chatty}")
+    assert "holds its model as a GGUF file, `q4.gguf`" in message
+    assert f"{chatty / 'q4.gguf'} {chatty / 'q4'}" in hint
+
+
+def test_a_gguf_file_is_known_by_its_name_in_the_current_folder(
+    refusal: Refusal, write: Write, workplace: Path, chatty: Path
+) -> None:
+    (workplace / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    message, _ = refusal("plan", write(GOOD), "agent.kind=llm", "agent.model.name=model.gguf")
+    assert "is a GGUF file" in message
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_window_that_memory_cannot_hold_is_refused_with_one_that_fits(
+    refusal: Refusal, write: Write, chatty: Path, command: str
+) -> None:
+    asked = ("agent.kind=llm", "engine.backend=hf", f"agent.model.name={chatty}")
+    cache = ("engine.kv_cache_memory_bytes=4000000",)
+    message, hint = refusal(command, write(GOOD), *asked, *cache)
+    assert "`agent.model.context_length` is `8192`: one conversation of model" in message
+    assert "but `engine.kv_cache_memory_bytes` is `4000000`" in message
+    assert "at most 1953 tokens fit, agent.model.context_length=1953" in hint
+    assert "engine.kv_cache_memory_bytes=16777216" in hint
 
 
 def test_an_engine_that_is_not_installed_is_refused_with_how_to_install_it(

@@ -7,6 +7,7 @@ import pytest
 
 from tests.specs import engine_spec
 from vendomini.engines.commands import KnownDevice, engine_command
+from vendomini.engines.memory import available_memory
 from vendomini.engines.process import device_of, gpu_is_here
 from vendomini.engines.vllm import reasoning_parser
 from vendomini.errors import EngineError
@@ -91,7 +92,8 @@ def test_the_key_is_in_the_environment_and_not_on_the_command_line(spec: EngineS
 
 def test_vllm_on_a_cpu_leaves_memory_to_others_and_finds_short_prefixes() -> None:
     argv = words(changed(VLLM, tensor_parallel_size=2), "cpu")
-    assert value(argv, "--kv-cache-memory-bytes") == str(1 << 30)
+    cache = int(value(argv, "--kv-cache-memory-bytes") or 0)
+    assert 0 < 2 * cache < available_memory().bytes / 2  # two ranks, each with its own
     assert value(argv, "--block-size") == "32"
     command = engine_command(
         changed(VLLM, tensor_parallel_size=2), device="cpu", socket=SOCKET, key="k"

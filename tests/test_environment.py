@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tools.environment import cuda_of_torch, is_kept, newest_python, uv_environment, wanted
+from tools.environment import (
+    cuda_of_torch,
+    kept_packages,
+    left_to_do,
+    newest_python,
+    uv_environment,
+    wanted,
+)
 from tools.environment import would_be_cuda as is_for_cuda
 
 
@@ -66,16 +73,22 @@ def test_the_cuda_of_an_installed_torch_is_read_without_loading_it(tmp_path: Pat
 
 
 def test_an_environment_is_kept_while_nothing_it_is_made_of_changes(tmp_path: Path) -> None:
+    def left(want: dict[str, object]) -> str:
+        key, packages = want["key"], want["packages"]
+        assert isinstance(key, str)
+        assert isinstance(packages, list)
+        return left_to_do(kept_packages(tmp_path, key), packages)
+
     want = asked("torch==2.13.0", extra=["dev"])
-    assert not is_kept(tmp_path, want)
+    assert left(want) == "make"
     (tmp_path / "environment.json").write_text(json.dumps(want))
-    assert is_kept(tmp_path, want)
-    assert is_kept(tmp_path, asked())  # all that is asked for is in it
-    assert not is_kept(tmp_path, asked("torch==2.14.0", extra=["dev"]))
-    assert not is_kept(tmp_path, asked("torch==2.13.0", extra=["dev", "hf"]))
-    assert not is_kept(tmp_path, asked("torch==2.13.0", extra=["dev"], interpreter="/other"))
+    assert left(want) == "nothing"
+    assert left(asked()) == "nothing"  # all that is asked for is in it
+    assert left(asked("torch==2.13.0", extra=["dev", "hf"])) == "add"
+    assert left(asked("torch==2.14.0", extra=["dev"])) == "make"
+    assert left(asked("torch==2.13.0", extra=["dev"], interpreter="/other")) == "make"
     (tmp_path / "environment.json").write_text("{")
-    assert not is_kept(tmp_path, want)
+    assert left(want) == "make"
 
 
 def test_the_newest_python_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

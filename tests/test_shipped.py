@@ -129,11 +129,15 @@ def completed(line: str, cwd: Path) -> list[str]:
 
 def test_the_shell_completes_shipped_names_with_the_files_that_are_there(here: Path) -> None:
     (here / "demo_of_mine.yaml").touch()
-    assert completed("vendomini run de", here) == ["demo", "demo_of_mine.yaml"]
+    assert completed("vendomini run de", here) == [
+        *("demo", "demo_model", "demo_of_mine.yaml"),
+    ]
     assert completed("vendomini plan demo --profile h", here) == ["h100"]
     # Nothing: the shell itself goes on, with paths.
     assert completed("vendomini run configs/", here) == []
     folder = here / "experiments" / "depot"
     folder.mkdir(parents=True)
     (folder / "experiment.json").touch()
-    assert completed("vendomini play de", here) == ["demo", "demo_of_mine.yaml", "depot"]
+    assert completed("vendomini play de", here) == [
+        *("demo", "demo_model", "demo_of_mine.yaml", "depot"),
+    ]

@@ -4,10 +4,11 @@
 
 An environment is kept by a key: a hash of the interpreter, the clone's place, pyproject.toml's
 dependencies and this file. One with the same key, and at least the packages that are asked for, is
-left alone; any other is made anew. uv installs, by the settings that pip has; where it cannot, pip
-does, and it is said.
+left alone; to one that lacks some they are added; one of another key is made anew. uv installs, by
+the settings that pip has; where it cannot, pip does, and it is said.
 
-Runs on a bare Python 3.11 or later, before anything is installed.
+Runs on a bare Python 3.11 or later, before anything is installed. The exit status is 3 where torch
+would be a build for CUDA and one for the CPU is asked for: nothing is downloaded then.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before pip has looked
     sys.exit("error: Python 3.11 or later is needed, this is {}.{}".format(*sys.version_info[:2]))
@@ -45,6 +47,7 @@ UV_NAMES = {
 CUDA = ("nvidia-", "cuda-", "pytorch-triton")
 """How the names of packages begin that come with a build of torch for NVIDIA's GPUs."""
 
+NO_CPU_STATUS = 3
 NO_CPU_BUILD = """\
 error: torch would be a CUDA build (some GB) where the tests want the one for the CPU
 hint: let pip find the CPU build, for example with
@@ -83,13 +86,27 @@ def newest_python() -> str:
     return sys.executable
 
 
-def is_kept(folder: Path, want: dict[str, object]) -> bool:
-    """Whether a folder is an environment of the same key with at least these packages."""
+def kept_packages(folder: Path, key: str) -> set[str] | None:
+    """What an environment has of what was asked for; None: there is none of this key."""
     try:
         kept = json.loads((folder / KEPT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return kept["key"] == want["key"] and set(kept["packages"]) >= set(want["packages"])  # type: ignore[call-overload]
+        return None
+    return set(kept["packages"]) if kept["key"] == key else None
+
+
+def left_to_do(kept: set[str] | None, packages: list[str]) -> str:
+    """``nothing``, ``make`` an environment, or ``add`` to it.
+
+    Another version of a package that is there is no addition: the environment is made anew.
+    """
+    if kept is None:
+        return "make"
+    missing = set(packages) - kept
+    if not missing:
+        return "nothing"
+    there = {package.partition("==")[0] for package in kept}
+    return "make" if there & {package.partition("==")[0] for package in missing} else "add"
 
 
 def uv_environment(listed: str, environ: dict[str, str]) -> dict[str, str]:
@@ -144,11 +161,18 @@ def install(folder: Path, arguments: argparse.Namespace) -> None:
     failure = _by_uv(python, what, arguments)
     if failure is not None:
         print(f"uv could not install ({failure}): pip does", file=sys.stderr)
+        if arguments.cpu_torch and _pip_would_get_cuda(python, what):
+            _refuse_cuda()
         _pip(python, "install", *what)
         if arguments.without:
             _pip(python, "uninstall", "--yes", *arguments.without)
     if arguments.cpu_torch and cuda_of_torch(python) is not None:
-        sys.exit(NO_CPU_BUILD)
+        _refuse_cuda()
+
+
+def _refuse_cuda() -> NoReturn:
+    print(NO_CPU_BUILD, file=sys.stderr)
+    sys.exit(NO_CPU_STATUS)
 
 
 def _by_uv(python: Path, what: list[str], arguments: argparse.Namespace) -> str | None:
@@ -180,8 +204,20 @@ def _by_uv(python: Path, what: list[str], arguments: argparse.Namespace) -> str 
         return None
     if backend:
         print(done.stderr, file=sys.stderr)
-        sys.exit(NO_CPU_BUILD)  # pip would only load the CUDA build
+        _refuse_cuda()  # pip would only load the CUDA build
     return _last_line(done.stderr)
+
+
+def _pip_would_get_cuda(python: Path, what: list[str]) -> bool:
+    """Whether pip would install a torch for CUDA; False, too, where it cannot say."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run"]
+    done = subprocess.run(
+        [*command, "--quiet", "--report", "-", *what], stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        return False
+    listed = json.loads(done.stdout)["install"]
+    return any(each["metadata"]["name"].lower().startswith(CUDA) for each in listed)
 
 
 def _pip(python: Path, *words: str) -> None:
@@ -208,11 +244,20 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     interpreter = newest_python() if arguments.newest else sys.executable
     folder, want = arguments.folder.absolute(), wanted(arguments, interpreter)
-    if is_kept(folder, want):
-        return
-    print(f"making {arguments.folder} ...", file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([interpreter, "-m", "venv", folder], check=True)
+    key, packages = want["key"], want["packages"]
+    assert isinstance(key, str)
+    assert isinstance(packages, list)
+    kept = kept_packages(folder, key)
+    match left_to_do(kept, packages):
+        case "nothing":
+            return
+        case "add" if kept is not None:
+            print(f"adding to {arguments.folder} ...", file=sys.stderr, flush=True)
+            want["packages"] = sorted({*kept, *packages})
+        case _:
+            print(f"making {arguments.folder} ...", file=sys.stderr, flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([interpreter, "-m", "venv", folder], check=True)
     install(folder, arguments)
     (folder / KEPT).write_text(json.dumps(want, indent=1) + "\n", encoding="utf-8")
 

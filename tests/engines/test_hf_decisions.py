@@ -152,7 +152,9 @@ def test_the_kv_cache_is_counted_from_a_nested_config_too() -> None:
     assert kv_bytes_per_token(text, 2) == 128 * 1024
     assert kv_bytes_per_token(SimpleNamespace(text_config=text), 2) == 128 * 1024
     assert kv_memory_bytes(None, device="cuda", free_bytes=100) == 80
-    assert kv_memory_bytes(None, device="cpu", free_bytes=100) == 25
+    assert kv_memory_bytes(None, device="cpu", free_bytes=8 << 30) == 2 << 30
+    assert kv_memory_bytes(None, device="cpu", free_bytes=8 << 30, window_bytes=3 << 30) == 3 << 30
+    assert kv_memory_bytes(7, device="cpu", free_bytes=100) == 7
     assert kv_memory_bytes(7, device="cuda", free_bytes=100) == 7
 
 

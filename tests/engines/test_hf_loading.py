@@ -1,6 +1,7 @@
 """Models that load or do not, templates, thoughts before a schema, and long prompts in pieces."""
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,12 +138,28 @@ def test_a_window_larger_than_the_kv_cache_is_refused_before_serving(folder: Pat
     assert loaded(folder, kv_cache_memory_bytes=1 << 19).max_model_len == 512
 
 
+def test_memory_that_holds_files_is_available_for_the_cache(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemFree: 1024 kB\nMemAvailable: 8388608 kB\n")
+    asked = Options(model=str(folder), served_model_name="m", uds=Path("s"), device="cpu")
+    said: list[str] = []
+    model = load(asked, said.append, machine=tmp_path)
+    assert model.max_model_len == 2048
+    assert model.kv_tokens == (2 << 30) // 1024
+    assert said[-1] == (
+        "[*] KV cache: 2097152 tokens, 2.00 GiB of the 8.00 GiB of memory that are available "
+        "(MemAvailable); left for the system: 6.00 GiB"
+    )
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("no folder", "there is no folder"),
+        ("no folder", "there is no such folder"),
         ("no config", "no config.json"),
-        ("no weights", "model.safetensors"),
+        ("no weights", "has no weights"),
+        ("half the weights", "its header says"),
+        ("a GGUF alone", "-m vendomini.models.from_gguf"),
         ("a shard lost", "model-2.safetensors"),
         ("a tensor lost", "lacks 1 weights, such as `lm_head.weight`"),
         ("no tokenizer", "tokenizer"),
@@ -161,6 +178,10 @@ def test_a_damaged_model_is_one_line_that_names_the_cause(
             (folder / "config.json").unlink()
         case "no weights":
             weights.unlink()
+        case "half the weights":
+            os.truncate(weights, weights.stat().st_size // 2)
+        case "a GGUF alone":
+            weights.rename(folder / "model.gguf")
         case "a shard lost":
             index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
             (folder / "model.safetensors.index.json").write_bytes(msgspec.json.encode(index))

@@ -1,8 +1,11 @@
 """vLLM: how its server is started, and what it needs."""
 
+import os
 import re
 from pathlib import Path
 
+from vendomini.chat import Engine
+from vendomini.engines.backend import Say
 from vendomini.engines.commands import (
     MOST_SEQUENCES,
     ON_OWN_PROCESS,
@@ -14,10 +17,9 @@ from vendomini.engines.commands import (
     python_of,
     written,
 )
+from vendomini.engines.memory import CpuCache, available_memory, cache_for, told
+from vendomini.errors import ConfigError
 from vendomini.serving import EngineSpec
-
-CPU_KV_CACHE_BYTES = 1 << 30
-"""Left to itself, vLLM on a CPU takes nearly all of the machine's memory."""
 
 CPU_BLOCK_TOKENS = 32
 """vLLM's smallest on a CPU. Its default of 128 finds no shared prefix shorter than that."""
@@ -59,6 +61,16 @@ class VLLM(OwnServer):
         "interpreter with engine.python=PATH"
     )
 
+    def open(self, spec: EngineSpec, *, log: Path, said: Say) -> Engine:
+        from vendomini.engines.process import device_of, gpu_is_here
+
+        is_open = spec.settings.kv_cache_memory_bytes is None
+        if is_open and device_of(spec, has_gpu=gpu_is_here(os.environ)) == "cpu":
+            available = available_memory()
+            cache = cpu_cache(spec, available.bytes)
+            said(f"[*] KV cache: {told(cache, available)}")
+        return super().open(spec, log=log, said=said)
+
     def falls_back(self, cause: str) -> tuple[str, ...]:
         return (
             f"[WARNING] vLLM initialization failed: {cause}",
@@ -68,7 +80,10 @@ class VLLM(OwnServer):
     def command(self, spec: EngineSpec, *, device: KnownDevice, socket: Path, key: str) -> Command:
         """vLLM's own server, without the socket that it listens on."""
         settings, on_cpu = spec.settings, device == "cpu"
-        kv_cache = settings.kv_cache_memory_bytes or (CPU_KV_CACHE_BYTES if on_cpu else None)
+        ranks = (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
+        kv_cache = settings.kv_cache_memory_bytes
+        if on_cpu and kv_cache is None:
+            kv_cache = cpu_cache(spec, available_memory().bytes).bytes // ranks
         options: dict[str, object] = {
             "--model": model_of(spec),
             "--served-model-name": SERVED_NAME,
@@ -115,7 +130,6 @@ class VLLM(OwnServer):
             flags.append("--no-enable-chunked-prefill")
             # Compiling its sampling operations makes the first request wait for many seconds.
             environment["TORCH_COMPILE_DISABLE"] = "1"
-            ranks = (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
             if ranks > 1:
                 environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(
                     str(rank) for rank in range(ranks)
@@ -128,6 +142,20 @@ class VLLM(OwnServer):
             *flags,
         )
         return Command(argv=argv, environment=environment)
+
+
+def cpu_cache(spec: EngineSpec, available: int) -> CpuCache:
+    """What the KV cache on a CPU gets of the memory that is available, in bytes.
+
+    Left to itself, vLLM takes nearly all of the machine's.
+    """
+    from vendomini.models.lookup import model_spec
+
+    try:
+        size = model_spec(spec.model, spec.revision)
+    except ConfigError:  # of a model that only its engine can read
+        size = None
+    return cache_for(size, spec.settings, planned_as="vllm", available=available)
 
 
 def _cpu_batch_tokens(spec: EngineSpec) -> int | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from vendomini.cluster import Profile
 from vendomini.config import Phase, engines_of
 from vendomini.engines.gpus import visible_gpus
+from vendomini.engines.memory import available_memory
 from vendomini.engines.registry import backend_named
 from vendomini.entrypoints import AUTO, ENGINES
 from vendomini.errors import ConfigError
@@ -91,6 +92,7 @@ def look_at_engines(
         gpus=len(visible_gpus(os.environ)) if profile is None else 0,
         pools=pools.pools,
         memory_gb=memory_gb() if profile is None else None,
+        available_bytes=available_memory().bytes if profile is None else None,
         measured=read_measurements(experiment.folder.parent),
         wants_vllm=os.environ.get("VENDOMINI_USE_VLLM", "").lower() in YES,
     )

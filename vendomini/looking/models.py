@@ -6,6 +6,7 @@ Looked at only for a phase whose runs will ask a model, and nothing is loaded.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vendomini.chat import MODEL
 from vendomini.config import Phase, engines_of, models_of, windowless
@@ -13,8 +14,9 @@ from vendomini.engines.registry import backend_named
 from vendomini.entrypoints import AUTO
 from vendomini.errors import ConfigError
 from vendomini.hardware import GIB
-from vendomini.identity import is_local
+from vendomini.identity import absolute, is_local
 from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
+from vendomini.models.gguf import refuse_gguf
 from vendomini.models.lookup import model_spec
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run
@@ -122,6 +124,7 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
 
 def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
     """None for a model of the hub that is not here, or not all of it: it can be downloaded."""
+    refuse_gguf(Path(absolute(name)))  # a name without a slash may be a file's, too
     folder = find_folder(name, revision)
     offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in YES
     if folder is None:

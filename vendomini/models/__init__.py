@@ -11,6 +11,7 @@ A file calls those below it, never one above:
     families      what the code of a kind of model does and its config.json does not say
     quantization  what fewer bits make of a model's weight
     folder        where the files are, whether they are all there, what the small ones say
+    gguf          a model in one file: refused; `from_gguf` makes it a folder
     fields        one fact of a config.json by any of its names
     naming        what a name says: size, storage, whose variant it is
     support       what vLLM and transformers have code for, and their defaults

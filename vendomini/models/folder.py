@@ -22,6 +22,7 @@ from vendomini.models.fields import (
     max_model_len,
     names_in,
 )
+from vendomini.models.gguf import refuse_gguf
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin")
@@ -99,8 +100,10 @@ def read_model(folder: Path) -> ModelFacts:
     """The facts of the model in a folder, from its small files and the headers of its weights.
 
     What the folder's files say beyond that is not looked at. Raises `ModelIncomplete` if the
-    config.json or weights are missing, `ConfigError` if the folder is, or a file is damaged.
+    config.json or weights are missing, `ConfigError` if the folder is, if a file is damaged, or if
+    the model is a GGUF file.
     """
+    refuse_gguf(folder)
     if not folder.is_dir():
         raise ConfigError(
             f"`{MODEL}.name` is `{folder}`, and there is no such folder",
@@ -128,7 +131,8 @@ def read_model(folder: Path) -> ModelFacts:
 
 def config_file(folder: Path) -> Path:
     """The folder's config.json. Raises `ModelIncomplete` if it has none, `ConfigError` if the
-    folder is missing."""
+    folder is missing, or the model is a GGUF file."""
+    refuse_gguf(folder)
     if not folder.is_dir():
         raise ConfigError(
             f"there is no folder `{folder}`",

@@ -28,8 +28,8 @@ class EngineFacts:
     are here, `sizes` what is known of every model's sizes, or why nothing is. `pins` are what
     gave groups their first replies, or took the place of what could not, by pin key. `gpus` is how
     many GPUs local workers may use, `pools` the nodes that engines may run on, `memory_gb` this
-    machine's memory. `measured` are speeds seen before. `wants_vllm`: VENDOMINI_USE_VLLM asks for
-    it.
+    machine's memory, and `available_bytes` what of it can be had now. `measured` are speeds seen
+    before. `wants_vllm`: VENDOMINI_USE_VLLM asks for it.
     """
 
     python: str = "python"
@@ -40,7 +40,8 @@ class EngineFacts:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     gpus: int = 0
     pools: tuple[Pool, ...] = ()
-    memory_gb: float | None = None  # None: not asked
+    memory_gb: float | None = None  # None, as the next: not asked
+    available_bytes: int | None = None
     measured: tuple[Measured, ...] = ()
     wants_vllm: bool = False
 

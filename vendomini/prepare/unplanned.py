@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vendomini.chat import MODEL
 from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.engines.registry import backend_named
 from vendomini.errors import PlanError
 from vendomini.hardware import GIB
 from vendomini.phase import Run, one_an_arm
+from vendomini.prepare.cpu_memory import CpuMemory, cpu_cache_reasons
 from vendomini.prepare.facts import EngineFacts, ModelName
 from vendomini.prepare.group import GroupPlan
 from vendomini.prepare.opening import placed, spec_of
@@ -82,6 +84,10 @@ def unplanned(
         reasons += at.reasons
         most = min(most, at.most_workers or most)
         spec = spec_of(members, at.settings, profile=place.profile, facts=place.facts)
+        key = f"{MODEL}.context_length"
+        if group.settings.max_model_len is not None:
+            key = "engine.max_model_len"
+        reasons += _cpu_reasons(name, spec.settings, key, resources, place)
     workers = workers_of(resources, place, most=most)
     if resources is None and workers < min(place.local_workers, len(members)):
         reasons.append(f"only {workers} of {place.local_workers} workers: there are no more GPUs")
@@ -96,6 +102,32 @@ def unplanned(
 
 
 # -- private -------------------------------------------------------------------------------
+
+
+def _cpu_reasons(
+    name: ModelName,
+    settings: EngineSettings,
+    key: str,
+    resources: Resources | None,
+    place: Place,
+) -> list[str]:
+    """How memory will be shared out where the engine runs on a CPU."""
+    planned_as = backend_named(settings.backend).planned_as
+    if planned_as is None or (settings.gpus and settings.device != "cpu"):
+        return []
+    memory = None
+    if resources is not None:
+        memory = CpuMemory(bytes=int(resources.memory_gb * GIB), of="each job makes")
+    elif place.facts.available_bytes is not None:
+        memory = CpuMemory(bytes=place.facts.available_bytes, of="this machine has")
+    return cpu_cache_reasons(
+        name[0],
+        place.facts.size_of(name),
+        settings,
+        planned_as=planned_as,
+        key=key,
+        memory=memory,
+    )
 
 
 def _refuse_small_machine(

@@ -5,6 +5,7 @@ asked go in, the choice and the log line that tells of it come out. Nothing here
 from dataclasses import dataclass
 from typing import Any
 
+from vendomini.engines.memory import share_out
 from vendomini.errors import EngineError
 
 Capability = tuple[int, int]
@@ -20,13 +21,8 @@ AMPERE: Capability = (8, 0)
 GPU_KV_SHARE = 0.8
 """Of the GPU memory that is free after loading; the rest is for activations."""
 
-CPU_KV_SHARE = 0.25
-"""Of the machine's available memory, which other processes want too."""
-
 LEAST_TOKENS = 256
 """A window below this holds no conversation: the server does not start."""
-
-GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +174,14 @@ def kv_bytes_per_token(config: Any, dtype_bytes: int) -> int:
     return int(text.num_hidden_layers * kv_heads * (key_dim + value_dim) * dtype_bytes)
 
 
-def kv_memory_bytes(asked: int | None, *, device: str, free_bytes: int) -> int:
-    """Memory for keys and values; `free_bytes` is what the device has left after loading."""
-    if asked is not None:
-        return asked
-    return int(free_bytes * (GPU_KV_SHARE if device == "cuda" else CPU_KV_SHARE))
+def kv_memory_bytes(
+    asked: int | None, *, device: str, free_bytes: int, window_bytes: int = 0
+) -> int:
+    """Memory for keys and values; `free_bytes` is what the device has left after loading, and
+    `window_bytes` what the longest conversation takes."""
+    if device != "cuda":
+        return share_out(free_bytes, asked=asked, window_bytes=window_bytes).bytes
+    return int(free_bytes * GPU_KV_SHARE) if asked is None else asked
 
 
 def decide_window(asked: int | None, *, models: int | None, kv_tokens: int) -> tuple[int, str]:

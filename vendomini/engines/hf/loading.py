@@ -1,21 +1,17 @@
 """From a path or hub id to a model that is ready: device, dtype, attention, weights, capacity."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 import transformers
 
-from vendomini.chat import MODEL
 from vendomini.engines.hf.attention import Reader, Unkept
 from vendomini.engines.hf.decisions import (
     DTYPE_BYTES,
-    GIB,
     Capability,
     decide_attention,
     decide_device,
@@ -26,7 +22,10 @@ from vendomini.engines.hf.decisions import (
     kv_memory_bytes,
 )
 from vendomini.engines.hf.grammar import Grammars
-from vendomini.errors import EngineError
+from vendomini.engines.memory import Available, CpuCache, available_memory, told
+from vendomini.errors import ConfigError, EngineError
+from vendomini.hardware import GIB
+from vendomini.models import read_model
 from vendomini.thoughts import HARMONY_TOKENS, MARKS
 
 
@@ -87,9 +86,10 @@ class Loaded:
         return str(text)
 
 
-def load(options: Options, tell: Callable[[str], None]) -> Loaded:
+def load(options: Options, tell: Callable[[str], None], *, machine: Path = Path("/")) -> Loaded:
     """Load what the options name; `tell` gets a line for each choice that was made.
 
+    `machine` is where the kernel's ``proc`` and ``sys`` are, which say what memory is available.
     Raises `EngineError` where the cause is known, and whatever transformers raises else.
     """
     check_checkpoint(options.model)
@@ -166,16 +166,17 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
         reader = Reader(model, attention.choice)
     except Unkept as why:
         tell(f"[*] Each reply reads its whole conversation, by generate: {why}")
-
-    memory_bytes = kv_memory_bytes(
-        options.kv_cache_memory_bytes,
-        device=device.choice,
-        free_bytes=_free_bytes(device.choice, range(max(options.gpus, 1))),
-    )
     if reader is not None:
         token_bytes = reader.token_bytes
     else:
         token_bytes = kv_bytes_per_token(config, DTYPE_BYTES[dtype.choice])
+    free = _free(device.choice, range(max(options.gpus, 1)), machine)
+    memory_bytes = kv_memory_bytes(
+        options.kv_cache_memory_bytes,
+        device=device.choice,
+        free_bytes=free.bytes,
+        window_bytes=(options.max_model_len or 0) * token_bytes,
+    )
     kv_tokens = memory_bytes // token_bytes
     window, line = decide_window(
         options.max_model_len,
@@ -184,7 +185,9 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
     )
     if line:
         tell(line)
-    tell(f"[*] KV cache: {kv_tokens} tokens, {memory_bytes / GIB:.2f} GiB")
+    cache = CpuCache(bytes=memory_bytes, left=max(0, free.bytes - memory_bytes))
+    memory = f"{memory_bytes / GIB:.2f} GiB" if device.choice == "cuda" else told(cache, free)
+    tell(f"[*] KV cache: {kv_tokens} tokens, {memory}")
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
     tokens = tokenizer.get_vocab()
     template = str(tokenizer.chat_template)
@@ -222,35 +225,18 @@ def load(options: Options, tell: Callable[[str], None]) -> Loaded:
 
 
 def check_checkpoint(model: str) -> None:
-    """Raises `EngineError` for a local folder that is not there or lacks a part.
+    """Raises `EngineError` for a local folder that is not there, lacks a part, or has one that is
+    cut short.
 
     A hub id, which has at most one slash and is no folder here, is left to transformers.
     """
     folder = Path(model)
-    if not folder.is_dir():
-        if folder.exists():
-            raise EngineError(f"`{model}` is no folder", hint="name the folder of config.json")
-        if model.startswith((".", "/", "~")) or model.count("/") > 1:
-            raise EngineError(f"there is no folder `{model}`", hint=f"see `{MODEL}.name`")
+    if not folder.exists() and not model.startswith((".", "/", "~")) and model.count("/") < 2:
         return
-    if not (folder / "config.json").is_file():
-        raise EngineError(f"`{model}` has no config.json", hint="name the folder of a model")
-    for index in folder.glob("*.index.json"):
-        try:
-            listed = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-        except msgspec.DecodeError as error:
-            raise EngineError(f"`{index}` cannot be read: {error}") from error
-        lost = sorted({name for name in listed.values() if not (folder / name).is_file()})
-        if lost:
-            raise EngineError(
-                f"`{model}` is incomplete: {len(lost)} files that `{index.name}` lists are "
-                f"missing, such as `{lost[0]}`",
-                hint="download it again",
-            )
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
+    try:
+        read_model(folder)
+    except ConfigError as error:
+        raise EngineError(str(error), hint=error.hint) from error
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -283,8 +269,10 @@ def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _free_bytes(device: str, gpus: range) -> int:
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        return sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _free(device: str, gpus: range, machine: Path) -> Available:
+    """Memory that is left once the model is loaded."""
+    if device != "cuda":
+        return available_memory(machine)
+    torch.cuda.empty_cache()
+    free = sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
+    return Available(bytes=free, by="of the GPUs")
