@@ -73,7 +73,7 @@ def test_few_short_runs_favour_transformers_up_to_a_factor() -> None:
     costs = few.alternatives
     assert costs["vLLM"].gpu_hours <= costs["transformers"].gpu_hours * FAVOUR
     assert few.backend == "hf"
-    long = chosen(SMALL, [A100], runs=FEW_RUNS - 1, steps=1000, phase=1)
+    long = chosen(EXPERTS, [H100], runs=FEW_RUNS - 1, steps=1000, phase=1)
     costs = long.alternatives
     assert costs["transformers"].gpu_hours > costs["vLLM"].gpu_hours * FAVOUR
     assert long.backend == "vllm"

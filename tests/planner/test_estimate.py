@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from tests.planner.cases import EXPERTS, LARGE, LATENT, PACKED, SMALL, known, run, work
 from vendomini.hardware import gpu_named
-from vendomini.planner.deployment import Deployment
+from vendomini.planner.deployment import Backend, Deployment
 from vendomini.planner.estimate import HASTE, MOST_UNDER_WAY, SPREAD, Pace
 from vendomini.planner.work import RunWork, work_of
 
 HOUR = 3600.0
+HYBRID = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+
 SHAPES = [
     (SMALL, "T4", 2, "hf"),
     (SMALL, "A100-40", 1, "vllm"),
@@ -148,15 +150,27 @@ def test_runs_under_way_are_no_more_than_fit_are_asked_for_or_are_there() -> Non
     assert 1 < crowded < roomy
 
 
-def test_transformers_reads_each_conversation_anew_and_vllm_only_what_is_new() -> None:
-    hf, vllm = pace(SHAPES[2]), pace((SMALL, "A100-80", 1, "vllm"))
+@pytest.mark.parametrize(
+    ("model", "backend", "grows"),
+    [
+        (SMALL, "vllm", False),
+        (SMALL, "hf", False),
+        (HYBRID, "vllm", False),
+        (HYBRID, "hf", True),  # whose states are of no prefix
+    ],
+)
+def test_only_what_is_new_is_read_where_the_engine_keeps_conversations(
+    model: str, backend: Backend, grows: bool
+) -> None:
     short, long = run(500, window=4096), run(500, window=32768)
-    for at, grows in ((hf, True), (vllm, False)):
-        ratio = [
-            Pace(known(SMALL), replace(at.deployment, max_model_len=32768), work_of({each: 1}))
-            for each in (short, long)
-        ]
-        assert (ratio[1].round_s(1) > 2 * ratio[0].round_s(1)) is grows
+    at = replace(pace().deployment, backend=backend, max_model_len=32768, gpu=gpu_named("H200"))
+    reading = []
+    for each in (short, long):
+        paced = Pace(known(model), at, work_of({each: 1}))
+        speed = paced.speed(1)
+        drawing = work_of({each: 1}).output_tokens * speed.step_s
+        reading.append((paced.round_s(1) - drawing) * speed.prefill_tokens_s)
+    assert (reading[1] > 2 * reading[0]) is grows
 
 
 def test_one_job_a_run_starts_an_engine_for_each() -> None:

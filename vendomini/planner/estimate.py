@@ -106,9 +106,9 @@ class Pace:
         if not under_way:
             return 0.0
         at = self.speed(under_way)
-        # Transformers keeps no cache of prefixes: each request reads its whole conversation.
-        is_cached = self.deployment.backend == "vllm"
-        read = self._work.new_tokens if is_cached else self._work.mean_context_tokens
+        # A state (Mamba, linear attention) is none of a prefix: transformers reads it all again.
+        is_kept = self.deployment.backend == "vllm" or not self._model.state_bytes
+        read = self._work.new_tokens if is_kept else self._work.mean_context_tokens
         asked = under_way * self._work.at_once
         batches = asked / self._in_flight(under_way)
         return batches * self._work.output_tokens * at.step_s + asked * read / at.prefill_tokens_s
