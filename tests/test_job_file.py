@@ -31,6 +31,7 @@ def test_a_job_of_before_opens_the_same_engine() -> None:
         enforce_eager=True,
         python="/opt/vllm/bin/python",
     )
+    assert job.fallback is None
     assert (job.workers, job.minutes, job.conversation_tokens) == (3, 240, 9000)
 
 
@@ -53,6 +54,7 @@ def test_a_job_of_a_group_that_never_asks_has_no_engine(tmp_path: Path) -> None:
         ({"workers": "many"}, "submitted by an older version"),
         ({"from_the_future": 1}, "unknown field `from_the_future`"),
         ({"engine": {"settings": {"speculative": 1}, "model": "m"}}, "field `speculative`"),
+        ({"fallback": {"settings": {"speculative": 1}, "model": "m"}}, "field `speculative`"),
     ],
 )
 def test_a_job_that_says_other_things_is_refused_by_its_version(
