@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.live.conftest import Models
+from tests.live.engines import Live, spec_for
 from tests.live.place import RUNS, Ended, Place
+from vendomini.errors import EngineError
 
 TOO_SMALL = 1 << 16
 MakePlace: TypeAlias = Callable[..., Place]
@@ -67,22 +69,40 @@ def test_an_engine_that_is_never_ready_is_given_up_at_its_deadline(
     place.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize(
-    "backend", ["hf", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])]
-)
-def test_a_kv_cache_for_less_than_one_conversation_is_named_as_the_cause(
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.vllm)])
+def test_a_kv_cache_for_less_than_one_conversation_is_refused_before_anything_is_written(
     make_place: MakePlace, backend: str
 ) -> None:
-    place = make_place(backend, kv_cache_memory_bytes=TOO_SMALL, on_failure="fail")
+    place = make_place(backend, kv_cache_memory_bytes=TOO_SMALL)
+    ended = place.run()
+    assert ended.status == 2
+    assert "of KV cache, but `engine.kv_cache_memory_bytes` is `65536`" in ended.said
+    assert "agent.model.context_length=" in ended.said
+    assert not place.experiment.folder.parent.exists()
+
+
+def test_what_only_the_engine_can_know_is_named_as_the_cause(make_place: MakePlace) -> None:
+    place = make_place("hf", quantization="bitsandbytes-4bit")
     place.start()
     assert place.server.is_alive
     ended = place.end()
-    assert_says_once(ended, "the engine did not start: ")
-    assert "KV" in ended.said.partition("the engine did not start: ")[2]
-    assert "engine.max_model_len" in ended.said
-    assert "Engine core initialization failed" not in ended.said
+    assert_says_once(ended, "the engine did not start: `bitsandbytes-4bit` needs a GPU")
+    assert "engine.quantization" in ended.said
     place.assert_nothing_is_left()
     assert not place.experiment.finished()
+
+
+@pytest.mark.vllm
+@pytest.mark.long
+def test_a_kv_cache_that_vllm_finds_too_small_is_named_as_the_cause(
+    models: Models, tmp_path: Path
+) -> None:
+    spec = spec_for("vllm", models.warehouse(), kv_cache_memory_bytes=TOO_SMALL)
+    with pytest.raises(EngineError) as caught, Live(spec, tmp_path):
+        pass
+    assert "KV" in str(caught.value)
+    assert "engine.max_model_len" in caught.value.hint
+    assert "Engine core initialization failed" not in str(caught.value)
 
 
 # -- while it loads -------------------------------------------------------------------------------

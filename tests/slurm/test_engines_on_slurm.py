@@ -246,14 +246,14 @@ def test_an_engine_told_to_leave_while_it_starts_leaves_nothing_behind(
 def test_status_tells_why_an_engine_cannot_start_and_its_job_ends_with_3(
     make_site: MakeSite,
 ) -> None:
-    site = make_site("hf", kv_cache_memory_bytes=4096)
+    site = make_site("hf", quantization="bitsandbytes-4bit")
     (job,) = site.run_to_the_end()
     assert site.endings(job) == {job: "FAILED 3:0"}
     assert site.engine_processes() == []
     assert site.engine_folders() == []
     told = site.status()
     (worker,) = told["workers"]
-    assert "KV cache" in worker["problem"]
+    assert "`bitsandbytes-4bit` needs a GPU" in worker["problem"]
     assert told["runs"]["waiting"] == REPLICATIONS  # nothing was begun, so nothing has failed
     shown = site.cluster.run([*COMMAND, "status", site.experiment.folder]).stdout
     assert f"worker {worker['incarnation']} ended: {worker['problem']}" in shown

@@ -2,6 +2,7 @@
 
 A file calls those below it, never one above:
 
+    from_gguf     a command: the folder of a model in one file
     lookup        a model's sizes by its name: from its folder, the catalogue or the name's size
     checks        what a phase may not ask of a model whose folder is here
     catalogue     the models that are known without their files
@@ -11,7 +12,7 @@ A file calls those below it, never one above:
     families      what the code of a kind of model does and its config.json does not say
     quantization  what fewer bits make of a model's weight
     folder        where the files are, whether they are all there, what the small ones say
-    gguf          a model in one file: refused; `from_gguf` makes it a folder
+    gguf          a model in one file: refused with what makes it a folder
     fields        one fact of a config.json by any of its names
     naming        what a name says: size, storage, whose variant it is
     support       what vLLM and transformers have code for, and their defaults
