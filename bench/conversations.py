@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from vendomini.engines.process import ProcessEngine
 
 WINDOW = 8192
 KV_CACHE_BYTES = 4 << 30
-COMPARED = 24
+COMPARED = 16
 GREEDY = Sampling(temperature=0.0, max_tokens=48, top_logprobs=1)
 
 Figures = dict[str, Any]
@@ -155,14 +155,9 @@ def _code_of(checkout: Path | None) -> Iterator[None]:
     if checkout is None:
         yield
         return
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(checkout)
-    try:
+    assert (checkout / "vendomini" / "engines").is_dir(), f"{checkout} is no checkout"
+    with chdir(checkout):  # where `python -m` looks first
         yield
-    finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
 
 
 if __name__ == "__main__":

@@ -13,11 +13,16 @@ from bench.reading import FOLDER, Recorded, corpus, shares, verdict_of, without_
 from tests.product import ROOT
 
 CORPUS = corpus()
-MOST_BYTES = 300_000
+MOST_BYTES = 320_000
 
 TOLD_APART = {
     "<think>",
     "<think> that the template opened",
+    "<seed:think>",
+    "[THINK]",
+    "harmony",
+    "harmony without its marks",
+    "harmony, ended by <|return|>",
     "field `reasoning`",
     "field `reasoning_content`",
 }

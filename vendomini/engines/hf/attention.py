@@ -61,8 +61,14 @@ class Reader:
         layers = DynamicCache(config=model.config).layers
         if odd := {type(each) for each in layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
             raise Unkept(f"its layers are not all attention ({odd.pop().__name__})")
-        if getattr(model.config.get_text_config(), "attention_chunk_size", None):
+        config = model.config.get_text_config()
+        if getattr(config, "attention_chunk_size", None):
             raise Unkept("it attends in chunks")
+        if (
+            "longrope" in (text := str(getattr(config, "rope_parameters", None)))
+            or "dynamic" in text
+        ):
+            raise Unkept("its rotation of a token depends on how long the others are")
         self._windows = [getattr(each, "sliding_window", None) for each in layers]
         self._masks: dict[int | None, Any] = {}  # of the single ones, by window
         self._gives_back = False  # whether the cache gives back all of the conversations
@@ -80,7 +86,7 @@ class Reader:
         device = self._model.device
         ids = [token for part in parts for token in part.ids]
         positions = [at for part in parts for at in range(part.conversation.read, part.end)]
-        wanted = torch.tensor(places, dtype=torch.long, device=device)
+        wanted = torch.tensor(places, dtype=torch.long)  # the last layer may be on another device
         self._parts = parts
         single = list(takewhile(lambda part: part.count == 1, parts))
         self._single = single if len(single) > 1 and not self._gives_back else []

@@ -1,7 +1,9 @@
 """The queue before the model, and the thread that works on it."""
 
 import asyncio
+import os
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
@@ -28,10 +30,13 @@ class Batcher:
         """What the rows became. When the caller is cancelled, its rows are dropped, also those
         that are under way. Raises what went wrong with a row."""
         loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[Drawing]] = []
-        for row in rows:
-            answers.append(loop.create_future())
-            self._arrived.put(self.generation.task(row, _teller(answers[-1], loop)))
+        answers: list[asyncio.Future[Drawing]] = [loop.create_future() for _ in rows]
+        tasks = [
+            self.generation.task(row, _teller(answer, loop))
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        for task in tasks:
+            self._arrived.put(task)
         try:
             return [await answer for answer in answers]
         finally:
@@ -54,7 +59,15 @@ class Batcher:
                     generation.waiting.append(self._arrived.get(block=is_idle))
                     is_idle = False
             except Empty:
-                generation.step()
+                self._step()
+
+    def _step(self) -> None:
+        try:
+            self.generation.step()
+        except Exception:
+            # Nobody would be answered any more: whoever asked hears it from the process's end.
+            print(f"[!] {' '.join(traceback.format_exc(limit=-1).split())}", flush=True)
+            os._exit(1)
 
 
 def _teller(

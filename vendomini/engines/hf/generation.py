@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from vendomini.engines.hf.attention import Part
-from vendomini.engines.hf.kept import LEAST_SHARED, Conversation, Kept, common
+from vendomini.engines.hf.attention import Part, Reader
+from vendomini.engines.hf.kept import LEAST_SHARED, Arena, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded
 from vendomini.engines.hf.sampling import Aborted, Drawing, Row, Sampler, prompt_scores
 
@@ -49,6 +49,12 @@ class Task:
     def need(self) -> int:
         """Of the KV cache, in tokens."""
         return len(self.row.prompt) + self.row.max_tokens
+
+    @property
+    def unread(self) -> int:
+        """Tokens that the model has not read yet; one of a row that draws."""
+        assert self.conversation is not None
+        return len(self.conversation.tokens) - self.conversation.read
 
 
 @dataclass(slots=True)
@@ -100,8 +106,8 @@ class Generation:
         try:
             with torch.inference_mode():
                 if self._reader is not None:
-                    self._admit()
-                    self._read_on()
+                    self._admit(self._reader.arena)
+                    self._read_on(self._reader)
                 else:
                     self._admit_alike()
                     self._generate()
@@ -109,22 +115,17 @@ class Generation:
             failed = error.with_traceback(None)  # which holds the tensors that did not fit
         else:
             return
-        if is_out_of_memory(failed):
-            self._make_room(failed)
-        else:
-            self._fail(self.running, failed)
+        self._recover(failed)
 
     # -- kept conversations ----------------------------------------------------------------
 
-    def _admit(self) -> None:
-        assert self._reader is not None
-        arena = self._reader.arena
+    def _admit(self, arena: Arena) -> None:
         while self.waiting and len(self.running) < self._max_rows:
             task = self.waiting[0]
             rows, room = arena.size_with(task.need, most=self._kv_tokens)
             if self.running and rows * room > self._kv_tokens:
                 return
-            tokens = [*task.row.prompt, *task.drawing.tokens]
+            tokens = list(task.row.prompt)
             best, shared = None, 0
             if self._keeps and task.row.prompt_logprobs is None:
                 others = [each.conversation for each in self.running if each.conversation]
@@ -134,27 +135,23 @@ class Generation:
                     return  # another reads just now what it begins with
             self._kept.shrink_to(max(0, self._kv_tokens - rows * room))
             task.conversation = arena.begin(tokens, (rows, room), best, shared)
-            if not task.drawing.tokens:  # else it begins again, and was counted
-                task.drawing.kept = shared
-                self.counters.prompt_tokens += len(tokens)
-                self.counters.kept_tokens += shared
+            task.drawing.kept = shared
             self.running.append(self.waiting.popleft())
 
-    def _read_on(self) -> None:
+    def _read_on(self, reader: Reader) -> None:
         """One pass, and a token for each row whose prompt is read."""
-        assert self._reader is not None
         parts: list[Part] = []
         places: list[int] = []
         read: list[tuple[Task, int, slice]] = []  # where its part begins, and what of the logits
-        at, room = 0, MOST_TOKENS
-        for task in sorted(self.running, key=lambda task: not task.drawing.tokens):
-            conversation = task.conversation
+        at, room, scored_room = 0, MOST_TOKENS, self._piece
+        for task in sorted(self.running, key=lambda task: task.unread > 1):
+            conversation, unread = task.conversation, task.unread
             assert conversation is not None
-            unread = len(conversation.tokens) - conversation.read
             is_scored = task.row.prompt_logprobs is not None and not task.drawing.tokens
-            count = min(unread, self._piece if is_scored else unread, max(room, 0))
+            count = min(unread, scored_room if is_scored else unread, max(room, 0))
             if not count:
                 continue
+            scored_room -= count if is_scored else 0
             part = Part(conversation, count)
             wanted = range(at if is_scored else at + count - 1, at + count)
             if is_scored or count == unread:
@@ -166,7 +163,7 @@ class Generation:
             at, room = at + count, room - count
         if not parts:
             return
-        logits = self._reader.read(parts, places or [0])
+        logits = reader.read(parts, places or [0])
         self.counters.passes += 1
         drawn, last = [], []
         for task, begin, of_logits in read:
@@ -182,12 +179,13 @@ class Generation:
         for task in drawn:
             assert task.conversation is not None
             task.conversation.tokens.append(task.drawing.tokens[-1])
+        for task in drawn:
             if task.drawing.is_done:
                 self._finish(task)
 
     @property
     def _piece(self) -> int:
-        """Tokens of a prompt that is scored which are read in one pass."""
+        """Tokens of prompts that are scored which are read in one pass."""
         return max(1, SCORING_BYTES // (BYTES_PER_SCORE * self._loaded.vocabulary))
 
     def _finish(self, task: Task) -> None:
@@ -195,11 +193,33 @@ class Generation:
         self._done += 1
         if self._done % RISE_AFTER == 0:
             self._max_rows = min(self._max_rows + 1, self._most_rows)
-        self.counters.generated_tokens += len(task.drawing.tokens)
-        task.told(task.drawing)
-        if task.conversation is not None and self._keeps:
-            self._kept.keep(task.conversation)
-        self._let_go(task)
+        counters, drawing = self.counters, task.drawing
+        counters.prompt_tokens += len(task.row.prompt)
+        counters.kept_tokens += drawing.kept
+        counters.generated_tokens += len(drawing.tokens)
+        task.told(drawing)
+        try:
+            self._put_to_rest(task)
+        finally:
+            self._let_go(task)
+
+    def _put_to_rest(self, task: Task) -> None:
+        """Within what the rows under way leave. Where memory ends, nothing is kept."""
+        conversation = task.conversation
+        if conversation is None or not self._keeps or task.row.prompt_logprobs is not None:
+            return
+        assert self._reader is not None
+        arena = self._reader.arena
+        room = self._kv_tokens - arena.rows * arena.room
+        self._kept.shrink_to(max(0, room - conversation.read))
+        if conversation.read > room:
+            return
+        try:
+            self._kept.keep(conversation)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._kept.shrink_to(0)
 
     def _let_go(self, task: Task) -> None:
         if task.conversation is not None:
@@ -217,7 +237,6 @@ class Generation:
             longest, reply = max(longest, len(row.prompt)), max(reply, row.max_tokens)
             if self.running and (len(self.running) + 1) * (longest + reply) > self._kv_tokens:
                 return
-            self.counters.prompt_tokens += len(row.prompt)
             self.running.append(self.waiting.popleft())
 
     def _generate(self) -> None:
@@ -276,30 +295,36 @@ class Generation:
 
     # -- what goes wrong -------------------------------------------------------------------
 
-    def _make_room(self, error: Exception) -> None:
-        """Go on with less, and remember how much there is."""
+    def _recover(self, error: Exception) -> None:
+        """Fail those under way; where memory has ended, begin them again, later and fewer.
+
+        Nobody knows what of the arena is sound, so it is made anew.
+        """
+        back, had = self.running, self._kept.tokens
+        if self._reader is not None:
+            self._reader.arena = Arena()
+            for task in back:
+                task.conversation = None
+        self.running = []
+        self._kept.shrink_to(0)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self._kept.tokens:
-            self._kept.shrink_to(self._kept.tokens // 2)
-        elif len(self.running) == 1:
-            self._fail(self.running, error)
-        else:
-            middle = len(self.running) // 2 if self._reader is None else len(self.running) - 1
-            back = self.running[middle:]
-            self._max_rows = middle
-            self.running = self.running[:middle]
-            self.counters.preemptions += len(back)
-            for task in reversed(back):
-                self._let_go(task)
-                self.waiting.appendleft(task)
+        if not back and self.waiting:  # it did not get so far
+            back = [self.waiting.popleft()]
+        if not is_out_of_memory(error) or (len(back) == 1 and not had):
+            self._fail(back, error)
+            return
+        if not had:
+            self._max_rows = max(1, len(back) // 2)
+        self.counters.preemptions += len(back)
+        # From the beginning: with the same seeds they get the same tokens.
+        self.waiting.extendleft(self.task(task.row, task.told) for task in reversed(back))
 
     def _fail(self, tasks: Sequence[Task], error: Exception) -> None:
-        for task in list(tasks):
-            self._let_go(task)
+        for task in tasks:
             task.told(error)
-        self.running.clear()
+        self.running = []
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -60,15 +60,18 @@ class Arena:
     def size_with(self, need: int, *, most: int) -> tuple[int, int]:
         """Rows and room that it has with one more conversation, of so many tokens at its end.
 
-        It grows by half at a time, while it has at most `most` tokens.
+        It grows by half at a time, while it has at most `most` tokens, and gives up rows that
+        nobody uses where it has to be made anew.
         """
         wanted = -(-need // ROOM_STEP) * ROOM_STEP
-        if not self._under_way and (self.room >= 2 * wanted or 2 * self.rows * self.room > most):
-            return 1, wanted  # what came before was larger
-        room = max(self.room, wanted)
-        if len(self._under_way) < self.rows:
-            return self.rows, room
-        return max(self.rows + 1, min(self.rows + self.rows // 2, most // room)), room
+        if not self._under_way and self.room >= 2 * wanted:
+            return 1, wanted  # what came before was longer
+        room, rows = max(self.room, wanted), self.rows
+        if room != self.room or rows * room > most:
+            rows = max(self._under_way, default=-1) + 1
+        if len(self._under_way) == rows:
+            rows = max(rows + 1, min(rows + rows // 2, most // room))
+        return rows, room
 
     def begin(
         self,
@@ -82,22 +85,26 @@ class Arena:
         `size` is by `size_with`.
         """
         if size != (self.rows, self.room):
-            used = max((each.read for each in self._under_way.values()), default=0)
-            before = max(self._under_way, default=-1) + 1
-            self.rows, self.room = size
-            for layer, parts in list(self.layers.items()):
-                del self.layers[layer]
-                for old, new in zip(parts, self.of(layer, *parts), strict=True):
-                    new[:before, :, :used] = old[:before, :, :used]
+            self._resize(size)
         row = min(set(range(self.rows)) - self._under_way.keys())
-        begun = self._under_way[row] = Conversation(tokens, self.layers, row)
+        begun = Conversation(tokens, self.layers, row)
         if best is not None:
             for layer in best.layers:
                 parts = best.upto(layer, shared)
                 for old, new in zip(parts, self.of(layer, *parts), strict=True):
                     new[row, :, :shared] = old[0]
             begun.read = shared
+        self._under_way[row] = begun
         return begun
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        used = max((each.read for each in self._under_way.values()), default=0)
+        before = max(self._under_way, default=-1) + 1
+        self.rows, self.room = size
+        for layer, parts in list(self.layers.items()):
+            del self.layers[layer]
+            for old, new in zip(parts, self.of(layer, *parts), strict=True):
+                new[:before, :, :used] = old[:before, :, :used]
 
     def of(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
         """A layer's keys and values, which are like these."""
@@ -134,7 +141,10 @@ class Kept:
     def longest(
         self, tokens: list[int], under_way: Iterable[Conversation]
     ) -> tuple[Conversation | None, int]:
-        """Who has read most of the tokens, and how many; never the last: what follows is wanted."""
+        """Who has read most of the tokens, and how many; never the last: what follows is wanted.
+
+        One at rest that is gone on with to its end rests no more.
+        """
         best, count = None, LEAST_SHARED - 1
         for other in (*self._at_rest, *under_way):
             shared = min(common(tokens[:-1], other.tokens), other.read)
@@ -144,7 +154,8 @@ class Kept:
             return None, 0
         if best in self._at_rest:
             self._at_rest.remove(best)
-            self._at_rest.append(best)
+            if count < best.read:  # its end is another's, who may come back
+                self._at_rest.append(best)
         return best, count
 
     def keep(self, conversation: Conversation) -> None:

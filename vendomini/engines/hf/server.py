@@ -108,7 +108,8 @@ class Server:
             "block_size": 1,
             "device": loaded.device,
             "dtype": loaded.dtype,
-            "kv_cache_size_tokens": loaded.kv_tokens,
+            # Half of it: what rests stays beside the rows of those under way.
+            "kv_cache_size_tokens": loaded.kv_tokens // (1 if loaded.reader is None else 2),
         }
         shown = ",".join(f'{name}="{value}"' for name, value in labels.items())
         lines.append(f"vendomini:cache_config_info{{{shown}}} 1")
