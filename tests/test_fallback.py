@@ -11,7 +11,7 @@ import pytest
 from tests.harness import job_for, make_worker, outcomes, undisturbed
 from tests.specs import engine_spec
 from tests.toy import toy_experiment
-from vendomini.chat import Engine, Reply, Request
+from vendomini.chat import Engine, EngineFeatures, Reply, Request
 from vendomini.collect.mixing import fallback_notes, mixed_arms, mixing_notes
 from vendomini.collect.reading import Reading
 from vendomini.engines.scripted import ScriptedEngine, echo
@@ -214,6 +214,45 @@ def test_a_sibling_whose_engine_has_started_but_not_answered_changes_over_and_lo
     (record,) = experiment.workers().values()
     assert record.engine is not None
     assert record.engine["backend"] == "hf"
+
+
+def test_runs_that_begin_while_a_sibling_changes_over_wait_for_the_other_engine(
+    tmp_path: Path,
+) -> None:
+    """An engine says what it can do once it has started, and a worker goes on claiming."""
+    experiment = toy_experiment(tmp_path / "many", 40)
+
+    class Real(Server):
+        slow_s = 0.0
+
+        async def start(self) -> None:
+            await asyncio.sleep(self.slow_s)
+            await super().start()
+
+        @property
+        def features(self) -> EngineFeatures:  # type: ignore[override]
+            assert self.started, "the engine was not started"
+            return ScriptedEngine(echo).features
+
+    class Started(Real):
+        async def start(self) -> None:
+            await super().start()
+            pin_fallback(experiment)
+
+    hf = Real()
+    hf.slow_s = 3.0
+    ended = play(experiment, Started(), hf, said=[])
+    assert (ended.exit_status, ended.runs, ended.failed) == (0, 40, 0)
+
+
+def test_a_run_of_a_later_job_is_stamped_with_what_its_engine_took_the_place_of(
+    experiment: Experiment,
+) -> None:
+    pin_fallback(experiment)
+    worker = make_worker(experiment, job_for(experiment, engine=HF), Server())
+    assert asyncio.run(worker.work()).exit_status == 0
+    assert {(each.backend, each.fell_back_from) for each in served(experiment)} == {("hf", "vllm")}
+    assert all(each.fell_back_why for each in served(experiment))
 
 
 def test_a_sibling_that_cannot_change_over_hands_its_runs_back(experiment: Experiment) -> None:

@@ -17,7 +17,7 @@ from vendomini.engines.hf.decisions import kv_bytes_per_token
 from vendomini.engines.hf.generation import Generation
 from vendomini.engines.hf.kept import LEAST_SHARED, Arena, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded, Options, load
-from vendomini.engines.hf.sampling import Drawing, Row
+from vendomini.engines.hf.sampling import Drawing, Row, Sampler
 
 OWN = dict(AttentionInterface._global_mapping)
 SIZE = 300  # of the vocabularies
@@ -302,13 +302,34 @@ def test_a_reply_leaves_when_it_is_done_and_another_takes_its_place(llama: Loade
 
 def test_what_is_kept_stays_within_the_cache_and_the_oldest_leaves_first(llama: Loaded) -> None:
     generation = Generation(llama, max_rows=4)
-    generation._kv_tokens = 300
+    generation._kv_tokens = 512
+    assert llama.reader is not None
+    llama.reader.arena = Arena()
     for seed in range(8):
         played(generation, [a_row(ids(60, seed=seed))])
-        assert generation._kept.tokens <= 300
+        arena = llama.reader.arena
+        assert arena.rows * arena.room + generation._kept.tokens <= 512
     begins = [each.tokens[:60] for each in generation._kept]
     assert begins == [ids(60, seed=seed) for seed in range(8)][-len(begins) :]
-    assert len(begins) > 1
+    assert len(begins) > 2
+
+
+def test_a_wave_that_ends_at_once_stays_within_the_cache(llama: Loaded) -> None:
+    generation = Generation(llama, max_rows=8)
+    generation._kv_tokens = 8 * 64
+    assert llama.reader is not None
+    llama.reader.arena = Arena()
+    played(generation, [a_row(ids(40, seed=n)) for n in range(6)])
+    arena = llama.reader.arena
+    assert arena.rows * arena.room + generation._kept.tokens <= 8 * 64
+    assert generation._kept.tokens > 0
+
+
+def test_a_longer_row_after_short_ones_gets_an_arena_within_the_cache() -> None:
+    arena = Arena()
+    arena.rows, arena.room = 9, 1024
+    rows, room = arena.size_with(8192, most=20_000)
+    assert rows * room <= 20_000
 
 
 def test_a_row_that_does_not_fit_beside_the_others_waits_for_them(llama: Loaded) -> None:
@@ -386,7 +407,7 @@ def test_a_batch_that_does_not_fit_memory_is_halved_until_it_does(
     monkeypatch.setattr(generation, "_generate", generate)
     played(generation, [a_row(ids(5, seed=n)) for n in range(6)])
     assert [n for n in tried if n] == [6, 3, 1, 1, 1, 1, 1, 1]
-    assert generation.counters.preemptions == 5
+    assert generation.counters.preemptions == 6 + 3
 
 
 # -- memory --------------------------------------------------------------------------------
@@ -397,7 +418,14 @@ class Short:
 
     def __init__(self, reader: Reader, most: int) -> None:
         self.reader, self.most, self.failed = reader, most, 0
-        self.arena = reader.arena
+
+    @property
+    def arena(self) -> Arena:
+        return self.reader.arena
+
+    @arena.setter
+    def arena(self, made: Arena) -> None:
+        self.reader.arena = made
 
     def read(self, parts: Sequence[Part], places: Sequence[int]) -> Any:
         if len(parts) > self.most:
@@ -453,6 +481,67 @@ def test_an_error_of_the_model_is_that_of_the_rows_under_way(llama: Loaded) -> N
     while len(told) < 2:
         generation.step()
     assert isinstance(told[1], Drawing)
+
+
+@pytest.mark.parametrize("where", ["draw", "at_rest", "of"])
+def test_memory_that_ends_anywhere_costs_no_row_and_changes_none(
+    llama: Loaded, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """In the sampler, while a conversation is put to rest, while the arena is made anew."""
+    rows = [
+        a_row(ids(20 + 9 * n, seed=n), max_tokens=5 + 4 * n, temperature=1.0, seed=n)
+        for n in range(5)
+    ]
+    rows.append(a_row(ids(40, seed=9), max_tokens=2, prompt_logprobs=1))
+    wanted = [
+        (each.tokens, len(each.prompt_scores))
+        for each in played(Generation(llama, max_rows=8), rows)
+    ]
+    kind = {"draw": Sampler, "at_rest": Conversation, "of": Arena}[where]
+    whole = getattr(kind, where)
+    for fails_at in (1, 2, 5, 9):
+        calls = 0
+
+        def failing(*args: Any, fails_at: int = fails_at) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise torch.OutOfMemoryError("too much")
+            return whole(*args)
+
+        assert llama.reader is not None
+        llama.reader.arena = Arena()
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, where, failing)
+            generation = Generation(llama, max_rows=8)
+            found = played(generation, rows)
+        assert calls >= fails_at or where == "at_rest"
+        assert [(each.tokens, len(each.prompt_scores)) for each in found] == wanted
+        assert not llama.reader.arena._under_way
+
+
+def test_what_ends_while_nothing_runs_fails_the_one_that_came(
+    llama: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("too much")
+
+    generation = Generation(llama, max_rows=8)
+    told: list[Drawing | Exception] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Arena, "begin", never)
+        generation.waiting.append(generation.task(a_row(ids(20, seed=1)), told.append))
+        generation.step()
+    assert isinstance(told[0], torch.OutOfMemoryError)
+    assert len(played(generation, [a_row(ids(20, seed=1))])[0].tokens) == 12
+
+
+def test_rotations_that_depend_on_the_longest_are_not_kept() -> None:
+    short = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}
+    short |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    short["original_max_position_embeddings"] = 256
+    with pytest.raises(Unkept, match="rotation"):
+        Reader(made("phi3", "sdpa", rope_parameters=short), "sdpa")
 
 
 # -- what is kept, without a model -----------------------------------------------------------

@@ -45,7 +45,8 @@ class Serving:
         self.spec: EngineSpec = job.engine
         """Of what serves."""
         self.fell_back_why: str | None = None
-        """Why the job's engine does not serve; None: it does."""
+        """Why the one that the group was planned for does not serve; None: it does."""
+        self._instead_of: str | None = None
         self.startup_s: float | None = None  # None: it has not started
         self.gpu: str | None = None  # None: it has not started, or does not say
         self._experiment = experiment
@@ -61,20 +62,21 @@ class Serving:
         self._pinning = asyncio.Lock()
         self._is_pinned = False
         self._broken: EngineDead | None = None
+        # While one engine replaces another, of the first: runs go on to begin, and look at them.
+        self._before: tuple[EngineFeatures, Mapping[str, str]] | None = None
 
     @property
     def features(self) -> EngineFeatures:
-        return self._engine.features
+        return self._engine.features if self._before is None else self._before[0]
 
     @property
     def facts(self) -> Mapping[str, str]:
-        return self._engine.facts
+        return self._engine.facts if self._before is None else self._before[1]
 
     @property
     def fell_back_from(self) -> str | None:
         """The backend that it serves in place of; None: in nobody's."""
-        assert self._job.engine is not None
-        return None if self.fell_back_why is None else self._job.engine.backend
+        return self._instead_of
 
     async def answer(self, request: Request) -> Reply:
         return await self._engine.answer(request)
@@ -121,6 +123,8 @@ class Serving:
                     hint="run with the engine settings of the first replies, or give "
                     "--restart-group to play the group anew",
                 )
+            elif pinned.instead_of is not None and self.fell_back_from is None:
+                self._instead_of, self.fell_back_why = pinned.instead_of, pinned.why
             self._is_pinned = True
 
     async def stop(self) -> None:
@@ -168,6 +172,7 @@ class Serving:
     async def _switch(self, pinned: Pin) -> None:
         """While every run waits to be pinned: no request has been asked of the engine."""
         self._say_follows(pinned)
+        self._before = self._engine.features, dict(self._engine.facts)
         await self.stop()
         self._take_fallback(pinned.why)
         try:
@@ -183,7 +188,7 @@ class Serving:
         assert self._fallback is not None
         assert self._job.fallback is not None
         self._engine, self._fallback = self._fallback, None
-        self.spec = self._job.fallback
+        self._instead_of, self.spec = self.spec.backend, self._job.fallback
         self.fell_back_why = why or "it could not start"
 
     def _say_follows(self, pinned: Pin) -> None:
@@ -196,6 +201,7 @@ class Serving:
         engine, job = self._engine, self._job
         began = time.monotonic()
         await engine.start()
+        self._before = None
         self.startup_s = time.monotonic() - began
         self.gpu = engine.facts.get("gpu")
         most = most_in_flight(

@@ -19,6 +19,9 @@ FORMATS = frozenset(
 VALUES = ("enum", "const", "default", "examples")
 """Keywords whose values are data, not schemas."""
 
+COMPACT = (",", ":")
+"""Between the parts of a reply under a schema; vLLM's, where white space is not free."""
+
 LENGTHS = ("minLength", "maxLength")
 
 
@@ -46,7 +49,7 @@ class Grammars:
                     raise EngineError(f"xgrammar cannot keep a reply to {ignored}: {schema}")
                 try:
                     self._compiled[schema] = self._compiler.compile_json_schema(
-                        schema, any_whitespace=False
+                        schema, any_whitespace=False, separators=COMPACT
                     )
                 except (RuntimeError, ValueError) as error:
                     reason = " ".join(str(error).split())
