@@ -19,7 +19,7 @@ from vendomini.engines.gpus import visible_gpus
 from vendomini.engines.memory import available_memory
 from vendomini.engines.registry import backend_named
 from vendomini.entrypoints import AUTO, ENGINES
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, EngineError
 from vendomini.identity import absolute
 from vendomini.looking.models import YES, Models, needs_model
 from vendomini.looking.places import Pools, memory_gb
@@ -92,7 +92,7 @@ def look_at_engines(
         gpus=len(visible_gpus(os.environ)) if profile is None else 0,
         pools=pools.pools,
         memory_gb=memory_gb() if profile is None else None,
-        available_bytes=available_memory().bytes if profile is None else None,
+        available_bytes=_available_bytes() if profile is None else None,
         measured=read_measurements(experiment.folder.parent),
         wants_vllm=os.environ.get("VENDOMINI_USE_VLLM", "").lower() in YES,
     )
@@ -202,3 +202,11 @@ def _pins(experiment: Experiment, restarted: Sequence[str]) -> dict[str, Pin]:
     names = (name.removesuffix(".json") for name in experiment.disk.names(experiment.path("pins")))
     found = {name: experiment.pinned(name) for name in names if name not in anew}
     return {name: pin for name, pin in found.items() if pin is not None}
+
+
+def _available_bytes() -> int | None:
+    """None where the kernel does not say: an engine that needs to know asks there."""
+    try:
+        return available_memory().bytes
+    except EngineError:
+        return None

@@ -119,7 +119,9 @@ def _cpu_reasons(
     if resources is not None:
         memory = CpuMemory(bytes=int(resources.memory_gb * GIB), of="each job makes")
     elif place.facts.available_bytes is not None:
-        memory = CpuMemory(bytes=place.facts.available_bytes, of="this machine has")
+        workers = max(1, place.local_workers)
+        each = "this machine has" if workers == 1 else f"each of {workers} workers here has"
+        memory = CpuMemory(bytes=place.facts.available_bytes // workers, of=each)
     return cpu_cache_reasons(
         name[0],
         place.facts.size_of(name),
