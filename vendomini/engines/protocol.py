@@ -23,9 +23,15 @@ from vendomini.chat import (
 )
 from vendomini.engines.backend import Dialect
 from vendomini.engines.habits import WHICH, Habits
-from vendomini.engines.manner import Manner
-from vendomini.engines.replies import Answer, Counts, Said, read_answer
-from vendomini.engines.words import Complaint, beginning, complaint_in, prompt_tokens_in
+from vendomini.engines.manner import DEFAULT, Manner
+from vendomini.engines.replies import Answer, Counts, Said, read_answer, whole
+from vendomini.engines.words import (
+    Complaint,
+    beginning,
+    complaint_in,
+    prompt_tokens_in,
+    was_cut,
+)
 from vendomini.errors import EngineError
 
 MOST_ALTERNATIVES = 20
@@ -105,7 +111,8 @@ def _common(
             },
         }
     for name in manner.left_out:
-        body.pop(name, None)
+        if name == "seed" or body.get(name) == DEFAULT:  # another value may be refused by name
+            body.pop(name, None)
     return body
 
 
@@ -153,6 +160,18 @@ def completion_reply(
     by their text.
     """
     return _reply(raw, request, dialect, window, seconds, habits, _text_logprobs)
+
+
+def unreadable_reply(
+    request: ChatRequest | CompletionRequest, *, complaint: Complaint, seconds: float
+) -> Reply:
+    """The reply that a server tells as an error, for it could make nothing of the model's words."""
+    choice = Choice(
+        text=whole(complaint.generated),
+        finish_reason="length" if was_cut(complaint) else "stop",
+        logprobs=() if request.sampling.top_logprobs else None,
+    )
+    return Reply(choices=(choice,) * choices_of(request), seconds=seconds)
 
 
 def context_reply(request: Request, *, refusal: str | Complaint, seconds: float) -> Reply:

@@ -118,8 +118,8 @@ def _said(choice: object) -> Said:
         text = _calls(message) or (refusal if isinstance(refusal, str) else "")
         is_plain = is_plain and not text
     return Said(
-        text=_whole(text),
-        reasoning=None if reasoning is None else _whole(reasoning),
+        text=whole(text),
+        reasoning=None if reasoning is None else whole(reasoning),
         finish="length" if ended in _CUT else "stop",
         is_plain=is_plain,
         logprobs=choice.get("logprobs"),
@@ -219,7 +219,7 @@ def _json(value: object) -> str:
         return ""
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """The text without halves of characters, which no log can hold."""
     return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
 
