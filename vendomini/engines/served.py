@@ -114,12 +114,13 @@ class Served:
             return await self._score(request, started)
         except (Refused, ServerFailed) as refused:
             seconds = time.perf_counter() - started
-            if not isinstance(request, ScoreRequest) and is_unreadable(refused.complaint):
-                return unreadable_reply(request, complaint=refused.complaint, seconds=seconds)
+            told = refused.complaint
+            if isinstance(request, ChatRequest | CompletionRequest) and is_unreadable(told):
+                return unreadable_reply(request, complaint=told, seconds=seconds)
             if not _is_too_long(refused):
                 raise
             self._tell_if_none_fits(request)
-            return context_reply(request, refusal=refused.complaint, seconds=seconds)
+            return context_reply(request, refusal=told, seconds=seconds)
 
     async def load(self) -> Load | None:
         return (await self._counters()).load if self._tells_load else None
