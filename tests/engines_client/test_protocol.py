@@ -166,6 +166,22 @@ def test_reasoning_that_the_server_splits_is_taken_as_it_is(name: str) -> None:
     assert (choice.reasoning, choice.text) == ("hm", "an answer")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "more</think>an answer",
+        "<|channel|>analysis<|message|>more<|end|><|start|>assistant<|channel|>final<|message|>"
+        "an answer",
+        "<think>more</think>an answer",
+    ],
+)
+def test_marks_that_a_server_left_in_the_text_are_split_too(content: str) -> None:
+    message = {"content": content, "reasoning": "hm"}
+    raw = says({"choices": [{"message": message, "finish_reason": "stop"}]}).body
+    choice = reply_of(raw, chat()).choices[0]
+    assert (choice.text, choice.reasoning) == ("an answer", "hm\n\nmore")
+
+
 def test_a_reply_that_ended_while_it_thought_is_an_empty_answer() -> None:
     choice = reply_of(chats("<think>hm").body, chat(reply_format=SCHEMA)).choices[0]
     assert (choice.reasoning, choice.text) == ("hm", "")

@@ -423,12 +423,26 @@ def under_schema(*, dialect: Dialect) -> Callable[..., Any]:
 def test_a_server_that_never_keeps_a_schema_is_told_by_its_first_replies(
     tmp_path: Path, dialect: Dialect
 ) -> None:
-    came = under_schema(dialect=dialect)(tmp_path, [chats("Sure!"), chats(""), chats("Sure!")])
-    assert came[:2] == ["Sure!", ""]
-    assert isinstance(came[2], EngineLacks)
-    assert "does not constrain its replies" in str(came[2])
-    assert "it gave Sure!" in str(came[2])
-    assert "`text`" in came[2].hint
+    script = [chats("Sure!"), chats(""), chats("Sure!"), chats("Sure!")]
+    came = under_schema(dialect=dialect)(tmp_path, script)
+    assert came[:3] == ["Sure!", "", "Sure!"]
+    assert isinstance(came[3], EngineLacks)
+    assert "does not constrain its replies" in str(came[3])
+    assert "it gave Sure!" in str(came[3])
+    assert "`text`" in came[3].hint
+
+
+def test_a_server_that_gives_nothing_under_a_schema_is_told_by_many_replies(tmp_path: Path) -> None:
+    came = under_schema(dialect="openai")(tmp_path, [chats("")] * 20)
+    assert came[:19] == [""] * 19
+    assert "gives nothing under a schema" in str(came[19])
+
+
+def test_an_object_that_a_server_took_for_a_thought_is_the_reply(tmp_path: Path) -> None:
+    choice = {"message": {"content": "", "reasoning_content": KEPT}, "finish_reason": "stop"}
+    cut = {**choice, "finish_reason": "length"}
+    script = [says({"choices": [each]}) for each in (choice, cut)]
+    assert under_schema(dialect="openai")(tmp_path, script) == [KEPT, ""]
 
 
 @pytest.mark.parametrize(
@@ -474,6 +488,11 @@ def test_odd_replies_among_kept_ones_are_no_verdict(tmp_path: Path) -> None:
     [
         chats("Sure!", finish="length"),
         chats("", finish="content_filter"),
+        chats("Sure!", finish="content_filter: PROHIBITED_CONTENT"),
+        chats("Sure!", finish="SAFETY"),
+        chats("Sure!", finish="RECITATION"),
+        chats("Sure!", finish="insufficient_system_resource"),
+        chats("Sure!", finish="model_context_window_exceeded"),
         says({"choices": [{"message": {"refusal": "no"}, "finish_reason": "stop"}]}),
         says({"choices": [{"message": {"reasoning": "hm"}, "finish_reason": "stop"}]}),
         says({"choices": [{"message": {"tool_calls": [{"function": {"name": "f"}}]}}]}),
