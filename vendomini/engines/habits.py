@@ -36,19 +36,14 @@ class Habits:
 
     def formed(self, text: str, *, is_json: bool) -> None:
         """A reply under a schema that has ended by itself. Raises `EngineLacks`."""
-        if not text.strip():
-            if self._does("schema", is_json, tells="empty", first=FIRST_EMPTY):
-                return
-            raise EngineLacks(
-                f"{self._where} gives nothing under a schema: its first {FIRST_EMPTY} such replies "
-                "were empty",
-                hint="use reply_format `text`, or a server that can, such as vLLM",
-            )
-        if self._does("schema", is_json, tells="text"):
+        is_empty = not text.strip()
+        first = FIRST_EMPTY if is_empty else FIRST
+        if self._does("schema", is_json, tells="empty" if is_empty else "", first=first):
             return
+        gave = beginning(text.encode(errors="replace"))
         raise EngineLacks(
-            f"{self._where} does not constrain its replies: under a schema its first {FIRST} were "
-            f"no JSON; it gave {beginning(text.encode(errors='replace'))}",
+            f"{self._where} does not constrain its replies: under a schema its first {first} were "
+            + ("empty" if is_empty else f"no JSON; it gave {gave}"),
             hint="use reply_format `text`, or a server that can, such as vLLM",
         )
 
