@@ -433,6 +433,7 @@ def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: 
         "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
         "Too many tokens, please wait before trying again.",
         "Rate limit reached for tokens per minute (TPM): Limit 6000, Requested 7000",
+        "Request contains 35000 tokens, which exceeds the limit of 20000 tokens per minute",
         "`max_tokens` must be less than or equal to `8192`",
         "Range of max_tokens should be [1, 2000]",
         "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens",

@@ -1,6 +1,7 @@
 """An opened server as an engine."""
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -184,6 +185,14 @@ def test_another_failure_teaches_nothing(tmp_path: Path) -> None:
 )
 def test_a_body_that_is_too_large_is_a_prompt_too_long(tmp_path: Path, content: bytes) -> None:
     chat = Said(body=content, status=413)
+    reply, _ = served(tmp_path, answers(CHAT), dialect="openai", chat=chat)
+    assert reply.choices[0].finish_reason == "context"
+
+
+def test_an_error_with_status_200_is_judged_by_its_words(tmp_path: Path) -> None:
+    """Some send blanks first, so that the connection lives on, and have sent the status by then."""
+    told = {"error": {"message": "Your input context is too long", "type": "invalid"}}
+    chat = Said(body=b"\n" * 300 + json.dumps(told).encode())
     reply, _ = served(tmp_path, answers(CHAT), dialect="openai", chat=chat)
     assert reply.choices[0].finish_reason == "context"
 

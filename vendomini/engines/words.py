@@ -234,7 +234,7 @@ _TOO_LONG = re.compile(
             r"tokens in request more than max tokens allowed",
             r"prompt tokens \([\d,]+\) exceed",
             r"prompt length \([\d.,]+\).{0,40}not exceed max_num_tokens",  # TensorRT-LLM
-            r"request contains [\d,]+ tokens, which exceeds the limit",
+            r"request contains [\d,]+ tokens, which exceeds the limit(?!.{0,30} per )",
             r"`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",  # TGI
             r"(?:input|prompt) token count\b.{0,40}(?:exceeds|but model only)",  # Gemini
             r"input tokens exceed",  # gpt-5
