@@ -53,6 +53,37 @@ KILLED_WORKER = """\
 died unexpectedly (exit code: -9), shutting down executor.
 (EngineCore pid=8) ERROR 11-21 07:53:45 [core.py:1512] RuntimeError: cancelled
 """
+IGNORED = """\
+(EngineCore pid=8) ValueError: the cause
+(EngineCore pid=8) Exception ignored in: <function Pool.__del__ at 0x7f>
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8)   File "pool.py", line 271, in __del__
+(EngineCore pid=8)     self._change_notifier.put(None)
+(EngineCore pid=8) OSError: [Errno 9] Bad file descriptor
+(EngineCore pid=8) 
+(EngineCore pid=8) During handling of the above exception, another exception occurred:
+(EngineCore pid=8) 
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8) TypeError: 'NoneType' object is not callable
+"""
+IGNORED_ALONE = """\
+Exception ignored in: <_io.TextIOWrapper name='<stdout>' mode='w' encoding='utf-8'>
+BrokenPipeError: [Errno 32] Broken pipe
+"""
+TWO_NAMES = """\
+(Worker pid=750) (Worker_TP1 pid=750) ERROR 11-21 06:41:22 [m.py:9] ValueError: the cause
+(Worker pid=749) (Worker_TP0 pid=749) ERROR 11-21 06:41:23 [m.py:9] RuntimeError: lost the other
+"""
+TRITON = """\
+Traceback (most recent call last):
+  File "compiler.py", line 400, in _init_handles
+    raise OutOfResources(self.metadata.shared, max_shared, "shared memory")
+triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 131072
+"""
+COLOURED = (
+    "\x1b[0;36m(EngineCore pid=8)\x1b[0;0m \x1b[31mERROR\x1b[0m 11-21 06:41:22 [core.py:9] "
+    "ValueError: the cause\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +96,12 @@ died unexpectedly (exit code: -9), shutting down executor.
         (OWN, "there is no tokenizer in /models/m", ""),
         (KILLED_CORE, "its process EngineCore was killed, perhaps because memory ran out", ""),
         (KILLED_WORKER, "its process VllmWorker-1 was killed, perhaps because memory ran out", ""),
+        (IGNORED, "ValueError: the cause", ""),
+        ("ValueError: the cause\n" + IGNORED_ALONE, "ValueError: the cause", ""),
+        (IGNORED_ALONE + "ValueError: the cause\n", "ValueError: the cause", ""),
+        (TWO_NAMES, "ValueError: the cause", ""),
+        (TRITON, "OutOfResources: out of resource: shared memory, Required", ""),
+        (COLOURED, "ValueError: the cause", ""),
         (CUDA, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.", "GPUs"),
     ],
 )
@@ -225,6 +262,10 @@ def test_a_model_with_too_short_a_window_is_told_apart_from_other_words_about_it
     assert "what the model allows" in hint_for(TOO_LONG)
     # The engine of ours has said itself what to do.
     assert hint_for(root_cause(OWN_WITH_HINT) or "") == ""
+
+
+def test_an_exception_that_was_ignored_is_no_cause() -> None:
+    assert root_cause(IGNORED_ALONE) is None
 
 
 def test_a_log_without_an_error_names_no_cause() -> None:

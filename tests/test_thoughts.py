@@ -33,6 +33,9 @@ ANALYSIS = "<|channel|>analysis<|message|>"
         (f"<seed:think>{DRAFT}</seed:think>{ANSWER}", (DRAFT, ANSWER)),
         (f"<mm:think>{DRAFT}</mm:think>{ANSWER}", (DRAFT, ANSWER)),
         ("<think>they write <|channel|>final</think>so", ("they write <|channel|>final", "so")),
+        (f"<|channel>thought\n{DRAFT}\n<channel|>{ANSWER}", (DRAFT, ANSWER)),
+        (f"<|channel>thought\n<channel|>{ANSWER}", ("", ANSWER)),
+        (f"{DRAFT}<channel|>{ANSWER}", (DRAFT, ANSWER)),
         # harmony
         (f"{ANALYSIS}{DRAFT}<|end|>{FINAL}{ANSWER}", (DRAFT, ANSWER)),
         (f"{ANALYSIS}{DRAFT}<|end|>{FINAL}{ANSWER}<|return|>", (DRAFT, ANSWER)),
@@ -67,6 +70,11 @@ ANALYSIS = "<|channel|>analysis<|message|>"
         (f"assistantfinal{ANSWER}", (None, ANSWER)),
         (f"final{ANSWER}", (None, ANSWER)),
         ("analysisThe user wants", ("The user wants", "")),
+        (f"analysisHm.assistant\nfinal{ANSWER}", ("Hm.", ANSWER)),
+        ("analysisHm.assistant\n\nfinalSo.", ("Hm.", "So.")),
+        (f"We need a call.assistant\nfinal{ANSWER}", ("We need a call.", ANSWER)),
+        ("I am an assistant\nfinally.", (None, "I am an assistant\nfinally.")),
+        *[(f"analysis{mark} of it", (None, f"analysis{mark} of it")) for mark in "([{#"],
         ("analysis of the market", (None, "analysis of the market")),
         ("The final analysis", (None, "The final analysis")),
         (

@@ -37,6 +37,7 @@ MARKS = (
     ),  # Kimi
     Marks("<mm:think>", "</mm:think>"),  # MiniMax
     Marks("<|START_THINKING|>", "<|END_THINKING|>"),  # Command
+    Marks("<|channel>thought", "<channel|>"),  # Gemma 4
 )
 
 _CHANNEL, _MESSAGE = "<|channel|>", "<|message|>"
@@ -48,10 +49,12 @@ _HARMONY = re.compile(r"<\|(start|channel|message|end|return|call|constrain)\|>"
 _RECIPIENT = re.compile(r"\bto=(?:functions\.)?([^\s<]+)")
 # Harmony without its marks: `analysis...assistantfinal...`. A word of prose goes on in small
 # letters, or ends.
-_STRIPPED = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\"'(\[{*#\d])")
-_STRIPPED_FINAL = re.compile(r"assistantfinal(?:json)?")
+_STRIPPED = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\"'*\d])")
+# On a line of its own it may be prose, unless an object or a leading `analysis` says otherwise.
+_STRIPPED_FINAL = re.compile(r"assistantfinal(?:json)?|assistant ?\r?\n{1,4}final(?:json)?(?=\s*{)")
+_BEGUN_FINAL = re.compile(r"assistant(?: ?\r?\n{1,4})?final(?:json)?")
 _STRIPPED_CALL = re.compile(
-    r"assistantcommentary(?: to=(?:functions\.)?(\S+?))? ?(?:json|code)?(?=\s*{)"
+    r"assistant(?: ?\r?\n{1,4})?commentary(?: to=(?:functions\.)?(\S+?))? ?(?:json|code)?(?=\s*{)"
 )
 _FINAL_ALONE = re.compile(r"\s*(?:assistant)?final(?:json)?(?=\s*{)")
 
@@ -222,7 +225,8 @@ def call_text(name: str, arguments: object) -> str:
 
 def _split_stripped(text: str) -> tuple[str | None, str] | None:
     begun = _STRIPPED.match(text)
-    final = next(_matches(text, _STRIPPED_FINAL), None)
+    final_form = _STRIPPED_FINAL if begun is None else _BEGUN_FINAL
+    final = next(_matches(text, final_form), None)
     if final is not None:
         thoughts = text[: final.start()].strip().removeprefix("assistant").removeprefix("analysis")
         return thoughts.strip() or None, text[final.end() :].lstrip()

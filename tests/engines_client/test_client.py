@@ -143,7 +143,7 @@ def test_a_remote_server_that_breaks_off_is_asked_the_same_again(tmp_path: Path)
     assert server.asked == [("/v1/x", {"a": 1})] * 2
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520, 524, 529])
 def test_a_remote_server_that_is_busy_is_asked_again(tmp_path: Path, status: int) -> None:
     answer, server = ask(tmp_path, [refuses("later", status), FINE], opened=remote, how=post)
     assert answer == b'{"fine": true}'

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket as sockets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,9 @@ LOADS = says({"error": {"message": "Loading model", "type": "unavailable_error",
     [
         (LOADS, "it answers 503, Loading model"),
         (refuses("bad gateway", 502), "it answers 502, bad gateway"),
+        (refuses("slow down", 429), "it answers 429, slow down"),
+        (refuses("slow", 408), "it answers 408, slow"),
+        (refuses("overloaded", 529), "it answers 529, overloaded"),
         (says({"data": []}), "it serves no model yet"),
         (says({"object": "list", "data": None}), "it serves no model yet"),
         (RESETS, "broke the connection off"),
@@ -171,6 +175,14 @@ def test_a_server_that_loads_is_waited_for_with_what_it_says(
         asyncio.run(play([models], start_timeout_s=2.0))
     assert "was not ready after 2 s" in str(caught.value)
     assert "engine.base_url" in caught.value.hint
+
+
+def test_a_server_that_asks_to_wait_is_not_asked_before(tmp_path: Path) -> None:
+    began = time.monotonic()
+    busy = says({"error": {"message": "slow down"}}, 429, **{"Retry-After": "1"})
+    engine, _ = start(tmp_path, {"/v1/models": [busy, MODELS]})
+    assert engine.facts["model"] == "m"
+    assert time.monotonic() - began >= 1
 
 
 def test_a_server_that_lists_its_model_while_it_loads_is_waited_for(tmp_path: Path) -> None:

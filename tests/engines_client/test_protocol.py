@@ -1,6 +1,8 @@
 """Requests to bodies and answers to replies, without a server."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from vendomini.chat import (
 )
 from vendomini.engines.backend import Dialect
 from vendomini.engines.habits import Habits
+from vendomini.engines.manner import Manner
 from vendomini.engines.protocol import (
     chat_body,
     chat_reply,
@@ -28,7 +31,12 @@ from vendomini.engines.words import (
     beginning,
     complaint_in,
     complaint_of,
+    error_status,
     is_too_long,
+    is_unreadable,
+    minds_empty,
+    minds_system,
+    minds_turns,
     prompt_tokens_in,
     refused_parameter,
 )
@@ -156,6 +164,22 @@ def test_reasoning_that_the_server_splits_is_taken_as_it_is(name: str) -> None:
     raw = says({"choices": choices, "usage": {"prompt_tokens": 1}}).body
     choice = reply_of(raw, chat()).choices[0]
     assert (choice.reasoning, choice.text) == ("hm", "an answer")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "more</think>an answer",
+        "<|channel|>analysis<|message|>more<|end|><|start|>assistant<|channel|>final<|message|>"
+        "an answer",
+        "<think>more</think>an answer",
+    ],
+)
+def test_marks_that_a_server_left_in_the_text_are_split_too(content: str) -> None:
+    message = {"content": content, "reasoning": "hm"}
+    raw = says({"choices": [{"message": message, "finish_reason": "stop"}]}).body
+    choice = reply_of(raw, chat()).choices[0]
+    assert (choice.text, choice.reasoning) == ("an answer", "hm\n\nmore")
 
 
 def test_a_reply_that_ended_while_it_thought_is_an_empty_answer() -> None:
@@ -364,6 +388,34 @@ VLLM = "This model's maximum context length is 1024 tokens. However, your prompt
         ("invalid params, context window exceeds limit", 0),
         ("Input is too long for requested model", 0),
         ("model_context_window_exceeded", 0),
+        (
+            "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens). Use a "
+            "shorter input or enable --allow-auto-truncate.",
+            160062,
+        ),
+        (
+            "Unable to submit request because the input token count is 1251952 but model only "
+            "supports up to 1048576.",
+            1251952,
+        ),
+        ("Prompt exceeds max length", 0),
+        ("tokens in request more than max tokens allowed", 0),
+        ("prompt tokens (330095) exceed model maximum (278528)", 330095),
+        (
+            "The sum of prompt length (9351.0), query length (0) should not exceed max_num_tokens "
+            "(8192)",
+            9351,
+        ),
+        ("Input token length too long", 0),
+        ("The length of tokens in the request is too long", 0),
+        ("Request contains 35000 tokens, which exceeds the limit of 32768", 35000),
+        ("Your input context is too long", 0),
+        ("litellm.ContextWindowExceededError: no", 0),
+        (
+            "This model's maximum context length is 4097 tokens, however you requested 10351 "
+            "tokens (10346 in your prompt; 5 for the completion).",
+            10346,
+        ),
     ],
 )
 def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: int) -> None:
@@ -381,6 +433,10 @@ def test_every_wording_of_a_prompt_too_long_is_understood(refusal: str, tokens: 
         "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
         "Too many tokens, please wait before trying again.",
         "Rate limit reached for tokens per minute (TPM): Limit 6000, Requested 7000",
+        "Request contains 35000 tokens, which exceeds the limit of 20000 tokens per minute",
+        "`max_tokens` must be less than or equal to `8192`",
+        "Range of max_tokens should be [1, 2000]",
+        "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens",
         "Unrecognized request argument supplied: context_length",
         "The model `m` does not exist",
     ],
@@ -398,6 +454,19 @@ def test_another_refusal_is_not_a_prompt_too_long(refusal: str) -> None:
             9,
         ),
         ({"error": {"message": "no", "param": "input_tokens", "code": 400}}, 0),
+        ({"error": {"message": "no", "type": "request_too_large"}}, 0),
+        (
+            {
+                "errors": [
+                    {
+                        "message": "AiError: " + "no " * 60 + "The estimated number of input and "
+                        "maximum output tokens (12000) exceeded this model context window limit "
+                        "(8000)."
+                    }
+                ]
+            },
+            0,
+        ),
         # llama.cpp's, as Ollama hands it on.
         (
             {
@@ -452,6 +521,18 @@ def test_codes_and_types_are_believed_first_wherever_they_stand(told: Any, token
         ("This model does not support response format `json_schema`.", "response_format"),
         ("Input validation error: `top_p` must be > 0.0 and < 1.0", "top_p"),
         ("Input validation error: `max_new_tokens` must be <= 4096. Given: 5000", "max_tokens"),
+        ("`max_tokens` must be less than or equal to `8192`", "max_tokens"),
+        ("Range of max_tokens should be [1, 2000]", "max_tokens"),
+        ("max_tokens: 100000 > 8192, which is the maximum allowed number", "max_tokens"),
+        ("invalid temperature: only 1 is allowed for this model", "temperature"),
+        ("`temperature` may only be set to 1 when thinking is enabled.", "temperature"),
+        ("Input validation error: grammar is not valid: Grammar must have", "response_format"),
+        ("JSON Schema not supported: could not understand the instance", "response_format"),
+        ("Failed to initialize samplers: failed to parse grammar", "response_format"),
+        (
+            "The specified schema produces a constraint that has too many states for serving",
+            "response_format",
+        ),
         ("Unsupported parameter: 'store'", None),
         ("the chat template refused: no system role", None),
     ],
@@ -468,6 +549,63 @@ def test_the_parameter_that_is_refused_is_known_by_its_code() -> None:
     assert refused_parameter(Complaint("no", code="unsupported_value", param="top_p")) == "top_p"
     assert refused_parameter(Complaint("no", code="unsupported_value", param="store")) is None
     assert refused_parameter(Complaint("no", code="model_not_found", param="n")) is None
+    assert refused_parameter(Complaint("no", param="response_format")) == "response_format"
+    mistral = {
+        "object": "error",
+        "message": {
+            "detail": [
+                {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "no", "input": 3}
+            ]
+        },
+        "type": "invalid_request_error",
+    }
+    assert refused_parameter(complaint_of(json.dumps(mistral).encode())) == "seed"
+
+
+@pytest.mark.parametrize(
+    ("minds", "words"),
+    [
+        (minds_empty, "message content must not be empty"),
+        (minds_empty, "content or tool_calls must be set"),
+        (minds_empty, "messages: at least one content element is required"),
+        (minds_empty, "* GenerateContentRequest.contents.parts must not be empty."),
+        (minds_system, "'messages[0].role' does not support 'system' with this model"),
+        (minds_system, "Developer instruction is not enabled for models/m"),
+        (minds_turns, "it does not support successive user or assistant messages"),
+    ],
+)
+def test_what_a_template_minds_is_known_by_words(minds: Callable[[str], bool], words: str) -> None:
+    assert minds(words)
+
+
+@pytest.mark.parametrize("word", ["x", "unknown "])
+def test_a_refusal_of_any_length_is_read_in_no_time(word: str) -> None:
+    began = time.process_time()
+    complaint = complaint_of((word * (200_000 // len(word))).encode())
+    told = complaint_of(json.dumps({"error": {"message": word * 25_000}}).encode())
+    for each in (complaint, told):
+        assert not is_too_long(each)
+        assert not is_unreadable(each)
+        assert refused_parameter(each) is None
+        assert prompt_tokens_in(each) == 0
+    assert time.process_time() - began < 1
+
+
+def test_a_parameter_is_left_out_only_at_the_value_that_needs_no_saying() -> None:
+    manner = Manner(left_out=frozenset({"seed", "top_p"}))
+    kept, left = (
+        json.loads(
+            chat_body(
+                chat(seed=1, sampling=Sampling(top_p=top_p)),
+                model="m",
+                dialect="openai",
+                manner=manner,
+            )
+        )
+        for top_p in (0.9, 1.0)
+    )
+    assert (kept["top_p"], "seed" in kept) == (0.9, False)
+    assert "top_p" not in left
 
 
 @pytest.mark.parametrize(
@@ -485,6 +623,21 @@ def test_the_parameter_that_is_refused_is_known_by_its_code() -> None:
 )
 def test_a_complaint_is_found_in_every_kind_of_error(content: bytes, words: str) -> None:
     assert complaint_in(content).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b' \n\n{"error": {"message": "no", "code": 429}}', 429),
+        (b'{"error": {"message": "no", "code": "some_code"}}', 400),
+        (b'{"error": "no"}', 400),
+        (b'{"object": "error", "message": "no", "code": 500}', 500),
+        (b'{"error": null, "choices": [{}]}', None),
+        (b'{"error": null}', None),
+    ],
+)
+def test_an_error_that_came_with_status_200_is_one(content: bytes, status: int | None) -> None:
+    assert error_status(content, other=400) == status
 
 
 def test_a_long_page_is_shown_by_its_beginning() -> None:

@@ -1,6 +1,7 @@
 """An opened server as an engine."""
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from vendomini.chat import (
     missing_feature,
 )
 from vendomini.engines.backend import Dialect
-from vendomini.engines.client import Client
+from vendomini.engines.client import Client, ServerFailed
 from vendomini.engines.score import Scorer
 from vendomini.engines.served import Served
 from vendomini.errors import EngineError, EngineLacks
@@ -160,6 +161,68 @@ def test_a_compatible_server_is_folded_for_after_it_has_refused(tmp_path: Path) 
     asked = [len(body["messages"]) for body in server.bodies("/v1/chat/completions")]
     assert asked == [2, 1, 1]
     assert len(said) == 1
+
+
+def test_a_template_that_fails_where_others_refuse_teaches_too(tmp_path: Path) -> None:
+    """As llama.cpp tells it."""
+    said: list[str] = []
+    failure = refuses("Jinja Exception: System role not supported", 500, type="server_error")
+    reply, server = served(
+        tmp_path, answers(CHAT), dialect="openai", said=said, chat=[failure, chats("yes")]
+    )
+    assert reply.text == "yes"
+    assert [len(body["messages"]) for body in server.bodies("/v1/chat/completions")] == [2, 1]
+
+
+def test_another_failure_teaches_nothing(tmp_path: Path) -> None:
+    failure = refuses("unexpected argument seed", 500)
+    with pytest.raises(ServerFailed):
+        served(tmp_path, answers(CHAT), dialect="openai", chat=failure)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"error": {"message": "no", "code": "request_too_large"}}']
+)
+def test_a_body_that_is_too_large_is_a_prompt_too_long(tmp_path: Path, content: bytes) -> None:
+    chat = Said(body=content, status=413)
+    reply, _ = served(tmp_path, answers(CHAT), dialect="openai", chat=chat)
+    assert reply.choices[0].finish_reason == "context"
+
+
+def test_an_error_with_status_200_is_judged_by_its_words(tmp_path: Path) -> None:
+    """Some send blanks first, so that the connection lives on, and have sent the status by then."""
+    told = {"error": {"message": "Your input context is too long", "type": "invalid"}}
+    chat = Said(body=b"\n" * 300 + json.dumps(told).encode())
+    reply, _ = served(tmp_path, answers(CHAT), dialect="openai", chat=chat)
+    assert reply.choices[0].finish_reason == "context"
+
+
+UNREADABLE = "Unexpected token 200002 while expecting start token 200006"
+
+
+@pytest.mark.parametrize(
+    ("told", "text", "finish"),
+    [
+        (refuses("no", code="json_validate_failed", failed_generation='{"a": '), '{"a": ', "stop"),
+        (refuses("no", code="tool_use_failed"), "", "stop"),
+        (refuses(UNREADABLE, 500), "", "stop"),
+        (says({"error": {"message": UNREADABLE, "type": "BadRequestError"}}), "", "stop"),
+        (refuses("unexpected tokens remaining in message header: ['x']", 500), "", "stop"),
+        (
+            refuses(
+                "Could not finish the message because max_tokens or model output limit was "
+                "reached. Please try again with higher max_tokens."
+            ),
+            "",
+            "length",
+        ),
+    ],
+)
+def test_what_a_server_can_make_nothing_of_is_a_reply(
+    tmp_path: Path, told: Said, text: str, finish: str
+) -> None:
+    reply, _ = served(tmp_path, answers(CHAT), dialect="openai", chat=told)
+    assert (reply.text, reply.choices[0].finish_reason) == (text, finish)
 
 
 def test_a_refusal_without_a_system_message_is_not_folded_for(tmp_path: Path) -> None:
@@ -369,12 +432,58 @@ def under_schema(*, dialect: Dialect) -> Callable[..., Any]:
 def test_a_server_that_never_keeps_a_schema_is_told_by_its_first_replies(
     tmp_path: Path, dialect: Dialect
 ) -> None:
-    came = under_schema(dialect=dialect)(tmp_path, [chats("Sure!"), chats(""), chats("Sure!")])
-    assert came[:2] == ["Sure!", ""]
-    assert isinstance(came[2], EngineLacks)
-    assert "does not constrain its replies" in str(came[2])
-    assert "it gave Sure!" in str(came[2])
-    assert "`text`" in came[2].hint
+    script = [chats("Sure!"), chats(""), chats("Sure!"), chats("Sure!")]
+    came = under_schema(dialect=dialect)(tmp_path, script)
+    assert came[:3] == ["Sure!", "", "Sure!"]
+    assert isinstance(came[3], EngineLacks)
+    assert "does not constrain its replies" in str(came[3])
+    assert "it gave Sure!" in str(came[3])
+    assert "`text`" in came[3].hint
+
+
+def test_a_server_that_gives_nothing_under_a_schema_is_told_by_many_replies(tmp_path: Path) -> None:
+    came = under_schema(dialect="openai")(tmp_path, [chats("")] * 20)
+    assert came[:19] == [""] * 19
+    assert "under a schema its first 20 were empty" in str(came[19])
+
+
+def test_an_object_that_a_server_took_for_a_thought_is_the_reply(tmp_path: Path) -> None:
+    choice = {"message": {"content": "", "reasoning_content": KEPT}, "finish_reason": "stop"}
+    cut = {**choice, "finish_reason": "length"}
+    script = [says({"choices": [each]}) for each in (choice, cut)]
+    assert under_schema(dialect="openai")(tmp_path, script) == [KEPT, ""]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses(
+            "Invalid schema for response_format 'reply': schema must be of type object",
+            param="response_format",
+            code=None,
+        ),
+        says(
+            {
+                "error": "Input validation error: grammar is not valid: Grammar must have a "
+                "'properties' field",
+                "error_type": "validation",
+            },
+            422,
+        ),
+        refuses(
+            "Unsupported JSON schema fields: {'minItems', 'items'}",
+            param="response_format",
+            code="wrong_api_format",
+        ),
+        refuses("JSON Schema not supported: could not understand the instance"),
+        refuses("Failed to initialize samplers: failed to parse grammar"),
+        refuses("Failed to initialize samplers: failed to parse grammar", 500),
+    ],
+)
+def test_a_schema_that_is_refused_is_told_at_once(tmp_path: Path, refusal: Said) -> None:
+    came = under_schema(dialect="openai")(tmp_path, [refusal])
+    assert isinstance(came[0], EngineLacks)
+    assert "does not take reply_format `schema`" in str(came[0])
 
 
 def test_odd_replies_among_kept_ones_are_no_verdict(tmp_path: Path) -> None:
@@ -388,6 +497,11 @@ def test_odd_replies_among_kept_ones_are_no_verdict(tmp_path: Path) -> None:
     [
         chats("Sure!", finish="length"),
         chats("", finish="content_filter"),
+        chats("Sure!", finish="content_filter: PROHIBITED_CONTENT"),
+        chats("Sure!", finish="SAFETY"),
+        chats("Sure!", finish="RECITATION"),
+        chats("Sure!", finish="insufficient_system_resource"),
+        chats("Sure!", finish="model_context_window_exceeded"),
         says({"choices": [{"message": {"refusal": "no"}, "finish_reason": "stop"}]}),
         says({"choices": [{"message": {"reasoning": "hm"}, "finish_reason": "stop"}]}),
         says({"choices": [{"message": {"tool_calls": [{"function": {"name": "f"}}]}}]}),

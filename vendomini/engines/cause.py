@@ -40,6 +40,11 @@ _SOFT = ("DEBUG", "INFO", "WARNING", "WARN", "D", "I", "W")
 
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Interrupt|Exit))\b:?\s*(.*)$")
 _TRACEBACK = "Traceback (most recent call last):"
+# How a traceback ends, whatever its exception is called: `triton.runtime.errors.OutOfResources: `.
+_ENDED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::\s*(.*))?$")
+# Python could raise it to nobody, mostly while it cleans up.
+_IGNORED = re.compile(r"^Exception ignored (?:in|on|while)\b")
+_COLOURS = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _CHAINED = re.compile(
     r"^(?:During handling of the above exception, another exception occurred"
     r"|The above exception was the direct cause of the following exception):$"
@@ -143,8 +148,9 @@ def root_cause(log: str) -> str | None:
 
     What an engine of ours says (`[!] ...`) is believed first.
     """
+    log = _COLOURS.sub("", log)
     for line in log.splitlines():
-        own = _OWN.match(_PROCESS.sub("", line))
+        own = _OWN.match(_of_process(line)[1])
         if own:
             return own[1].rstrip()
     ends = [end for lines in _by_process(log).values() if (end := _last(lines)) is not None]
@@ -217,14 +223,21 @@ def _by_process(log: str) -> dict[str, list[_Line]]:
     readers: dict[str, _Reader] = {}
     time = 0.0
     for place, line in enumerate(log.splitlines()):
-        process = _PROCESS.match(line)
-        text = line[process.end() :] if process else line
+        name, text = _of_process(line)
         mark = next((found for each in _MARKS if (found := each.match(text))), None)
         if mark is not None:
             time = _time(mark) or time
-        name = (process["process"] or process["rank"]) if process else ""
         readers.setdefault(name, _Reader()).read(place, text.rstrip(), mark, time)
     return {name: reader.lines for name, reader in readers.items()}
+
+
+def _of_process(line: str) -> tuple[str, str]:
+    """Whose line it is (the last of several that hand it on), and what stands behind the names."""
+    name = ""
+    while (process := _PROCESS.match(line)) and (not name or "pid=" in process[0]):
+        name = process["process"] or process["rank"]
+        line = line[process.end() :]
+    return name, line
 
 
 def _time(mark: re.Match[str]) -> float:
@@ -257,7 +270,12 @@ _WEIGHTS = {"said": 0, "doubtful": 1, "error": 2}
 def _ends(lines: list[_Line]) -> Iterator[tuple[_End, bool]]:
     """Each error of a process, and whether it is chained to the one before."""
     is_chained = False
+    traces = _Traces()
     for number, line in enumerate(lines):
+        traces.read(line.text)
+        if traces.ignores:
+            is_chained = False
+            continue
         lost = _LOST.search(line.text)
         if lost:
             cause = _ended(lost["name"] or "EngineCore", int(lost["code"] or -signal.SIGKILL))
@@ -268,7 +286,8 @@ def _ends(lines: list[_Line]) -> Iterator[tuple[_End, bool]]:
         if _CHAINED.match(line.text):
             is_chained = True
             continue
-        cause_said = _cause_in(line.text, [each.text for each in lines[number + 1 : number + 20]])
+        following = [each.text for each in lines[number + 1 : number + 20]]
+        cause_said = _cause_in(line.text, following, ends_trace=traces.ends)
         if cause_said is None:
             if line.is_marked and _says_something(line.text):
                 yield _End(line.place, line.time, "said", line.text.strip()), False
@@ -276,6 +295,34 @@ def _ends(lines: list[_Line]) -> Iterator[tuple[_End, bool]]:
         if not any(words in line.text for words in _ONLY_A_CONSEQUENCE):
             yield _End(line.place, line.time, line.weight, cause_said), is_chained
         is_chained = False
+
+
+@dataclass(slots=True)
+class _Traces:
+    """Tells of each line whether a traceback ends on it, and whether it is one that was ignored."""
+
+    ends: bool = False
+    ignores: bool = False
+    _is_inside: bool = False  # of a traceback, before its exception
+    _is_ignored: bool = False
+    _was_ignored: bool = False  # until something else than a chained one follows
+
+    def read(self, text: str) -> None:
+        self.ends = False
+        if _IGNORED.match(text) or (self._was_ignored and _CHAINED.match(text)):
+            self._is_ignored = self.ignores = True
+            return
+        goes_on = not text.strip() or text.startswith((" ", "\t")) or text == _TRACEBACK
+        if text == _TRACEBACK:
+            self._is_inside = True
+        if goes_on:
+            self.ignores = self._is_ignored
+            return
+        is_raised = (_ENDED if self._is_inside else _RAISED).match(text) is not None
+        self.ends = self._is_inside and is_raised
+        self.ignores = self._is_ignored and is_raised
+        self._was_ignored = self.ignores
+        self._is_inside = self._is_ignored = False
 
 
 def _chains(ends: Iterable[tuple[_End, bool]]) -> list[list[_End]]:
@@ -289,7 +336,7 @@ def _chains(ends: Iterable[tuple[_End, bool]]) -> list[list[_End]]:
     return chains
 
 
-def _cause_in(text: str, following: list[str]) -> str | None:
+def _cause_in(text: str, following: list[str], *, ends_trace: bool) -> str | None:
     """The error that begins on a line; None: it begins none."""
     absent = _NOT_RUN.match(text)
     if absent:
@@ -297,13 +344,13 @@ def _cause_in(text: str, following: list[str]) -> str | None:
     usage = _USAGE.match(text)
     if usage:
         return _said(usage[1], following)
-    raised = _RAISED.match(text)
+    raised = _RAISED.match(text) or (_ENDED.match(text) if ends_trace else None)
     if raised is None:
         return None
-    missing = _NO_MODULE.match(raised[2])
+    missing = _NO_MODULE.match(raised[2] or "")
     if missing and raised[1] in ("ModuleNotFoundError", "ImportError"):
         return f"No module named '{missing['module']}'"
-    return f"{raised[1]}: {_said(raised[2], following)}".rstrip(": ")
+    return f"{raised[1]}: {_said(raised[2] or '', following)}".rstrip(": ")
 
 
 def _says_something(text: str) -> bool:
@@ -345,5 +392,5 @@ def hint_for(cause: str) -> str:
 
 def progress_in(log: str) -> str | None:
     """The last line that says how far a start has come; None if there is none."""
-    found = PROGRESS.findall(log)
+    found = PROGRESS.findall(_COLOURS.sub("", log))
     return found[-1].strip() if found else None

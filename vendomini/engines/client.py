@@ -18,6 +18,7 @@ import aiohttp
 from yarl import URL
 
 from vendomini.engines.words import (
+    BLANK,
     Complaint,
     beginning,
     complaint_in,
@@ -39,8 +40,8 @@ KEEP_ALIVE_S = 4.0
 FRESH_TRIES = 4
 """How often a request is sent when connections break before any answer, without waiting."""
 
-_BLANK = b" \t\r\n\xef\xbb\xbf"
-"""What may stand before a page, its byte order mark too."""
+BUSY = frozenset({502, 503, 504, *range(520, 525), 529})
+"""What a server that loads or is overloaded, or what stands before it, answers meanwhile."""
 
 ONE_KEY_ONLY = "the worker makes this key up at each start: something else listens there"
 
@@ -71,11 +72,19 @@ class ServerFailed(EngineError):
 class Refused(EngineError):
     """The server understood and said no (4xx): asking again would change nothing."""
 
-    def __init__(self, complaint: Complaint, *, status: int, hint: str = "") -> None:
+    def __init__(
+        self,
+        complaint: Complaint,
+        *,
+        status: int,
+        hint: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         self.message = in_words(complaint)
         super().__init__(f"the server refuses ({status}): {self.message}", hint=hint)
         self.status = status
         self.complaint = complaint
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +105,7 @@ class Backoff:
 
     def tries_after(self, status: int | None) -> int:
         """How often to try in all when the last answer had this status; None: no answer."""
-        if status is None or status in (429, 502, 503, 504):
+        if status is None or status == 429 or status in BUSY:
             return self.tries
         return self.tries_after_500 if status == 500 else 1
 
@@ -226,7 +235,9 @@ class Client:
                     content = await response.read()
                     status = response.status
                     if status == 200:
-                        status = error_status(content) or status
+                        # A question that costs nothing has an answer of its own form.
+                        other = 400 if method == "POST" else None
+                        status = error_status(content, other=other) or status
                     return _Answer(status, response.headers, content)
             except (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError) as error:
                 raise EngineError(
@@ -265,7 +276,7 @@ class Client:
         raise AssertionError("the last try returns or raises")
 
     def _checked(self, content: bytes) -> bytes:
-        if content[:64].lstrip(_BLANK)[:1] == b"<":
+        if content[:64].lstrip(BLANK)[:1] == b"<":
             raise EngineError(
                 f"{self.where} answers HTML, not JSON: {beginning(content)}",
                 hint=self._address_hint
@@ -288,7 +299,12 @@ class Client:
             )
         complaint = complaint_of(answer.content)
         if answer.status < 500:
-            return Refused(complaint, status=answer.status, hint=self._hint_for(answer.status))
+            return Refused(
+                complaint,
+                status=answer.status,
+                hint=self._hint_for(answer.status),
+                retry_after_s=_retry_after_s(answer.headers),
+            )
         return ServerFailed(
             f"{self.where} answers {answer.status}: {in_words(complaint)}",
             status=answer.status,

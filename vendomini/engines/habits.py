@@ -13,6 +13,9 @@ from vendomini.errors import EngineError, EngineLacks
 FIRST = 3
 """So many first replies that all lack the same are a habit."""
 
+FIRST_EMPTY = 20
+"""So it is with empty ones, which have many causes."""
+
 WHICH = "use a server that can, such as vLLM, or do not ask for it"
 
 
@@ -33,11 +36,14 @@ class Habits:
 
     def formed(self, text: str, *, is_json: bool) -> None:
         """A reply under a schema that has ended by itself. Raises `EngineLacks`."""
-        if self._does("schema", is_json):
+        is_empty = not text.strip()
+        first = FIRST_EMPTY if is_empty else FIRST
+        if self._does("schema", is_json, tells="empty" if is_empty else "", first=first):
             return
+        gave = beginning(text.encode(errors="replace"))
         raise EngineLacks(
-            f"{self._where} does not constrain its replies: under a schema its first {FIRST} were "
-            f"no JSON; it gave {beginning(text.encode(errors='replace'))}",
+            f"{self._where} does not constrain its replies: under a schema its first {first} were "
+            + ("empty" if is_empty else f"no JSON; it gave {gave}"),
             hint="use reply_format `text`, or a server that can, such as vLLM",
         )
 
@@ -76,14 +82,16 @@ class Habits:
                 "are estimated"
             )
 
-    def _does(self, what: str, does: bool) -> bool:
-        """False as soon as it has missed that in all of the first replies."""
+    def _does(self, what: str, does: bool, *, tells: str = "", first: int = FIRST) -> bool:
+        """False as soon as it has missed that in all of the first replies, of those that `tells`
+        names."""
         if does:
             self._did.add(what)
         if what in self._did:
             return True
-        self._missed[what] = self._missed.get(what, 0) + 1
-        return self._missed[what] < FIRST
+        missed = f"{what} {tells}"
+        self._missed[missed] = self._missed.get(missed, 0) + 1
+        return self._missed[missed] < first
 
 
 def lacks(feature: str, sign: str) -> EngineLacks:

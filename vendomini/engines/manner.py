@@ -10,6 +10,7 @@ from vendomini.chat import MODEL, ChatRequest, CompletionRequest, Message
 from vendomini.engines.template import alternating, filled, folded
 from vendomini.engines.words import (
     Complaint,
+    all_words,
     in_words,
     minds_empty,
     minds_system,
@@ -78,14 +79,21 @@ class Lesson:
 
 
 def lesson(
-    complaint: Complaint, request: ChatRequest | CompletionRequest, asked: Manner
+    complaint: Complaint,
+    request: ChatRequest | CompletionRequest,
+    asked: Manner,
+    *,
+    failed: bool = False,
 ) -> Lesson | None:
     """What to do otherwise than the refused request, which was put in the manner `asked`; None: the
     refusal teaches nothing.
 
+    `failed`: it was told as a failure of the server's (500). Some tell so what a template or a
+    schema refuses; nothing else that is minded is believed of it.
+
     Raises `EngineLacks` for what a server does not take and the request cannot do without.
     """
-    words = in_words(complaint)
+    words = all_words(complaint)
     if isinstance(request, ChatRequest):
         messages = asked.put(request.messages)
         if minds_system(words) and any(message.role == "system" for message in messages):
@@ -107,7 +115,9 @@ def lesson(
                 change={"fills_empty": True},
             )
     refused = refused_parameter(complaint)
-    if refused is None:
+    if refused is None or (failed and refused != "response_format"):
+        return None
+    if refused == "response_format" and request.reply_format.json_schema is None:
         return None
     if refused == "max_tokens" and asked.limit == "max_tokens" and _is_unknown(complaint):
         return Lesson(
@@ -126,7 +136,9 @@ def lesson(
         )
     value = getattr(request.sampling, refused, None)
     asked_for = SETTINGS.get(refused, f"`{refused}`") + (f" {value}" if value is not None else "")
-    raise EngineLacks(f"the server does not take {asked_for}: {words}", hint=_what_fits(refused))
+    raise EngineLacks(
+        f"the server does not take {asked_for}: {in_words(complaint)}", hint=_what_fits(refused)
+    )
 
 
 def fold(does: str) -> Lesson:
@@ -142,7 +154,7 @@ def fold(does: str) -> Lesson:
 
 def _is_unknown(complaint: Complaint) -> bool:
     """Whether a server does not know a parameter at all, rather than mind its value."""
-    minds_value = ("too large", "valid range", "must be")
+    minds_value = ("too large", "valid range", "must be", "should be", " > ")
     return not any(words in complaint.message for words in minds_value)
 
 

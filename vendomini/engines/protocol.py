@@ -7,6 +7,7 @@ one call: a conversation of megabytes is never copied message by message.
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,9 +24,15 @@ from vendomini.chat import (
 )
 from vendomini.engines.backend import Dialect
 from vendomini.engines.habits import WHICH, Habits
-from vendomini.engines.manner import Manner
-from vendomini.engines.replies import Answer, Counts, Said, read_answer
-from vendomini.engines.words import Complaint, beginning, complaint_in, prompt_tokens_in
+from vendomini.engines.manner import DEFAULT, Manner
+from vendomini.engines.replies import Answer, Counts, Said, read_answer, whole
+from vendomini.engines.words import (
+    Complaint,
+    beginning,
+    complaint_in,
+    prompt_tokens_in,
+    was_cut,
+)
 from vendomini.errors import EngineError
 
 MOST_ALTERNATIVES = 20
@@ -105,7 +112,8 @@ def _common(
             },
         }
     for name in manner.left_out:
-        body.pop(name, None)
+        if name == "seed" or body.get(name) == DEFAULT:  # another value may be refused by name
+            body.pop(name, None)
     return body
 
 
@@ -153,6 +161,18 @@ def completion_reply(
     by their text.
     """
     return _reply(raw, request, dialect, window, seconds, habits, _text_logprobs)
+
+
+def unreadable_reply(
+    request: ChatRequest | CompletionRequest, *, complaint: Complaint, seconds: float
+) -> Reply:
+    """The reply that a server tells as an error, for it could make nothing of the model's words."""
+    choice = Choice(
+        text=whole(complaint.generated),
+        finish_reason="length" if was_cut(complaint) else "stop",
+        logprobs=() if request.sampling.top_logprobs else None,
+    )
+    return Reply(choices=(choice,) * choices_of(request), seconds=seconds)
 
 
 def context_reply(request: Request, *, refusal: str | Complaint, seconds: float) -> Reply:
@@ -203,11 +223,14 @@ def _reply(
     answer, drawn = read_answer(raw), _drawn(request)
     habits.chose(len(answer.choices), asked=drawn)
     habits.counted(answer.counts is not None)
-    if request.reply_format.kind == "schema" and not request.sampling.stop:  # a stop ends anywhere
-        for said in answer.choices[:drawn]:
-            _judge_form(said, habits)
+    given = answer.choices[:drawn]
+    if request.reply_format.kind == "schema":
+        given = tuple(_out_of_thoughts(said) for said in given)
+        if not request.sampling.stop:  # a stop ends anywhere
+            for said in given:
+                _judge_form(said, habits)
     k = request.sampling.top_logprobs
-    choices = [_choice(said, logprobs_of, k, habits) for said in answer.choices[:drawn]]
+    choices = [_choice(said, logprobs_of, k, habits) for said in given]
     empty = Choice(text="", logprobs=() if k else None)
     choices += [empty] * (drawn - len(choices))
     if drawn < request.sampling.n:
@@ -264,6 +287,15 @@ def _judge_form(said: Said, habits: Habits) -> None:
         json.loads(said.text, strict=False)
         is_json = True
     habits.formed(said.text, is_json=is_json)
+
+
+def _out_of_thoughts(said: Said) -> Said:
+    """The object under a schema that a server took for a thought: its model did not think."""
+    if said.finish == "stop" and said.is_thought_alone and said.reasoning is not None:
+        with suppress(ValueError, RecursionError):
+            if isinstance(json.loads(said.reasoning, strict=False), dict):
+                return replace(said, text=said.reasoning, reasoning=None)
+    return said
 
 
 _Logprobs = tuple[TokenLogprob, ...]

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from vendomini.chat import Capacity, EngineFeatures, Load, Reply, Request
-from vendomini.engines.client import Backoff, Client, NoAnswer, NoSuchHost, ServerFailed, ServerGone
+from vendomini.engines.client import (
+    BUSY,
+    Backoff,
+    Client,
+    NoAnswer,
+    NoSuchHost,
+    Refused,
+    ServerFailed,
+    ServerGone,
+)
 from vendomini.engines.listed import models_in
 from vendomini.engines.served import Served, features_of
 from vendomini.engines.words import in_words
@@ -17,9 +26,6 @@ from vendomini.serving import EngineSpec
 KEY_VARIABLES = ("VENDOMINI_API_KEY", "OPENAI_API_KEY")
 """Where a remote server's key is, the first that is set. Never in a file of ours."""
 
-
-LOADING = (502, 503, 504)
-"""What a server that loads, or what stands before it, answers meanwhile."""
 
 LOOK_AGAIN_S = (0.2, 2.0)
 """Seconds until a server that is not ready is asked once more: first, and at most."""
@@ -96,7 +102,8 @@ class OpenAIEngine:
         """Says at once what it waits for, and again when that changes."""
         started = said_at = time.monotonic()
         wait_s, most_s = LOOK_AGAIN_S
-        while (why := await _not_ready(client)) is not None:
+        while (waits := await _not_ready(client)) is not None:
+            why, asked_s = waits
             now = time.monotonic()
             if why != self._waits_for or now - said_at > SAY_EVERY_S:
                 limit_s = self._spec.settings.start_timeout_s
@@ -105,7 +112,7 @@ class OpenAIEngine:
                     f"(`engine.start_timeout_s`): {why}"
                 )
                 said_at, self._waits_for = now, why
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(wait_s, asked_s))
             wait_s = min(most_s, 2 * wait_s)
         self._waits_for = ""
 
@@ -155,27 +162,36 @@ class OpenAIEngine:
             await self._client.close()
 
 
-async def _not_ready(client: Client) -> str | None:
-    """What a server is doing that cannot answer yet; None: it can, or never will."""
+async def _not_ready(client: Client) -> tuple[str, float] | None:
+    """What a server is doing that cannot answer yet, and the seconds that it asks to wait; None: it
+    can answer, or never will."""
     try:
         models = models_in(await client.get("/v1/models", once=True))
     except NoSuchHost:
         raise
     except ServerGone as error:
-        return str(error).removeprefix(f"{client.name} ")
+        return str(error).removeprefix(f"{client.name} "), 0.0
     except NoAnswer:
-        return "it takes requests and does not answer them"
-    except ServerFailed as error:
-        if error.status not in LOADING:
+        return "it takes requests and does not answer them", 0.0
+    except Refused as error:
+        if error.status not in (408, 429):
             raise
-        return f"it answers {error.status}, {in_words(error.complaint)}"
+        return _answers(error), error.retry_after_s or 0.0
+    except ServerFailed as error:
+        if error.status not in BUSY:
+            raise
+        return _answers(error), 0.0
     if not models:
-        return "it serves no model yet"
+        return "it serves no model yet", 0.0
     # Some list their model while it loads.
     with suppress(EngineError):
         try:
             await client.get("/health", once=True)
         except ServerFailed as error:
             if error.status == 503:
-                return f"it answers {error.status}, {in_words(error.complaint)}"
+                return _answers(error), 0.0
     return None
+
+
+def _answers(error: Refused | ServerFailed) -> str:
+    return f"it answers {error.status}, {in_words(error.complaint)}"

@@ -15,12 +15,26 @@ import msgspec
 from vendomini.chat import FinishReason
 from vendomini.engines.words import beginning, complaint_in
 from vendomini.errors import EngineError
-from vendomini.thoughts import call_text, opening, split
+from vendomini.thoughts import call_text, split
 
 LARGEST_COUNT = 1 << 50
 """No answer takes so many tokens: a larger number counts something else."""
 
-_CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "max_length"})
+_CUT = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "model_length",
+        "max_length",
+        "model_context_window_exceeded",
+    }
+)
+_BY_ITSELF = frozenset(
+    {"", "stop", "stop_sequence", "end_turn", "eos", "eos_token", "end", "complete", "completed"}
+)
+"""How a reply ends that nobody filtered, cut or took for a call. Servers have many words for that:
+such a reply tells nothing of what they hold to."""
 _WHICH = "use a server that speaks OpenAI's protocol; does `engine.base_url` lead to one?"
 
 
@@ -29,13 +43,14 @@ class Said:
     """One choice of an answer. `logprobs` are as the server gave them; None: it gave none.
 
     `is_plain`: it is the text that a model ended by itself, no refusal and no call of a tool, and
-    nobody filtered it.
+    nobody filtered it. `is_thought_alone`: nothing came but thoughts in a field of their own.
     """
 
     text: str = ""
     reasoning: str | None = None
     finish: FinishReason = "stop"
     is_plain: bool = False
+    is_thought_alone: bool = False
     logprobs: Any = None
 
 
@@ -111,17 +126,19 @@ def _said(choice: object) -> Said:
     ended = choice.get("finish_reason")
     ended = ended.lower() if isinstance(ended, str) else ""
     content, thoughts = _text(message.get("content"))
-    text, reasoning = _apart(content, _thoughts(message) or thoughts)
-    is_plain = ended != "content_filter"
+    told_apart = _thoughts(message) or thoughts
+    text, reasoning = _apart(content, told_apart)
+    is_plain = ended in _BY_ITSELF
     if not text:
         refusal = message.get("refusal")
         text = _calls(message) or (refusal if isinstance(refusal, str) else "")
         is_plain = is_plain and not text
     return Said(
-        text=_whole(text),
-        reasoning=None if reasoning is None else _whole(reasoning),
+        text=whole(text),
+        reasoning=None if reasoning is None else whole(reasoning),
         finish="length" if ended in _CUT else "stop",
         is_plain=is_plain,
+        is_thought_alone=bool(told_apart) and not content.strip() and not text,
         logprobs=choice.get("logprobs"),
     )
 
@@ -129,11 +146,10 @@ def _said(choice: object) -> Said:
 def _apart(content: str, thoughts: str) -> tuple[str, str | None]:
     """Answer and thoughts (None: there are none); some the server has told apart already."""
     thoughts = thoughts.strip()
-    if thoughts and opening(content) is None:
-        return content.lstrip(), thoughts
     reasoning, text = split(content)
     if thoughts:
         reasoning = f"{thoughts}\n\n{reasoning}" if reasoning else thoughts
+        text = text.lstrip()
     return text, reasoning
 
 
@@ -219,7 +235,7 @@ def _json(value: object) -> str:
         return ""
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """The text without halves of characters, which no log can hold."""
     return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
 

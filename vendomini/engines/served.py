@@ -36,10 +36,11 @@ from vendomini.engines.protocol import (
     decode,
     decode_tokens,
     tokenize_body,
+    unreadable_reply,
 )
 from vendomini.engines.score import Scorer
 from vendomini.engines.template import PLAIN, WITH_SYSTEM, tokenize_chat_body
-from vendomini.engines.words import is_too_long
+from vendomini.engines.words import is_too_long, is_unreadable
 from vendomini.errors import EngineError
 from vendomini.serving import EngineSpec
 
@@ -112,11 +113,14 @@ class Served:
             assert isinstance(request, ScoreRequest), "its features have no other kind"
             return await self._score(request, started)
         except (Refused, ServerFailed) as refused:
+            seconds = time.perf_counter() - started
+            told = refused.complaint
+            if isinstance(request, ChatRequest | CompletionRequest) and is_unreadable(told):
+                return unreadable_reply(request, complaint=told, seconds=seconds)
             if not _is_too_long(refused):
                 raise
             self._tell_if_none_fits(request)
-            seconds = time.perf_counter() - started
-            return context_reply(request, refusal=refused.complaint, seconds=seconds)
+            return context_reply(request, refusal=told, seconds=seconds)
 
     async def load(self) -> Load | None:
         return (await self._counters()).load if self._tells_load else None
@@ -172,10 +176,13 @@ class Served:
             asked = replace(request, seed=None) if "seed" in manner.left_out else request
             try:
                 return asked, await post(asked, manner)
-            except Refused as refused:
-                if refused.status not in (400, 422) or is_too_long(refused.complaint):
+            except (Refused, ServerFailed) as refused:
+                told = refused.complaint
+                if refused.status not in (400, 422, 500) or is_too_long(told):
                     raise
-                taught = lesson(refused.complaint, request, manner)
+                if is_unreadable(told):
+                    raise
+                taught = lesson(told, request, manner, failed=refused.status == 500)
                 if taught is None or taught.learned(manner) == manner:
                     raise
                 self._learn(taught)
@@ -278,6 +285,8 @@ class _Version(msgspec.Struct, frozen=True):
 
 def _is_too_long(refused: Refused | ServerFailed) -> bool:
     """Some servers fail where others refuse: LM Studio and llama-cpp-python have answered 500."""
+    if refused.status == 413 and not refused.complaint.message:
+        return True
     return refused.status in (400, 413, 422, 500) and is_too_long(refused.complaint)
 
 

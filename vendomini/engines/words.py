@@ -9,12 +9,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+MOST_READ = 4_000
+"""So many characters of a message are read: it may quote a whole conversation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """What a server says in an error's body. Empty, and 0 tokens: it does not say.
 
     `kind` is its `type`, `param` what of the request it minds, `prompt_tokens` how long that was.
+    `generated` is what the model wrote, where the server could make nothing of that. `is_body`: its
+    shape is unknown, and the message is all of it.
     """
 
     message: str
@@ -22,6 +27,12 @@ class Complaint:
     kind: str = ""
     param: str = ""
     prompt_tokens: int = 0
+    generated: str = ""
+    is_body: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("message", "code", "kind", "param"):
+            object.__setattr__(self, name, getattr(self, name)[:MOST_READ])
 
 
 def complaint_of(content: bytes) -> Complaint:
@@ -29,8 +40,13 @@ def complaint_of(content: bytes) -> Complaint:
     try:
         told = json.loads(content)
     except (ValueError, RecursionError):
-        return Complaint(beginning(content))
+        return _body(content)
     return _complaint(told, content, left=3)
+
+
+def _body(content: bytes) -> Complaint:
+    words = content[: 4 * MOST_READ].decode(errors="replace").split()
+    return Complaint(" ".join(words), is_body=True)
 
 
 def _complaint(told: Any, content: bytes, *, left: int) -> Complaint:
@@ -38,17 +54,20 @@ def _complaint(told: Any, content: bytes, *, left: int) -> Complaint:
     if isinstance(told, list) and told:  # Gemini's
         told = told[0]
     if not isinstance(told, dict):
-        return Complaint(told if isinstance(told, str) else beginning(content))
+        return Complaint(told) if isinstance(told, str) else _body(content)
     error = told.get("error") or told
     if isinstance(error, str):
         error = {"message": error, "type": told.get("error_type")}
     if not isinstance(error, dict):
-        return Complaint(beginning(content))
+        return _body(content)
     if isinstance(error.get("detail"), list):  # pydantic's
-        return _of_fields(error["detail"]) or Complaint(beginning(content))
+        return _of_fields(error["detail"]) or _body(content)
     message = error.get("message") or error.get("detail") or error.get("msg")
+    if isinstance(message, dict | list) and left:  # Mistral's
+        told = message if isinstance(message, dict) else {"detail": message}
+        return _complaint(told, content, left=left - 1)
     if not isinstance(message, str):
-        return Complaint(beginning(content))
+        return _body(content)
     tokens = error.get("n_prompt_tokens")
     found = Complaint(
         message,
@@ -56,6 +75,7 @@ def _complaint(told: Any, content: bytes, *, left: int) -> Complaint:
         kind=_text(error.get("type")) or _text(error.get("status")),
         param=_text(error.get("param")),
         prompt_tokens=tokens if isinstance(tokens, int) else 0,
+        generated=_text(error.get("failed_generation")),  # Groq's
     )
     inner = _wrapped(error)
     if inner is None or not left:
@@ -68,6 +88,7 @@ def _complaint(told: Any, content: bytes, *, left: int) -> Complaint:
         kind=cause.kind or found.kind,
         param=cause.param or found.param,
         prompt_tokens=cause.prompt_tokens or found.prompt_tokens,
+        generated=cause.generated or found.generated,
     )
 
 
@@ -113,7 +134,14 @@ def complaint_in(content: bytes) -> str:
 
 
 def in_words(complaint: Complaint) -> str:
-    """With the code and what it minds, where its words do not have them."""
+    """For a person: with the code and what it minds, where its words do not have them."""
+    if complaint.is_body:
+        return beginning(complaint.message.encode(errors="replace"))
+    return all_words(complaint)
+
+
+def all_words(complaint: Complaint) -> str:
+    """All that it says, to look for something in it."""
     named = [
         code for code in (complaint.code, complaint.param) if code and code not in complaint.message
     ]
@@ -126,20 +154,30 @@ def beginning(content: bytes) -> str:
     return f"{words[:117]}..." if len(words) > 120 else words or "nothing"
 
 
-def error_status(content: bytes) -> int | None:
+BLANK = b" \t\r\n\xef\xbb\xbf"
+"""What may stand before a text, its byte order mark too."""
+
+
+def error_status(content: bytes, *, other: int | None = None) -> int | None:
     """The status that an error's body names which came with status 200; None: it is no such.
 
-    OpenRouter answers so when the server behind it fails.
+    OpenRouter answers so when the server behind it fails. `other` is that of an error that names
+    no status.
     """
-    if b'"error"' not in content[:200] or b'"choices"' in content[:200]:
+    begun = content.lstrip(BLANK)[:200]
+    if b'"error"' not in begun or b'"choices"' in begun:
         return None
     try:
-        told = json.loads(content)
+        told = json.loads(content.lstrip(BLANK))
     except (ValueError, RecursionError):
         return None
-    error = told.get("error") if isinstance(told, dict) and not told.get("choices") else None
+    if not isinstance(told, dict) or told.get("choices"):
+        return None
+    error = told if told.get("object") == "error" else told.get("error")
     status = error.get("code") if isinstance(error, dict) else None
-    return status if isinstance(status, int) and 400 <= status < 600 else None
+    if isinstance(status, int) and 400 <= status < 600:
+        return status
+    return other if error else None
 
 
 # -- too long --------------------------------------------------------------------------------------
@@ -150,7 +188,7 @@ def is_too_long(refusal: str | Complaint) -> bool:
     complaint = Complaint(refusal) if isinstance(refusal, str) else refusal
     if {complaint.code, complaint.kind, complaint.param} & _TOO_LONG_CODES:
         return True
-    return _TOO_LONG.search(in_words(complaint)) is not None
+    return _TOO_LONG.search(all_words(complaint)) is not None
 
 
 def prompt_tokens_in(refusal: str | Complaint) -> int:
@@ -171,6 +209,7 @@ _TOO_LONG_CODES = frozenset(
         "context_length",  # our own server
         "exceed_context_size_error",  # llama.cpp
         "model_context_window_exceeded",  # Z.ai
+        "request_too_large",  # Anthropic
         "string_above_max_length",  # OpenAI, of one message
         "input_tokens",  # vLLM's param
         "input_text",  # vLLM's, where it did not even tokenize
@@ -183,12 +222,21 @@ _TOO_LONG = re.compile(
             r"max(?:imum)?(?: allowed)? (?:context|prompt|input|model|sequence)"
             r" (?:length|size|window|limit)",
             r"max_model_len",
-            r"context_length_exceeded|exceed_context_size|context_window_exceeded|\(context_length\b",
+            r"context_length_exceeded|exceed_context_size|context_?window_?exceeded",
+            r"\(context_length\b",
             rf"(?:exceed|longer|greater|larger|overflow|not fit|not enough)[^.]{{0,90}}{_WINDOW}",
             rf"{_WINDOW}[^.]{{0,90}}(?:exceed|overflow|not enough)",
-            r"(?:prompt|input)(?: length)?(?: is)? too long|string too long",
+            r"(?:prompt|input)(?: context)?(?: token)?(?: length)?(?: is)? too long",
+            r"string too long",
+            r"length of tokens in the request is too long",
+            r"input length \([\d,]+(?: tokens)?\) exceeds",  # SGLang
+            r"prompt exceeds max length",  # Z.ai
+            r"tokens in request more than max tokens allowed",
+            r"prompt tokens \([\d,]+\) exceed",
+            r"prompt length \([\d.,]+\).{0,40}not exceed max_num_tokens",  # TensorRT-LLM
+            r"request contains [\d,]+ tokens, which exceeds the limit(?!.{0,30} per )",
             r"`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",  # TGI
-            r"(?:input|prompt) token count\b.{0,40}exceeds",  # Gemini, Copilot
+            r"(?:input|prompt) token count\b.{0,40}(?:exceeds|but model only)",  # Gemini
             r"input tokens exceed",  # gpt-5
             r"too many tokens: total number of tokens in the prompt",  # Cohere
             r"reduce the length of the (?:messages|input|prompt)",
@@ -204,13 +252,15 @@ _PROMPT_TOKENS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"prompt has ([\d,]+)",
+        r"prompt (?:tokens|length) \(([\d,]+)",
+        r"\(([\d,]+) in your prompt",
         r"(?:contains|passed|has) (?:at least |about )?([\d,]+) (?:input )?tokens",
         r"\((?:about )?([\d,]+) (?:in the messages|of text input)",
         r": ([\d,]+) tokens from the input",  # SGLang
         r"resulted in ([\d,]+) tokens",
         r"input length \(?([\d,]+)",
         r"given: ([\d,]+)(?: `inputs`|\s*$)",  # TGI
-        r"token count (?:of )?\(?([\d,]+)",
+        r"token count (?:of |is )?\(?([\d,]+)",
         r"(?:request|input|requested tokens) \(([\d,]+)(?: tokens)?\)",
         r"too long: ([\d,]+)",
         r"keep the first ([\d,]+) tokens",
@@ -222,6 +272,35 @@ _PROMPT_TOKENS = [
         r"current length is ([\d,]+)",
     )
 ]
+
+# -- what the model wrote --------------------------------------------------------------------------
+
+
+def is_unreadable(complaint: Complaint) -> bool:
+    """Whether a server could make nothing of what its model wrote: that is an odd reply, though it
+    is told as an error."""
+    if complaint.code in ("json_validate_failed", "tool_use_failed", "output_parse_failed"):  # Groq
+        return True
+    return _UNREADABLE.search(all_words(complaint)) is not None
+
+
+def was_cut(complaint: Complaint) -> bool:
+    """Whether that was because it ended at `max_tokens`."""
+    return _CUT.search(complaint.message) is not None
+
+
+_CUT = re.compile(
+    r"could not finish the message because max_tokens or model output limit was reached"  # OpenAI
+    r"|max completion tokens reached before generating a valid document",  # Groq
+    re.IGNORECASE,
+)
+_UNREADABLE = re.compile(
+    # Of harmony's parser, in vLLM and SGLang.
+    r"unexpected token \d+ while expecting start token"
+    r"|unexpected tokens remaining in message header"
+    rf"|{_CUT.pattern}",
+    re.IGNORECASE,
+)
 
 # -- what else is minded ---------------------------------------------------------------------------
 
@@ -241,11 +320,18 @@ def minds_empty(refusal: str) -> bool:
     return _EMPTY.search(refusal) is not None
 
 
-_NO_SYSTEM = re.compile(r"system (role|message)|conversation roles must alternate", re.IGNORECASE)
-_TURNS = re.compile(r"roles? must alternate|consecutive (?:user|assistant)", re.IGNORECASE)
+_NO_SYSTEM = re.compile(
+    r"system (role|message)|conversation roles must alternate"
+    r"|not support '(?:system|developer)'|developer instruction is not enabled",
+    re.IGNORECASE,
+)
+_TURNS = re.compile(
+    r"roles? must alternate|(?:consecutive|successive) (?:user|assistant)", re.IGNORECASE
+)
 _EMPTY = re.compile(
     r"must have either content or tool_calls|must have non-?empty content"
-    r"|content (?:cannot|must not|should not) be empty|content is empty|non-?empty content",
+    r"|(?:cannot|must not|should not) be empty|content is empty|non-?empty content"
+    r"|content or tool_calls must be set|at least one content element",
     re.IGNORECASE,
 )
 
@@ -270,6 +356,8 @@ PARAMETERS = frozenset(
 def refused_parameter(complaint: Complaint) -> str | None:
     """What of a request a server does not take, by its name in the body; None: it is not that."""
     named = re.split(r"[.\[]", complaint.param.removeprefix("body."))[0]
+    if named == "response_format":  # a schema is minded with any code
+        return named
     if named in PARAMETERS and {complaint.code, complaint.kind} & _PARAMETER_CODES:
         return named
     if _NO_FORMAT.search(complaint.message):
@@ -294,23 +382,30 @@ _PARAMETER_CODES = {
 }
 _NO_FORMAT = re.compile(
     r"response[_ ]format.{0,60}(?:not support|unsupported|unavailable)"
-    r"|not support.{0,20}(?:response[_ ]format|json_schema|structured outputs?)",
+    r"|not support.{0,20}(?:response[_ ]format|json_schema|structured outputs?)"
+    # OpenAI; Fireworks, Cerebras; llama.cpp; TGI; Gemini
+    r"|invalid schema for|json schema not supported|unsupported json schema"
+    r"|schema conversion failed|parse grammar|grammar is not valid|specified schema produces",
     re.IGNORECASE,
 )
-_NAME = r"['\"`]?(\w+)['\"`]?"
+_NAME = r"['\"`]?\b(\w{1,40})\b['\"`]?"
 _REFUSED = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"unsupported (?:parameters?|values?|arguments?):? {_NAME}",  # OpenAI
-        rf"(?:unrecognized|unknown|unexpected)[\w ]*?(?:arguments?|parameters?|names?|fields?)"
-        rf"(?: supplied)?:? {_NAME}",  # OpenAI, Gemini
+        r"(?:unrecognized|unknown|unexpected)[\w ]{0,60}?"
+        rf"(?:arguments?|parameters?|names?|fields?)(?: supplied)?:? {_NAME}",  # OpenAI, Gemini
         rf"(?:property|parameter|argument|field) {_NAME} (?:is|are) (?:not supported|unsupported)",
         rf"{_NAME} (?:is|are) (?:not supported|unsupported|deprecated|not permitted|not allowed)",
         rf"{_NAME}: extra inputs are not permitted",  # pydantic
         rf"does not support (?:the )?(?:parameter )?{_NAME}",
         rf"{_NAME} cannot both be specified",  # Anthropic, of temperature and top_p
         rf"{_NAME} is too large",
-        rf"{_NAME} must be (?:[<>]|strictly)",  # TGI, whose top_p is below 1
-        rf"invalid {_NAME} value",
+        # TGI, whose top_p is below 1; DeepSeek and others
+        rf"{_NAME} must be (?:[<>]|strictly|less than|at most|between)",
+        rf"{_NAME} may only be set to",  # Anthropic, of a model that thinks
+        rf"{_NAME}: [\d,]+ >",  # Anthropic, of max_tokens
+        rf"range of {_NAME} should be",  # Qwen
+        rf"invalid {_NAME}(?: value|: only)",
     )
 ]
