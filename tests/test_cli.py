@@ -652,7 +652,7 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(
 
     def grow() -> None:
         wait_until(lambda: os.statvfs(place).f_bavail == 0)
-        time.sleep(8)  # long enough for the command to see that nothing moves
+        time.sleep(15)  # long enough for the command to see that nothing moves
         small_disk("20m")
 
     larger = threading.Thread(target=grow)

@@ -638,7 +638,8 @@ def test_an_engine_that_is_not_installed_is_refused_with_how_to_install_it(
         f"`engine.backend` is `auto`, but neither vLLM nor transformers is in `{bare}`"
     )
     assert 'pip install "vendomini[hf]"' in hint
-    message, hint = refusal("run", write(GOOD), *asked, "engine.backend=vllm")
+    alone = ("engine.backend=vllm", "engine.on_failure=fail")
+    message, hint = refusal("run", write(GOOD), *asked, *alone)
     assert message == f"backend `vllm` needs `vllm`, which `{bare}` does not have"
     assert "engine.python=PATH" in hint
 

@@ -290,7 +290,7 @@ def test_a_server_elsewhere_needs_its_address() -> None:
         ("vllm", {"attn_implementation": "sdpa"}, "or use engine.backend=hf"),
         ("vllm", {"base_url": "http://h"}, "or use engine.backend=openai"),
         ("hf", {"block_size": 32}, "or use engine.backend=vllm"),
-        ("hf", {"enable_prefix_caching": False}, "is `false`, but has no effect"),
+        ("hf", {"enforce_eager": True}, "is `true`, but has no effect"),
         ("hf", {"tensor_parallel_size": 2}, "spreads a model's layers over its GPUs by itself"),
         ("openai", {"dtype": "float16"}, "engine.backend=hf or engine.backend=vllm"),
     ],

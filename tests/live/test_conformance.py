@@ -237,6 +237,8 @@ def test_an_engine_tells_what_it_holds_and_how_busy_it_is(live: Live) -> None:
     tokens = live.engine.capacity.kv_cache_tokens
     assert tokens is not None
     # 2 layers x keys and values x 2 heads x 32 x 4 bytes is 1,024 bytes a token
+    if live.spec.backend == "hf":
+        tokens *= 2  # it tells half: conversations at rest stay beside those under way
     assert 0.9 * (1 << 16) <= tokens <= 1.1 * (1 << 16)
     assert live.engine.facts["device"] == "cpu"
 

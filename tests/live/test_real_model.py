@@ -29,7 +29,13 @@ CALL = {
 
 @pytest.fixture(scope="module")
 def real(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    spec = spec_for("hf", smollm2, max_model_len=WINDOW, kv_cache_memory_bytes=CACHE_BYTES)
+    spec = spec_for(
+        "hf",
+        smollm2,
+        max_model_len=WINDOW,
+        kv_cache_memory_bytes=CACHE_BYTES,
+        request_timeout_s=600.0,
+    )
     with Live(spec, tmp_path_factory.mktemp("real")) as opened:
         yield opened
 
@@ -75,6 +81,7 @@ def test_a_model_is_asked_by_its_own_template(real: Live, smollm2: Path) -> None
         assert asked.tokens_in == len(tokenizer(rendered)["input_ids"])
 
 
+@pytest.mark.long
 def test_a_conversation_of_thousands_of_tokens_is_still_answered_with_sense(real: Live) -> None:
     reply = real.ask(chat(*talk(79), max_tokens=12))
     assert 6000 < reply.tokens_in < WINDOW
