@@ -119,7 +119,7 @@ def test_a_partition_that_is_down_is_not_used(desk: Desk, partitions_down: None)
 
 
 def test_nodes_in_a_profile_plan_alike_without_slurm(desk: Desk, tmp_path: Path) -> None:
-    desk.write_phase(SMALL, LARGE, backend="vllm")
+    desk.write_phase(SMALL, LARGE, steps=400)
     there = desk.plan("--cluster")
     profile = desk.write_profile(
         nodes=[
