@@ -6,6 +6,7 @@ What is replaced are functions of `os`: everything above them is the program's o
 import errno
 import os
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ class Faults:
         self.failed: Counter[str] = Counter()
         self.done: list[tuple[str, str]] = []
         self._folder = str(folder)
+        self._lock = threading.Lock()
         for name in (*ON_PATHS, *ON_FILES):
             monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
 
@@ -57,13 +59,17 @@ class Faults:
     def _within(
         self, real: Callable[..., int], path: str, handle: int, content: Any, at: int
     ) -> int:
-        assert self.room is not None
-        if not self.room and len(content):
-            self.failed["pwrite"] += 1
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        written = real(handle, content[: self.room], at)
-        self.room -= written
-        return written
+        with self._lock:  # two threads that take the same room would leave less than none
+            room = self.room
+            if room is None:
+                return real(handle, content, at)
+            if not room and len(content):
+                self.failed["pwrite"] += 1
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            written = real(handle, content[:room], at)
+            if self.room is not None:  # nobody has made room meanwhile
+                self.room = room - written
+            return written
 
     def _path(self, name: str, first: Any) -> str | None:
         """None: it is none of ours."""

@@ -12,7 +12,7 @@ from tests.harness import outcomes, play, steps, undisturbed
 from tests.toy import toy_experiment
 from vendomini.errors import DiskError
 from vendomini.store.card import Card
-from vendomini.store.disk import Disk
+from vendomini.store.disk import Disk, write_all
 from vendomini.store.experiment import Experiment
 from vendomini.store.logs import Appender
 from vendomini.store.trying import FULL, PASSING, QUICK_S, Patience
@@ -303,3 +303,11 @@ def test_a_card_that_somebody_tidied_away_is_followed_by_another(tmp_path: Path)
         hidden.unlink()
     assert card.link(tmp_path / "second")
     assert (tmp_path / "second").read_bytes() == b"content"
+
+
+def test_a_write_of_which_nothing_is_taken_is_an_error_and_no_endless_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda handle, content, at: 0)
+    with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="Input/output"):
+        write_all(file.fileno(), b"words", 0)

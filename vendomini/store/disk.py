@@ -328,6 +328,8 @@ def write_all(handle: int, content: bytes, at: int) -> None:
     view = memoryview(content)
     while view:
         written = os.pwrite(handle, view, at)
+        if not written:  # no file system may; one that did would be asked without end
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         view, at = view[written:], at + written
 
 
