@@ -1,23 +1,26 @@
 """What one GPU does, beside what the planner says of it: ``python -m bench.gpu [--minutes 10]``.
 
 For whoever has a GPU. Needs torch and transformers, downloads nothing and ends in time; without a
-GPU ``--tiny`` rehearses all of it on the CPU. The estimates need msgspec, a small wheel.
+GPU ``--tiny`` rehearses all of it on the CPU. Our engine and the estimates need msgspec, a small
+wheel.
 
 Models have the catalogue's shapes and random 16-bit weights, made on the device. A cell is one
 figure of a model in one way of running it; it fails alone, and the results are written after each:
 
 - create: GiB of the weights, and the seconds in which they were made on the device.
 - first token: seconds from a prompt of one sequence to its first token, median of some.
+- next turn: the same of a prompt that goes on from one which was answered before, by some tokens.
 - decode: tokens a second of so many sequences under way, which is under_way / median step; with the
   step's 10th and 90th percentile, and `prompts_s`, in which all their prompts together were read.
 - load: seconds from the start of a process to its first token (`disk`: files that were just
   written, so the page cache is warm), or until it can be asked (`vllm`: its weights are dummies, so
   the planner's seconds of reading are left out).
 
-Of our hf engine this is `generate` as `engines/hf/generation.py` calls it: greedy, DynamicCache,
-inference mode, a mask. It is not its sampler, its server and its padding: prompts are of one
-length, so transformers drops the mask, which padded batches keep. vLLM is asked step by step in
-its process, without its server; steps count while all sequences write.
+`sdpa` and the other kernels are transformers' `generate`, greedy, with its own cache. `engine` is
+our hf engine, its scheduler, its arena and its sampler on sdpa; `engine_unkept` is the same without
+the prefixes it keeps, as with `engine.enable_prefix_caching: false`. Neither has its server about
+it. vLLM is asked step by step in its process, without its server; steps count while all sequences
+write.
 
 `peak_gib` and `reserved_gib` are torch's, without the CUDA context; `taken_gib`, of vLLM, is what
 the card has free less than before. The planner's peak is weights, activations of one prompt and KV
@@ -54,6 +57,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GIB = 1024**3
 MODELS = "Qwen/Qwen3-8B", "Qwen/Qwen3-32B"
 FLASH = "flash_attention_2", "flash_attention_3", "flash_attention_4"
+ENGINE = "engine", "engine_unkept"
 WAYS = "sdpa", *FLASH, "sdpa_flash", "eager"  # sdpa_flash: sdpa with torch's flash kernel alone
 STAND_IN = "H100"  # whose estimates the rehearsal shows
 SPARE_S = 5.0  # of the minutes: to write the file and to hand the card back
@@ -70,9 +74,10 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 Figures = dict[str, float]
-Ask = Callable[[int, int, int], list[float]]
+Ask = Callable[..., list[float]]
 """Of sequences under way, tokens of each prompt and of each reply: seconds to the first tokens of
-all, and of each further step."""
+all, and of each further step. Of our engine also, `known`: so many of each prompt's tokens are of
+one that was answered before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Sizes:
     warm: int = 8  # steps that are not counted: kernels are chosen, memory is taken
     steps: int = 64
     repeats: int = 5  # of a first token
+    turn: int = 128  # new tokens of a next turn
 
     @property
     def new(self) -> int:
@@ -94,7 +100,7 @@ class Sizes:
         return max(self.prompts) + 2 * self.new
 
 
-REHEARSED = Sizes(prompts=(24, 48), under_way=(1, 2, 4), warm=2, steps=6, repeats=2)
+REHEARSED = Sizes(prompts=(24, 384), under_way=(1, 2, 4), warm=2, steps=6, repeats=2, turn=8)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,9 +134,11 @@ def cells_of(models: Sequence[str], sizes: Sizes) -> list[Cell]:
 
     def cells(model: str, *ways: str) -> Iterator[Cell]:
         for way in ways:
-            if way not in WAYS:
+            if way not in (*WAYS, *ENGINE):
                 yield Cell(model=model, way=way, what="create" if way == "weights" else "load")
-            if way not in ("weights", "disk"):
+            for prompt in sizes.prompts if way in ENGINE else ():
+                yield Cell(model=model, way=way, what="next turn", prompt=prompt)
+            if way not in ("weights", "disk", "engine_unkept"):
                 yield Cell(model=model, way=way, what="first token", prompt=first)
                 for under_way in sizes.under_way:
                     yield Cell(
@@ -140,9 +148,9 @@ def cells_of(models: Sequence[str], sizes: Sizes) -> list[Cell]:
                     yield Cell(model=model, way=way, what="first token", prompt=prompt)
 
     most, *others = models
-    found = list(cells(most, "weights", *WAYS))
+    found = list(cells(most, "weights", "sdpa", *ENGINE, *WAYS[1:]))
     for model in others:
-        found += cells(model, "weights", "sdpa")
+        found += cells(model, "weights", "sdpa", *ENGINE)
     found += cells(most, "vllm", "disk")
     for model in others:
         found += cells(model, *WAYS[1:], "vllm")
@@ -215,13 +223,26 @@ def make(config: Mapping[str, Any], device: str, dtype: str) -> Any:
     return model.eval()
 
 
-def attend(model: Any, way: str) -> contextlib.AbstractContextManager[Any]:
-    """Attend in this way while in the context. Raises where the model or the machine cannot."""
+@contextlib.contextmanager
+def asking_by(
+    way: str, model: Any, device: Device, late: Callable[[], bool] = lambda: False
+) -> Generator[Ask, None, None]:
+    """Ask in this way while in the context. Raises where the model or the machine cannot."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    from transformers import AttentionInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    model.set_attn_implementation("sdpa" if way == "sdpa_flash" else way)
+    model.set_attn_implementation("sdpa" if way in (*ENGINE, "sdpa_flash") else way)
+    if way in ENGINE:
+        before = ALL_ATTENTION_FUNCTIONS["sdpa"]  # the engine takes its place, and holds the model
+        try:
+            yield asking_engine(model, device, keeps=way == "engine", late=late)
+        finally:
+            AttentionInterface.register("sdpa", before)
+        return
     pinned = way == "sdpa_flash"
-    return sdpa_kernel(SDPBackend.FLASH_ATTENTION) if pinned else contextlib.nullcontext()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if pinned else contextlib.nullcontext():
+        yield asking(model, device, late)
 
 
 def asking(model: Any, device: Device, late: Callable[[], bool] = lambda: False) -> Ask:
@@ -243,6 +264,57 @@ def asking(model: Any, device: Device, late: Callable[[], bool] = lambda: False)
         with torch.inference_mode():
             model.generate(ids, stopping_criteria=StoppingCriteriaList([note]), **given)
         return [end - begin for begin, end in pairwise(times)]
+
+    return ask
+
+
+def asking_engine(model: Any, device: Device, *, keeps: bool, late: Callable[[], bool]) -> Ask:
+    """Ask our hf engine's steps. What a server would do about them is left out."""
+    import torch
+
+    from vendomini.engines.hf.attention import Reader
+    from vendomini.engines.hf.generation import Generation
+    from vendomini.engines.hf.kept import Arena
+    from vendomini.engines.hf.loading import Loaded
+    from vendomini.engines.hf.sampling import Drawing, Row
+
+    words, reader = model.config.vocab_size, Reader(model, "sdpa")
+    no_text: dict[str, Any] = {"tokenizer": None, "grammars": None, "end_ids": (), "pad_id": 0}
+    no_text |= {"special_ids": frozenset(), "thinks": False, "think_ids": frozenset()}
+
+    def answer(generation: Any, prompts: Sequence[list[int]], new: int) -> list[float]:
+        def told(outcome: Drawing | Exception) -> None:
+            if isinstance(outcome, Exception):
+                failed.append(outcome)
+
+        failed: list[Exception] = []
+        rows = [
+            Row(prompt=each, max_tokens=new, temperature=0.0, top_p=1.0, ends=False)
+            for each in prompts
+        ]
+        tasks = [generation.task(row, told) for row in rows]
+        generation.waiting.extend(tasks)
+        times = [device.now()]
+        while (generation.waiting or generation.running) and not late():
+            generation.step()
+            if failed:
+                raise failed[0]
+            written = min(len(task.drawing.tokens) for task in tasks)
+            times += [device.now()] * (written + 1 - len(times))
+        return [end - begin for begin, end in pairwise(times)]
+
+    def ask(under_way: int, prompt: int, new: int, known: int = 0) -> list[float]:
+        reader.arena = Arena()
+        room = 2 * under_way * (prompt + new + 64)  # those under way, and as many at rest
+        loaded = Loaded(
+            model=model, reader=reader, device=device.name, dtype=device.dtype, attention="sdpa",
+            think_end=None, vocabulary=words, max_model_len=room, kv_tokens=room, **no_text,
+        )  # fmt: skip
+        generation = Generation(loaded, max_rows=under_way, keeps=keeps)
+        prompts = torch.randint(words, (under_way, prompt)).tolist()
+        if known:
+            answer(generation, [each[:known] for each in prompts], 1)
+        return answer(generation, prompts, new)
 
     return ask
 
@@ -276,8 +348,14 @@ def asking_vllm(engine: Any, params: Callable[[int], Any], *, words: int, room: 
 
 def measured(cell: Cell, ask: Ask, sizes: Sizes) -> Figures:
     """The figures of a first token or of decode; of the former one more is asked for first."""
-    if cell.what == "first token":
-        first = [ask(1, cell.prompt, 1)[0] for _ in range(1 + sizes.repeats)][1:]
+    if cell.what in ("first token", "next turn"):
+        given: tuple[int, ...] = 1, cell.prompt, 1
+        if cell.what == "next turn":
+            given = 1, cell.prompt + sizes.turn, 1, cell.prompt
+        asked = [ask(*given) for _ in range(1 + sizes.repeats)][1:]
+        if not all(asked):
+            raise Failed("no time", "the time was up")
+        first = [times[0] for times in asked]
         return {"first_token_s": median(first), "least_s": min(first), "most_s": max(first)}
     times = ask(cell.under_way, cell.prompt, sizes.new)
     steps = times[1 + sizes.warm :]
@@ -414,11 +492,12 @@ def planned(cell: Cell, config: Mapping[str, Any], gpu: Any, sizes: Sizes) -> Fi
     from vendomini.planner.startup import READ_GB_S, startup_s
 
     is_vllm, new = cell.way == "vllm", sizes.new if cell.what == "decode" else 1
+    turn = sizes.turn if cell.what == "next turn" else 0
     spec = spec_of_config(config, id=cell.model, weight_bytes=None, source="the catalogue")
     lies = Deployment(
         backend="vllm" if is_vllm else "hf",
         gpu=gpu,
-        max_model_len=sizes.longest if is_vllm else cell.prompt + new,
+        max_model_len=sizes.longest if is_vllm else cell.prompt + turn + new,
         max_num_seqs=max(sizes.under_way),
         flash_attention=cell.way in FLASH,
     )
@@ -433,7 +512,8 @@ def planned(cell: Cell, config: Mapping[str, Any], gpu: Any, sizes: Sizes) -> Fi
         tokens = use.kv * sizes.longest // use.kv_bytes_per_sequence
         taken = (use.total - use.reserve) / GIB
         return {"start_s": start, "kv_tokens": tokens, "taken_gib": taken}
-    read = prefill_s(spec, lies, cell.prompt)
+    cached = cell.prompt if turn and cell.way == "engine" else 0
+    read = prefill_s(spec, lies, cell.prompt + turn - cached, cached=cached)
     found = {"first_token_s": read}
     if cell.what == "decode":
         middle = cell.prompt + new - sizes.steps / 2
@@ -516,15 +596,17 @@ class Bench:
         begin = self.device.now()
         made = make(self.configs[model], self.device.name, self.device.dtype)
         took = self.device.now() - begin
-        ask = asking(made, self.device, late=lambda: self.left() < 0)
+
+        def late() -> bool:
+            return self.left() < 0
 
         def probe(way: str) -> None:
-            with attend(made, way):
+            with asking_by(way, made, self.device) as ask:
                 ask(1, 8, 2)
 
         def figures(cell: Cell) -> Figures:
             self.check(None, self.need_s(cell))
-            with attend(made, cell.way):
+            with asking_by(cell.way, made, self.device, late) as ask:
                 return {**measured(cell, ask, self.sizes), **self.device.peak()}
 
         for way, group in groupby(cells, key=lambda cell: cell.way):
@@ -589,8 +671,9 @@ class Bench:
         layers: int = self.configs[cell.model]["num_hidden_layers"]
         read = 2 * self.counts[cell.model] * cell.prompt / SLOW_FLOPS
         step = max(layers * SLOW_LAYER_S, 2 * self.counts[cell.model] / SLOW_BYTES_S)
-        if cell.what == "first token":
-            return (1 + self.sizes.repeats) * max(read, step)
+        if cell.what in ("first token", "next turn"):
+            times = 2 if cell.what == "next turn" else 1
+            return times * (1 + self.sizes.repeats) * max(read, step)
         return cell.under_way * read + self.sizes.new * step
 
     def settle_rest(self, cells: Sequence[Cell], outcome: Any) -> None:
@@ -634,9 +717,8 @@ class Bench:
 
 
 def name_of(cell: Cell) -> str:
-    size = {"first token": f" {cell.prompt}", "decode": f" {cell.under_way} under way"}.get(
-        cell.what, ""
-    )
+    size = f" {cell.under_way} under way" if cell.what == "decode" else f" {cell.prompt or ''}"
+    size = size.rstrip()
     return f"{cell.model.split('/')[-1]} {cell.way} {cell.what}{size}"
 
 

@@ -99,12 +99,12 @@ def test_the_rehearsal_leaves_an_outcome_in_each_cell(whole: Rehearsal) -> None:
     assert whole.status == 0
     assert whole.result["rehearsal"] is True
     assert whole.result["device"] == "cpu"
-    assert len(whole.result["cells"]) == 75
+    assert len(whole.result["cells"]) == 93
     for cell in whole.result["cells"]:
         assert cell["outcome"] in ("measured", "cannot run", "failed"), cell
         assert bool(cell["figures"]) == (cell["outcome"] == "measured")
         assert bool(cell["reason"]) != (cell["outcome"] == "measured")
-    for way in ("weights", "sdpa", "eager", "disk"):
+    for way in ("weights", "sdpa", *gpu.ENGINE, "eager", "disk"):
         found = whole.cells(way=way)
         assert found
         assert all(cell["outcome"] == "measured" for cell in found), found
@@ -135,6 +135,7 @@ def test_the_planner_stands_beside_each_figure(whole: Rehearsal) -> None:
     beside = {
         "create": {"weights_gib", "parameters"},
         "first token": {"first_token_s", "peak_gib"},
+        "next turn": {"first_token_s", "peak_gib"},
         "decode": {"tokens_s", "step_s", "prompts_s", "peak_gib"},
         "load": {"start_s"},
     }
@@ -193,12 +194,27 @@ def test_all_ways_to_attend_compute_the_same(name: str) -> None:
     ids = torch.randint(512, (3, 40), generator=torch.Generator().manual_seed(0))
     logits = {}
     for way in ("sdpa", "sdpa_flash", "eager"):
-        with gpu.attend(model, way), torch.inference_mode():
+        with gpu.asking_by(way, model, gpu.Device()), torch.inference_mode():
             logits[way] = model(ids, attention_mask=torch.ones_like(ids)).logits
         assert model.config._attn_implementation == way.removesuffix("_flash")
     assert logits["sdpa"].std() > 0.01
     assert torch.allclose(logits["sdpa"], logits["eager"], atol=1e-4)
     assert torch.allclose(logits["sdpa"], logits["sdpa_flash"], atol=1e-4)
+
+
+@pytest.mark.parametrize(("way", "read"), [("engine", [24, 8]), ("engine_unkept", [24, 32])])
+def test_of_a_next_turn_the_engine_reads_what_is_new_or_all_of_it(
+    way: str, read: list[int]
+) -> None:
+    model = gpu.make(gpu.TINY["tiny/qwen3"], "cpu", "float32")
+    seen: list[int] = []
+    with gpu.asking_by(way, model, gpu.Device()) as ask:
+        model.register_forward_pre_hook(
+            lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+        )
+        assert len(ask(1, 32, 1, 24)) == 1
+        assert seen == read
+        assert len(ask(3, 20, 7)) == 7
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -214,7 +230,7 @@ def test_who_ends_it_keeps_what_was_measured(
     assert ended.status == status
     assert ended.cells(way="weights")[0]["outcome"] == "measured"
     stopped = ended.cells(outcome="stopped", reason=f"by {number.name}")
-    assert len(stopped) + len(ended.cells(outcome="measured")) == 75
+    assert len(stopped) + len(ended.cells(outcome="measured")) == 93
     assert signal.getsignal(number) == before
 
 
@@ -399,7 +415,7 @@ def test_a_model_that_this_transformers_does_not_know_is_its_cells_outcome(
 def test_the_most_valuable_cells_come_first() -> None:
     cells = gpu.cells_of(gpu.MODELS, gpu.Sizes())
     order = list(dict.fromkeys((cell.model[-3:].strip("-"), cell.way) for cell in cells))
-    assert order[:2] == [("8B", "weights"), ("8B", "sdpa")]
+    assert order[:3] == [("8B", "weights"), ("8B", "sdpa"), ("8B", "engine")]
     assert order.index(("8B", "eager")) < order.index(("32B", "sdpa")) < order.index(("8B", "vllm"))
     assert [(cell.what, cell.prompt, cell.under_way) for cell in cells[1:6]] == [
         ("first token", 1024, 1),
