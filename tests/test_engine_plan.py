@@ -17,7 +17,7 @@ from vendomini.cluster import EngineEnvironment, Profile, ResourceRule, Resource
 from vendomini.config import expand, load_phase
 from vendomini.engines.commands import engine_command
 from vendomini.engines.gpus import visible_gpus
-from vendomini.errors import ConfigError
+from vendomini.errors import ConfigError, PlanError
 from vendomini.hardware import gpu_named
 from vendomini.identity import model_identity, run_id
 from vendomini.looking.prepared import Prepared, Request, prepare
@@ -111,6 +111,22 @@ def test_auto_keeps_what_gave_the_first_reply() -> None:
     group = group_of(known=known)
     assert group.backend == "hf"
     assert "it gave this group its first reply" in group.reasons[0]
+
+
+def test_memory_that_is_taken_just_now_refuses_no_group_that_was_served_before(
+    tmp_path: Path,
+) -> None:
+    """It may be this group's own workers who take it."""
+    name = str(model_folder(tmp_path / "m"))
+    model = f"agent.model.name={name}"
+    sizes = {(name, None): model_spec(name)}
+    known = facts(HF, sizes=sizes, available_bytes=1 << 20)
+    with pytest.raises(PlanError, match="one conversation of model"):
+        group_of(model, known=known)
+    pin = Pin(backend="hf", dtype=None, quantization=None)
+    key = group_of(model, known=facts(HF)).key
+    group = group_of(model, known=replace(known, pins={pin_key(key): pin}))
+    assert "this group has been served all the same" in "\n".join(group.reasons)
 
 
 def test_an_interpreter_that_cannot_be_asked_decides_nothing() -> None:

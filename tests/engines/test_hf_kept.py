@@ -14,7 +14,7 @@ from transformers import AttentionInterface, DynamicCache
 from tests.tiny_models import tiny_model
 from vendomini.engines.hf.attention import Part, Reader, Unkept
 from vendomini.engines.hf.decisions import kv_bytes_per_token
-from vendomini.engines.hf.generation import Generation
+from vendomini.engines.hf.generation import Generation, is_out_of_memory
 from vendomini.engines.hf.kept import LEAST_SHARED, Arena, Conversation, Kept, common
 from vendomini.engines.hf.loading import Loaded, Options, load
 from vendomini.engines.hf.sampling import Drawing, Row, Sampler
@@ -612,3 +612,18 @@ def test_common_counts_what_two_sequences_begin_with(one: list[int], other: list
             break
         wanted += 1
     assert common(one, other) == common(other, one) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "is_memory"),
+    [
+        ("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_memory_that_ends_beside_torchs_allocator_is_known_by_its_words(
+    words: str, is_memory: bool
+) -> None:
+    assert is_out_of_memory(RuntimeError(words)) is is_memory

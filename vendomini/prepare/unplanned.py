@@ -8,7 +8,7 @@ from vendomini.cluster import Profile, Resources, rule_for
 from vendomini.engines.registry import backend_named
 from vendomini.errors import PlanError
 from vendomini.hardware import GIB
-from vendomini.phase import Run, one_an_arm
+from vendomini.phase import Run, one_an_arm, pin_key
 from vendomini.prepare.cpu_memory import CpuMemory, cpu_cache_reasons
 from vendomini.prepare.facts import EngineFacts, ModelName
 from vendomini.prepare.group import GroupPlan
@@ -87,7 +87,13 @@ def unplanned(
         key = f"{MODEL}.context_length"
         if group.settings.max_model_len is not None:
             key = "engine.max_model_len"
-        reasons += _cpu_reasons(name, spec.settings, key, resources, place)
+        try:
+            reasons += _cpu_reasons(name, spec.settings, key, resources, place)
+        except PlanError as error:
+            if place.facts.pins.get(pin_key(group.key)) is None:
+                raise
+            # It has been served here. What is free this second may be taken by its own workers.
+            reasons.append(f"memory on the CPU: {error}; this group has been served all the same")
     workers = workers_of(resources, place, most=most)
     if resources is None and workers < min(place.local_workers, len(members)):
         reasons.append(f"only {workers} of {place.local_workers} workers: there are no more GPUs")

@@ -327,8 +327,15 @@ class Generation:
         self.running = []
 
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # the CPU
+    "out of memory",  # the driver, past torch's allocator
+    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN, for their own workspaces
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a GPU torch has a type for it, on the CPU only words."""
+    """torch has a type for its own allocations on a GPU; for all others only words."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
     )
