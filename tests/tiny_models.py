@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3", "internlm3"]
+Architecture: TypeAlias = Literal["llama", "qwen2", "qwen3", "internlm3", "gemma2"]
 Template: TypeAlias = Literal["plain", "no system", "reasoning", "reasoning, no system", "none"]
 
 ROLES = "<|system|>", "<|user|>", "<|assistant|>"
@@ -72,6 +72,8 @@ def tiny_model(
     """
     import torch
     from transformers import (
+        Gemma2Config,
+        Gemma2ForCausalLM,
         InternLM3Config,
         LlamaConfig,
         LlamaForCausalLM,
@@ -106,6 +108,8 @@ def tiny_model(
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
         case "qwen3":
             model = Qwen3ForCausalLM(Qwen3Config(**shape))
+        case "gemma2":  # without sdpa; every second layer sees a window
+            model = Gemma2ForCausalLM(Gemma2Config(**shape, sliding_window=64))
         case "internlm3":  # a Llama whose config is a kind of its own
             model = LlamaForCausalLM(InternLM3Config(**shape))
     with torch.no_grad():

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from vendomini.engines.hf.decisions import (
     AMPERE,
@@ -18,6 +20,7 @@ from vendomini.engines.hf.decisions import (
     kv_memory_bytes,
 )
 from vendomini.engines.hf.grammar import unsupported
+from vendomini.engines.hf.loading import attentions_of
 from vendomini.errors import EngineError
 
 TURING = (7, 5)
@@ -92,6 +95,32 @@ def test_sdpa_is_used_elsewhere_and_the_line_says_why(
             dtype=dtype,
             flash_installed=installed,
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "supported", "choice", "line"),
+    [
+        ("gemma2", {"flash_attention_2"}, "flash_attention_2", "[*] Using Flash Attention 2 ("),
+        ("gpt_oss", set(), "eager", "[*] this model has no Flash Attention 2 in transformers, us"),
+        ("bloom", set(), "eager", "[*] this model has no Flash Attention 2 in transformers, usin"),
+        ("qwen3", {"sdpa", "flash_attention_2"}, "flash_attention_2", "[*] Using Flash Attenti"),
+    ],
+)
+def test_a_model_is_loaded_with_an_attention_that_its_code_has(
+    kind: str, supported: set[str], choice: str, line: str
+) -> None:
+    has = attentions_of(AutoConfig.for_model(kind))
+    assert has == {"eager", *supported}
+    given: dict[str, Any] = {"dtype": "bfloat16", "flash_installed": True, "supported": has}
+    found = decide_attention(None, device="cuda", capability=AMPERE, **given)
+    assert found.choice == choice
+    assert found.line.startswith(line)
+    here = decide_attention(None, device="cpu", capability=None, **given)
+    assert here.choice == ("sdpa" if "sdpa" in supported else "eager")
+    if "sdpa" not in supported:
+        assert here.line.endswith("using eager attention (slower)")
+        with pytest.raises(EngineError, match="`sdpa` cannot be had: this model has no sdpa"):
+            decide_attention("sdpa", device="cpu", capability=None, **given)
 
 
 def test_an_unknown_attention_implementation_is_refused_by_name() -> None:

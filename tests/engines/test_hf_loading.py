@@ -58,6 +58,24 @@ def chat(model: Loaded, **body: Any) -> tuple[int, Any]:
 HELLO = [{"role": "user", "content": "hello"}]
 
 
+def test_a_model_without_sdpa_is_loaded_with_eager_attention_and_keeps_its_conversations(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    asked = Options(
+        model=str(tiny_model(tmp_path / "m", "gemma2")),
+        served_model_name="m",
+        uds=Path("s"),
+        device="cpu",
+    )
+    model = load(asked, said.append)
+    assert "[*] Flash Attention needs a GPU, using eager attention (slower)" in said
+    assert model.attention == "eager"
+    assert model.reader is not None
+    status, body = chat(model, messages=HELLO, max_tokens=4)
+    assert (status, body["usage"]["completion_tokens"]) == (200, 4)
+
+
 def test_a_template_that_objects_is_a_400_with_its_words(llama: Loaded, tmp_path: Path) -> None:
     model = loaded(tiny_model(tmp_path / "nosys", template="no system"))
     status, body = chat(model, messages=[{"role": "system", "content": "be"}, *HELLO], max_tokens=1)

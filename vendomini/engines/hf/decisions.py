@@ -2,6 +2,7 @@
 asked go in, the choice and the log line that tells of it come out. Nothing here imports torch.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +89,15 @@ def decide_attention(
     capability: Capability | None,
     dtype: str,
     flash_installed: bool,
+    supported: AbstractSet[str] = frozenset(ATTENTION),
 ) -> Decided:
-    """The attention implementation. Raises `EngineError` if the one asked for cannot be had."""
+    """The attention implementation. `supported` are those that the model's code has.
+
+    Raises `EngineError` if the one asked for cannot be had.
+    """
     missing = _why_no_flash(device, capability, dtype, flash_installed)
+    if missing is None and "flash_attention_2" not in supported:
+        missing = "this model has no Flash Attention 2 in transformers"
     if requested not in (None, "auto"):
         if requested not in ATTENTION:
             raise EngineError(
@@ -103,10 +110,16 @@ def decide_attention(
                 hint="leave `engine.attn_implementation` out, or use `sdpa`",
             )
         assert requested is not None
+        if requested == "sdpa" and "sdpa" not in supported:
+            raise EngineError(
+                "`sdpa` cannot be had: this model has no sdpa attention in transformers",
+                hint="leave `engine.attn_implementation` out, or use `eager`",
+            )
         if requested != "flash_attention_2":
             return Decided(choice=requested, line=f"[*] Using {requested} attention, as asked")
     if missing:
-        return Decided(choice="sdpa", line=f"[*] {missing}, using sdpa attention (slower)")
+        choice = "sdpa" if "sdpa" in supported else "eager"
+        return Decided(choice=choice, line=f"[*] {missing}, using {choice} attention (slower)")
     return Decided(
         choice="flash_attention_2",
         line=f"[*] Using Flash Attention 2 (GPU compute capability: {capability})",

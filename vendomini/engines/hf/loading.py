@@ -114,6 +114,7 @@ def load(options: Options, tell: Callable[[str], None], *, machine: Path = Path(
         capability=capability,
         dtype=dtype.choice,
         flash_installed=importlib.util.find_spec("flash_attn") is not None,
+        supported=attentions_of(config),
     )
     quantization = decide_quantization(
         options.quantization,
@@ -222,6 +223,21 @@ def load(options: Options, tell: Callable[[str], None], *, machine: Path = Path(
         max_model_len=window,
         kv_tokens=kv_tokens,
     )
+
+
+def attentions_of(config: Any) -> frozenset[str]:
+    """The attention implementations that transformers has for a model, of those that we know.
+
+    Gemma 2 and gpt-oss for example have no sdpa: their scores are capped, or have sinks.
+    """
+    kind = transformers.AutoModelForCausalLM._model_mapping.get(type(config), None)
+    found = {"eager"}
+    if getattr(kind, "_supports_sdpa", True):
+        found.add("sdpa")
+    flash = getattr(kind, "_compatible_flash_implementations", None) or ["flash_attention_2"]
+    if getattr(kind, "_supports_flash_attn", True) and "flash_attention_2" in flash:
+        found.add("flash_attention_2")
+    return frozenset(found)
 
 
 def check_checkpoint(model: str) -> None:
