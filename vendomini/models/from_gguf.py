@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -27,7 +28,7 @@ PACKAGES = {
 DTYPES = ("bfloat16", "float16", "float32")
 
 UNFINISHED = ".unfinished-"
-"""How the names of folders begin that are being made: a killed conversion leaves one."""
+"""How the names of folders begin that are being made: one that is killed outright is left."""
 
 
 def convert(file: Path, folder: Path, *, dtype: str = "bfloat16") -> None:
@@ -89,9 +90,10 @@ def _write(file: Path, folder: Path, dtype: str) -> None:
             dtype=getattr(torch, dtype),
         )
     except (ValueError, IndexError, struct.error) as error:  # of what is cut short, each of them
+        said = str(error).strip().splitlines()
         raise ConfigError(
             f"transformers {transformers.__version__} cannot read `{file}`: "
-            f"{str(error).strip().splitlines()[0]}",
+            f"{said[0] if said else type(error).__name__}",
             hint="download the file again, or use the model's own folder, as its makers publish it",
         ) from error
     try:
@@ -108,8 +110,8 @@ def _open_to_others(folder: Path) -> None:
     """Give the folder and its files the rights of any: a model is shared with a group."""
     mask = os.umask(0)
     os.umask(mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
+    for file in folder.rglob("*"):
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)
     folder.chmod(0o777 & ~mask)
 
 
@@ -122,6 +124,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="which is made")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the weights")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # nothing half-made
     try:
         convert(asked.file, asked.folder, dtype=asked.dtype)
     except VendoMiniError as error:
