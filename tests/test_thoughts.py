@@ -36,6 +36,9 @@ ANALYSIS = "<|channel|>analysis<|message|>"
         (f"<|channel>thought\n{DRAFT}\n<channel|>{ANSWER}", (DRAFT, ANSWER)),
         (f"<|channel>thought\n<channel|>{ANSWER}", ("", ANSWER)),
         (f"{DRAFT}<channel|>{ANSWER}", (DRAFT, ANSWER)),
+        (f"{DRAFT}</thought>{ANSWER}", (DRAFT, ANSWER)),
+        (f"<think:fast>{DRAFT}</think:fast>\n{ANSWER}", (DRAFT, ANSWER)),
+        (f"<think:fast>{DRAFT}</think:slow>{ANSWER}", (f"{DRAFT}</think:slow>{ANSWER}", "")),
         # harmony
         (f"{ANALYSIS}{DRAFT}<|end|>{FINAL}{ANSWER}", (DRAFT, ANSWER)),
         (f"{ANALYSIS}{DRAFT}<|end|>{FINAL}{ANSWER}<|return|>", (DRAFT, ANSWER)),

@@ -22,10 +22,11 @@ class Marks:
 
 
 TAGS = tuple(
-    Marks(f"<{name}>", f"</{name}>", ends_alone=name == "think")
+    Marks(f"<{name}>", f"</{name}>", ends_alone=name in ("think", "thought"))
     for name in ("think", "thinking", "thought", "reasoning")
 )
-"""In the words of DeepSeek, Qwen and most others; and what models are told to write by prompts."""
+"""In the words of DeepSeek, Qwen and most others; `thought` is EXAONE's, whose template opens it;
+and what models are told to write by prompts."""
 
 MARKS = (
     *TAGS,
@@ -40,6 +41,7 @@ MARKS = (
     Marks("<|channel>thought", "<channel|>"),  # Gemma 4
 )
 
+_SUFFIXED = re.compile(r"<think:[\w.-]{1,16}>")  # Hunyuan: how it thinks is in the mark
 _CHANNEL, _MESSAGE = "<|channel|>", "<|message|>"
 _OPENED_CHANNEL = f"{_CHANNEL}analysis{_MESSAGE}"
 HARMONY_TOKENS = tuple(
@@ -88,6 +90,8 @@ def split(text: str, *, opened: Marks | None = None) -> tuple[str | None, str]:
 def opening(text: str, known: tuple[Marks, ...] = MARKS) -> Marks | None:
     """The marks of the thought that a text begins with; None: it begins with none."""
     begun = text[: len(text) - len(text.lstrip()) + _LONGEST].lstrip()
+    if known is MARKS and (suffixed := _SUFFIXED.match(begun)):
+        return Marks(suffixed[0], f"</{suffixed[0][1:]}")
     return next((marks for marks in known if begun.startswith(marks.start)), None)
 
 
@@ -103,7 +107,7 @@ def opened_by(prompt: str) -> Marks | None:
 HARMONY = Marks(_OPENED_CHANNEL, "<|end|>")
 """Stands for harmony's channels where one is opened by a prompt; `split` reads them all."""
 
-_LONGEST = max(len(marks.start) for marks in MARKS)
+_LONGEST = max(24, *(len(marks.start) for marks in MARKS))
 
 
 def _joined(thoughts: list[str]) -> str:

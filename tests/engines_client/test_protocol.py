@@ -137,6 +137,24 @@ def test_cached_tokens_that_are_not_told_are_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}, (10, 4)),
+        # Gemini tells thoughts in the total alone, and some gateways have the names of OpenAI's
+        # other interface.
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 34}, (10, 24)),
+        ({"input_tokens": 10, "output_tokens": 4}, (10, 4)),
+    ],
+)
+def test_tokens_are_counted_in_each_servers_words(
+    usage: dict[str, int], counted: tuple[int, int]
+) -> None:
+    choices = [{"message": {"content": "a"}, "finish_reason": "stop"}]
+    reply = reply_of(says({"choices": choices, "usage": usage}).body, chat())
+    assert (reply.tokens_in, reply.tokens_out) == counted
+
+
+@pytest.mark.parametrize(
     ("text", "apart"),
     [
         ("an answer", (None, "an answer")),

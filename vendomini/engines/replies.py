@@ -246,14 +246,16 @@ _HALF = re.compile("[\ud800-\udfff]")
 def _counts(usage: object) -> Counts | None:
     if not isinstance(usage, dict):
         return None
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+    completion = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     if prompt is None:
         return None
+    total = _count(usage.get("total_tokens")) or 0  # Gemini's thoughts are in this one alone
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     return Counts(
         prompt=prompt,
-        completion=completion or 0,
+        completion=max(completion, total - prompt),
         cached=min(_count(cached) or _count(usage.get("prompt_cache_hit_tokens")) or 0, prompt),
     )
 
