@@ -529,6 +529,11 @@ ASKED_FOR = {
         "`engine.base_url` does not say where the server is",
         "engine.base_url=http://",
     ),
+    "a password in the address": (
+        ("engine.backend=openai", "engine.base_url=https://me:secret@host/v1"),
+        "`engine.base_url` has a name or a password in it",
+        "VENDOMINI_API_KEY",
+    ),
     "a GPU that is not there": (
         ("engine.device=cuda",),
         "`engine.device` is `cuda`, but this machine has no GPU",

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -301,6 +302,29 @@ def test_an_engine_that_does_not_start_ends_the_worker_and_claims_nothing(tmp_pa
     assert list(experiment.path("claims").iterdir()) == []
     (worker,) = experiment.workers().values()
     assert worker.problem == ended.problem
+
+
+def test_what_an_engine_learns_from_its_answers_is_in_the_workers_file(tmp_path: Path) -> None:
+    learned: dict[str, str] = {}
+
+    class Learning(ScriptedEngine):
+        @property
+        def facts(self) -> Mapping[str, str]:  # type: ignore[override]
+            return learned
+
+        async def stop(self) -> None:
+            await super().stop()
+            learned.clear()
+
+    def script(request: Request) -> Reply:
+        learned["seed"] = "left out: the server refuses it"
+        time.sleep(0.05)
+        return echo(request)
+
+    experiment = toy_experiment(tmp_path)
+    play(experiment, Learning(script), heartbeat_s=0.02)
+    (worker,) = experiment.workers().values()
+    assert worker.engine_facts == {"seed": "left out: the server refuses it"}
 
 
 def test_what_serves_a_group_is_pinned_at_its_first_reply(tmp_path: Path) -> None:

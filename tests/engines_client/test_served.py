@@ -205,6 +205,15 @@ UNREADABLE = "Unexpected token 200002 while expecting start token 200006"
     [
         (refuses("no", code="json_validate_failed", failed_generation='{"a": '), '{"a": ', "stop"),
         (refuses("no", code="tool_use_failed"), "", "stop"),
+        (
+            refuses(
+                "The response was filtered due to the prompt triggering Azure OpenAI's content "
+                "management policy.",
+                code="content_filter",
+            ),
+            "",
+            "stop",
+        ),
         (refuses(UNREADABLE, 500), "", "stop"),
         (says({"error": {"message": UNREADABLE, "type": "BadRequestError"}}), "", "stop"),
         (refuses("unexpected tokens remaining in message header: ['x']", 500), "", "stop"),

@@ -33,6 +33,13 @@ class OpenAI(Backend):
                 "server",
                 hint="give one such as http://127.0.0.1:8000/v1",
             )
+        if "@" in settings.base_url.split("/")[2]:
+            raise ConfigError(
+                "`engine.base_url` has a name or a password in it, which would be written into "
+                "logs and plans",
+                hint="leave out what is before the `@`, and put the key into the environment as "
+                "VENDOMINI_API_KEY",
+            )
 
     def where(self, settings: EngineSettings) -> str:
         return f"at {settings.base_url}"

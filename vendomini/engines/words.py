@@ -276,10 +276,16 @@ _PROMPT_TOKENS = [
 # -- what the model wrote --------------------------------------------------------------------------
 
 
+UNREADABLE_CODES = (
+    *("json_validate_failed", "tool_use_failed", "output_parse_failed"),  # Groq
+    "content_filter",  # Azure, of a prompt; it tells a filtered reply as its finish_reason
+)
+
+
 def is_unreadable(complaint: Complaint) -> bool:
-    """Whether a server could make nothing of what its model wrote: that is an odd reply, though it
-    is told as an error."""
-    if complaint.code in ("json_validate_failed", "tool_use_failed", "output_parse_failed"):  # Groq
+    """Whether a server could make nothing of what its model wrote, or will not say: that is an odd
+    reply, though it is told as an error."""
+    if complaint.code in UNREADABLE_CODES:
         return True
     return _UNREADABLE.search(all_words(complaint)) is not None
 

@@ -363,10 +363,14 @@ class Worker:
         self._asked_to_drain.set()
 
     def _counted(self, record: WorkerRecord) -> WorkerRecord:
+        # An engine learns from its answers, and forgets when it stops.
+        serving = self._serving if self._engine_is_open else None
+        facts = {} if serving is None else dict(serving.facts)
         return msgspec.structs.replace(
             record,
             steps=self._player.steps,
             runs=self._player.tally.done,
             under_way=len(self._under_way),
             doing=None if self._engine_is_open else self._doing(),
+            engine_facts=facts or record.engine_facts,
         )
