@@ -71,6 +71,7 @@ class Reader:
             raise Unkept("its rotation of a token depends on how long the others are")
         self._windows = [getattr(each, "sliding_window", None) for each in layers]
         self._masks: dict[int | None, Any] = {}  # of the single ones, by window
+        self._places: dict[Any, tuple[Any, Any]] = {}  # their rows and where they write, by device
         self._gives_back = False  # whether the cache gives back all of the conversations
         self._parts: Sequence[Part] = ()  # what it reads just now ...
         self._single: Sequence[Part] = ()  # ... and the first of these, of one token each
@@ -91,6 +92,7 @@ class Reader:
         single = list(takewhile(lambda part: part.count == 1, parts))
         self._single = single if len(single) > 1 and not self._gives_back else []
         self._masks.clear()
+        self._places.clear()
         try:
             output = self._model(
                 input_ids=torch.tensor([ids], device=device),
@@ -110,10 +112,9 @@ class Reader:
         """Keep what the model has computed of a pass, and what it is given back."""
         kept = self.arena.of(layer, keys, values)
         begin = len(self._single)
-        rows = [part.conversation.row for part in self._single]
-        places = [part.conversation.read for part in self._single]
         for store, added in zip(kept, (keys, values), strict=True):
-            if rows:
+            if begin:
+                rows, places = self._where(store.device)
                 store[rows, :, places] = added[0, :, :begin].transpose(0, 1)
             at = begin
             for part in self._parts[begin:]:
@@ -157,17 +158,18 @@ class Reader:
 
     def _attend_single(self, inner: Any, module: Any, query: Any, given: dict[str, Any]) -> Any:
         """All rows of the arena up to the last that is meant and the longest."""
-        rows = [part.conversation.row for part in self._single]
-        ends = [part.end for part in self._single]
         keys, values = self.arena.layers[module.layer_idx]
-        top, longest = max(rows) + 1, max(ends)
+        rows, places = self._where(query.device)
+        top = max(part.conversation.row for part in self._single) + 1
+        longest = max(part.end for part in self._single)
         queries = query.new_zeros(top, query.shape[1], 1, query.shape[3])
         queries[rows] = query[0].transpose(0, 1)[:, :, None]
         window = self._windows[module.layer_idx]
         if window not in self._masks:  # the same for all layers of a kind
-            last = torch.ones(top, 1, dtype=torch.long)  # of a row that is not meant, one key
-            last[rows, 0] = torch.tensor(ends)
-            at = torch.arange(longest)[None]
+            # Of a row that is not meant, one key.
+            last = torch.ones(top, 1, dtype=torch.long, device=query.device)
+            last[rows, 0] = places + 1
+            at = torch.arange(longest, device=query.device)[None]
             seen = at < last
             if window is not None:
                 seen &= at >= last - window
@@ -176,6 +178,14 @@ class Reader:
         keys, values = keys[:top, :, :longest], values[:top, :, :longest]
         output = inner(module, queries, keys, values, mask.to(keys.device), **given)[0]
         return output[rows].transpose(0, 1)
+
+    def _where(self, device: Any) -> tuple[Any, Any]:
+        """The single ones' rows and how much of each is read; told to a device once a pass."""
+        if device not in self._places:
+            rows = [part.conversation.row for part in self._single]
+            read = [part.conversation.read for part in self._single]
+            self._places[device] = torch.tensor(rows).to(device), torch.tensor(read).to(device)
+        return self._places[device]
 
     def _as_mask(self, seen: Any, like: Any) -> Any:
         """The keys (rows, m) that are seen, as the attention is told."""
