@@ -7,8 +7,9 @@ Everything is measured in one run of this program, one engine after the other:
 - replies a second, from the first request to the last reply, the start of the engine apart;
 - tokens of prompts that were computed over those that were new: in whole blocks of 32 tokens, what
   no earlier prompt began with;
-- numerics: the same greedy prompts on vLLM, `hf` and `hf` without kept prefixes: how many replies
-  are equal, and the largest difference of log-probabilities up to the first other token.
+- numerics: the same greedy prompts on vLLM, `hf` and `hf` without kept prefixes, under their schema
+  and as plain text: how many replies are equal, and the largest difference of log-probabilities up
+  to the first other token. (Under a schema vLLM tells those within the grammar, `hf` the model's.)
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any
 
 from bench.engine_rig import Asked, could_hit, phase, spec, work
 from bench.engines import differences, processor, say, started
-from vendomini.chat import Reply, Sampling
+from vendomini.chat import Reply, ReplyFormat, Sampling
 from vendomini.engines.process import ProcessEngine
 
 WINDOW = 8192
@@ -74,7 +75,7 @@ async def _measured(model: Path, options: argparse.Namespace) -> Figures:
     if options.against is not None:
         ways["hf of the other version"] = (_spec("hf", model), options.against.absolute())
     played: Figures = {}
-    replies: dict[str, list[Reply]] = {}
+    replies: dict[str, dict[str, list[Reply]]] = {}
     compared: list[Asked] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -122,14 +123,21 @@ async def _play(
     }, done
 
 
-async def _greedy(engine: ProcessEngine, compared: Sequence[Asked]) -> list[Reply]:
-    """One at a time: what is beside a prompt moves its low bits."""
-    return [await engine.answer(replace(each.request, sampling=GREEDY)) for each in compared]
+async def _greedy(engine: ProcessEngine, compared: Sequence[Asked]) -> dict[str, list[Reply]]:
+    """By form. One at a time: what is beside a prompt moves its low bits."""
+    asked = [replace(each.request, sampling=GREEDY) for each in compared]
+    forms = {
+        "under a schema": asked,
+        "as plain text": [replace(each, reply_format=ReplyFormat()) for each in asked],
+    }
+    return {
+        form: [await engine.answer(each) for each in requests] for form, requests in forms.items()
+    }
 
 
-def _numerics(replies: dict[str, list[Reply]]) -> Figures:
-    def compare(one: str, other: str) -> Figures:
-        pairs = list(zip(replies[one], replies[other], strict=True))
+def _numerics(replies: dict[str, dict[str, list[Reply]]]) -> Figures:
+    def compare(one: str, other: str, form: str) -> Figures:
+        pairs = list(zip(replies[one][form], replies[other][form], strict=True))
         found = [each for pair in pairs for each in differences(*pair)]
         return {
             "prompts": len(pairs),
@@ -139,8 +147,11 @@ def _numerics(replies: dict[str, list[Reply]]) -> Figures:
         }
 
     return {
-        "hf and vllm": compare("hf", "vllm"),
-        "hf with kept prefixes and without": compare("hf", "hf without kept prefixes"),
+        form: {
+            "hf and vllm": compare("hf", "vllm", form),
+            "hf with kept prefixes and without": compare("hf", "hf without kept prefixes", form),
+        }
+        for form in replies["hf"]
     }
 
 
