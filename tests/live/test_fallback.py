@@ -110,7 +110,7 @@ def assert_fell_back(experiment: Experiment, played: Played, *, cause: str) -> s
 @pytest.mark.parametrize(
     ("edge", "cause"),
     [
-        pytest.param(by_architecture, "internlm3", id="architecture"),
+        pytest.param(by_architecture, "internlm3", id="architecture", marks=pytest.mark.long),
         pytest.param(by_memory, "KV cache is needed", id="memory", marks=pytest.mark.long),
     ],
 )
