@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,6 +138,54 @@ def test_a_file_wins_over_what_it_inherits_and_mappings_merge(load: Load) -> Non
     assert setting(phase.base, "p_shock") == 0.2
     assert setting(phase.base, "simulation.max_steps") == 5
     assert setting(phase.base, "windows") == [7]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("agent:\n  mode: ???", "phase.yaml, line 2: `agent.mode` is `???`: it must be given"),
+        ("p_shock: '???'", "phase.yaml, line 1: `p_shock` is `???`: it must be given"),
+        ("grid:\n  p_shock: [0.1, '???']", "phase.yaml, line 2: `p_shock` is `???`"),
+        ("fixed:\n  p_shock: ???", "phase.yaml, line 2: `p_shock` is `???`"),
+        (
+            "experiment:\n  name: t_${experiment.description}\n  description: ???",
+            "phase.yaml, line 3: `experiment.description` is `???`",
+        ),
+    ],
+)
+def test_what_is_still_to_be_given_is_an_error_where_it_stands(
+    refusal: Refuse, text: str, said: str
+) -> None:
+    assert said in refusal(text)
+
+
+def test_what_an_inherited_file_leaves_open_a_file_or_an_override_gives(load: Load) -> None:
+    base = "p_shock: ???"
+    assert setting(load("inherit: base.yaml\np_shock: 0.2", base=base).base, "p_shock") == 0.2
+    given = load("inherit: base.yaml", "p_shock=0.3", base=base)
+    assert setting(given.base, "p_shock") == 0.3
+
+
+def test_one_file_gives_a_setting_once(refusal: Refuse, load: Load) -> None:
+    said = refusal("p_shock: 0.1\nfixed:\n  p_shock: 0.2")
+    assert "phase.yaml, line 3: `p_shock` is `0.2` under `fixed`, and `0.1` in its section" in said
+    assert "(" in said
+    assert "phase.yaml, line 1)" in said
+    assert load("p_shock: 0.2\nfixed: {p_shock: 0.2}").fixed == {"p_shock": 0.2}
+    other = load("inherit: base.yaml\nfixed: {p_shock: 0.2}", base="p_shock: 0.1")
+    assert other.fixed == {"p_shock": 0.2}
+
+
+@pytest.mark.parametrize("form", ["[{}]", "\n  - {}"])
+def test_an_axis_of_far_too_many_values_is_refused_by_its_count_at_once(
+    refusal: Refuse, form: str
+) -> None:
+    between = ", " if form[0] == "[" else "\n  - "
+    values = form.format(between.join("1" for _ in range(130_000)))
+    began = time.process_time()
+    said = refusal(f"grid:\n  p_shock: {values}\n")
+    assert "phase.yaml, line 2: `p_shock` has about 130,000 values" in said
+    assert time.process_time() - began < 1
 
 
 def test_inherit_is_relative_to_the_file_that_says_it(tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ MOST_VALUES = 100_000
 MOST_BYTES = 1_000_000
 """Of a file: a phase has some thousands, and a reader in Python takes 10 s for so many."""
 
+# A key whose list follows, in brackets or line by line.
+_LIST = re.compile(
+    r"""^[ \t]*["']?([\w.+-]+)["']?[ \t]*:[ \t]*"""
+    r"""(?:\[([^\[\]]*)\]|\n((?:[ \t]*- .*\n?)+))""",
+    re.MULTILINE,
+)
+
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
 _INT = "tag:yaml.org,2002:int"
@@ -135,6 +142,7 @@ def load_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, path: Path) -> Document:
     """As `load_yaml`, from text; `path` only names it in errors. Raises `NotRead`."""
+    _refuse_long_lists(text, path)
     root = _compose(text, f"{path}")
     if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _NULL):
         raise NotRead(f"{path}: the file is empty", hint="write at least `inherit:` or one section")
@@ -148,6 +156,22 @@ def parse_yaml(text: str, path: Path) -> Document:
     data = builder.build(root, "", ())
     assert isinstance(data, dict)
     return Document(path=path, data=data, lines=builder.lines)
+
+
+def _refuse_long_lists(text: str, path: Path) -> None:
+    """By their text, before they are read."""
+    if len(text) < 2 * MOST_VALUES:
+        return
+    for found in _LIST.finditer(text):
+        count = found[2].count(",") + 1 if found[2] is not None else found[3].count("\n")
+        if count > MOST_VALUES:
+            line = text.count("\n", 0, found.start()) + 1
+            raise NotRead(
+                f"{path}, line {line}: `{found[1]}` has about {count:,} values, and a list here "
+                f"has at most {MOST_VALUES:,}",
+                hint="shorten the list, or split the phase",
+                line=line,
+            )
 
 
 def parse_value(text: str, where: str, key: str) -> Any:

@@ -89,8 +89,10 @@ def compose(
         if translator is not None:
             translation = translator.translate(document, parts=(FIXED, GRID))
             draft.notes += translation.notes
+            _refuse_twice(draft, translation.document, is_old=bool(translation.notes))
             _add_document(draft, translation.document)
         else:
+            _refuse_twice(draft, document, is_old=False)
             _add_document(draft, document)
     if translator is not None and draft.notes and (note := translator.remark(documents)):
         draft.notes.append(note)
@@ -154,6 +156,25 @@ def _add_document(draft: Draft, document: Document) -> None:
             draft.part(name).update(_dotted(value or {}, name, document))
     own = {name: value for name, value in document.data.items() if name not in PARTS}
     draft.sections = _merged(draft.sections, own, draft.mappings)
+
+
+def _refuse_twice(draft: Draft, document: Document, *, is_old: bool) -> None:
+    """One file that says a setting in its section and otherwise under `fixed` means one of the two.
+    What the predecessor did with such a file is known: `fixed` won."""
+    fixed = document.data.get(FIXED)
+    own = {name: value for name, value in document.data.items() if name not in PARTS}
+    written = dict(leaves(own))
+    for key, value in leaves(fixed) if isinstance(fixed, Mapping) else ():
+        if key not in written or written[key] == value:  # a composed phase repeats what is fixed
+            continue
+        places = f"{document.place(f'{FIXED}.{key}')}: `{key}` is `{shown(value)}` under `{FIXED}`"
+        other = f"`{shown(written[key])}` in its section ({document.place(key)})"
+        if is_old:
+            draft.notes.append(f"{places}, which wins over {other}")
+            continue
+        raise ConfigError(
+            f"{places}, and {other}", hint="remove one of the two: one file gives a setting once"
+        )
 
 
 def _dotted(nested: Mapping[str, Any], part: str, document: Document) -> Tree:

@@ -19,6 +19,7 @@ from vendomini.config.draft import (
     put_in_todays_words,
 )
 from vendomini.config.inheriting import inherited
+from vendomini.config.translation import leaves
 from vendomini.config.workload import (
     Named,
     WorkloadNamed,
@@ -48,7 +49,7 @@ from vendomini.schema import (
     shown,
     words_once,
 )
-from vendomini.yamlfile import dump_yaml
+from vendomini.yamlfile import Document, dump_yaml
 
 MOST_RUNS = 100_000
 """A larger grid is a slip in the file: the studies this is for have some thousands of runs."""
@@ -58,6 +59,8 @@ LONGEST_NAME = 100
 
 MODEL_NAME = f"{MODEL}.name"
 
+NOT_GIVEN = "???"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
@@ -65,8 +68,9 @@ class Phase:
 
     `axes` are the grid's, in the file's order, `arms` its cells. `base` holds every setting,
     resolved, by section: `experiment`, `engine`, and the workload's; `fixed` is applied to it.
-    `text` is all of it as a phase file of its own, which loads as the same phase. `notes` are what
-    a reader of the plan should know, and no part of what the phase is.
+    `text` is all of it as a phase file of its own, which loads as the same phase. `overridden` are
+    the settings that the command line named, and `notes` what a reader of the plan should know: no
+    part of what the phase is.
     """
 
     path: Path = field(compare=False)
@@ -81,6 +85,7 @@ class Phase:
     base: Mapping[str, Any]
     run_count: int
     text: str
+    overridden: tuple[str, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -117,7 +122,9 @@ def load_phase(
         translator=workload.translator,
         mappings=nullable_mappings(schema),
     )
+    _name_by_file(draft, documents[-1])
     put_in_todays_words(draft, words_once(workload.settings_type))
+    _refuse_not_given(draft)
     axes = _axes(draft, schema)
     for key in draft.overridden:
         find_setting(schema, key, draft.place(key), also=PARTS)
@@ -158,6 +165,7 @@ def load_phase(
         base=base,
         run_count=count,
         text=_text(base, fixed, checked),
+        overridden=tuple(dict.fromkeys(draft.overridden)),
         notes=tuple(draft.notes),
     )
 
@@ -198,6 +206,26 @@ def _arms(
                 f"{draft.place(key)} does not act where {by or 'the workload'} decides `{key}`"
             )
     return arms
+
+
+def _name_by_file(draft: Draft, document: Document) -> None:
+    """A name is not inherited, or two phases that set none would share a folder."""
+    section = draft.sections.get("experiment")
+    own = draft.places.get("experiment.name", "").startswith((f"{document.path}, ", "override "))
+    if not own and (section is None or isinstance(section, dict)):
+        draft.put("experiment.name", document.path.stem, f"{document.path}")
+
+
+def _refuse_not_given(draft: Draft) -> None:
+    """``???`` is OmegaConf's word for what is still to be given, in a file that others inherit."""
+    parts = (("", draft.sections), (f"{FIXED}.", draft.fixed), (f"{GRID}.", draft.grid))
+    for prefix, tree in parts:
+        for key, value in leaves(tree):
+            if value == NOT_GIVEN or (isinstance(value, list) and NOT_GIVEN in value):
+                raise ConfigError(
+                    f"{draft.place(f'{prefix}{key}')}: `{key}` is `{NOT_GIVEN}`: it must be given",
+                    hint=f"write its value there, or on the command line: {key}=VALUE",
+                )
 
 
 def _refuse_experiment(draft: Draft, part: str, key: str) -> None:
