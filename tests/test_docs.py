@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,23 @@ def test_every_command_in_a_document_does_what_it_shows(
             line for line in shown if line not in printed and CHANGES_WITH_THE_MACHINE not in line
         ]
         assert not missing, f"{command} does not print {missing}, but\n" + "\n".join(printed)
+
+
+def test_what_the_guide_does_with_tables_runs(
+    tmp_path: Path, program: Forked, packages: Path
+) -> None:
+    """But for R, which no machine is asked to have."""
+    for words in ("run demo --limit 12", "collect demo"):
+        done = program(*words.split(), env=environment(packages), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    blocks = [text for language, text in FILE.findall(guide) if language == "python"]
+    assert len(blocks) == 2
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert "0.0" in done.stdout
 
 
 def test_the_documents_show_commands() -> None:

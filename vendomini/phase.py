@@ -27,7 +27,7 @@ class ExperimentSettings:
     """Names the experiment and says how often each arm is repeated. Not part of a run's id,
     except `seed`."""
 
-    name: str = "experiment"
+    name: str = "experiment"  # where a file sets none: the file's, without its suffix
     description: str = ""
     workload: str | None = None  # an entry point, or package.module:Class; None: the usual one
     phase: int | None = field(default=None, metadata={"ge": 1})  # which one of a study it is
@@ -73,6 +73,8 @@ class Run:
     settings: Mapping[str, Any]
     in_grid: bool = True
     asks: Asked | None = None
+    # The name of the file that asked for it last: no part of what it is.
+    phase_file: str | None = field(default=None, compare=False)
 
     @property
     def model(self) -> ModelSettings:

@@ -167,6 +167,23 @@ def step_columns(steps: Sequence[Step]) -> "list[polars.Series]":
     return made
 
 
+def run_labels(labels: Mapping[str, Column]) -> "polars.DataFrame":
+    """What the steps of a run are labelled with; ``run_id`` is one of the columns."""
+    import polars
+
+    return polars.DataFrame([series(name, values) for name, values in labels.items()])
+
+
+def labelled(columns: "list[polars.Series]", labels: "polars.DataFrame") -> "list[polars.Series]":
+    """Columns of steps with the labels of their runs, but for names that the steps have, too."""
+    import polars
+
+    steps = polars.DataFrame(columns)
+    more = [name for name in labels.columns if name not in steps.columns]
+    told = labels.select("run_id", *more)
+    return steps.join(told, on="run_id", how="left", maintain_order="left").get_columns()
+
+
 def _by_key(steps: Sequence[Step | None]) -> Iterator[tuple[str, list[str]]]:
     """For each key the JSON of its values, `null` where a step is null or has no such key."""
     given = [step for step in steps if step is not None]

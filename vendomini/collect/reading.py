@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vendomini.collect.labels import labels_of_steps
 from vendomini.collect.mixing import Mixed, fallback_notes, mixed_arms, mixing_notes
 from vendomini.collect.runs import Row, run_rows, workers_of, workload_of
 from vendomini.collect.steps import derived_columns, steps_by_run
 from vendomini.errors import WorkloadError
 from vendomini.standing import find_short
 from vendomini.store.experiment import Experiment
-from vendomini.tables import STEP_ROWS_AT_ONCE, Step, field_names, run_columns, step_columns
+from vendomini.tables import (
+    STEP_ROWS_AT_ONCE,
+    Step,
+    field_names,
+    labelled,
+    run_columns,
+    run_labels,
+    step_columns,
+)
 from vendomini.workloads.registry import todays_runs
 from vendomini.workloads.workload import Workload
 
@@ -97,15 +106,16 @@ class Reading:
             progress(len(self._found), len(self._played_by))
 
     def parts(self, progress: Callable[[int, int], None]) -> "Iterator[list[polars.Series]]":
-        """The same as columns, some thousand rows at a time."""
+        """The same as columns, some thousand rows at a time, each with its run's model and arm."""
         waiting: list[Step] = []
+        told = run_labels(labels_of_steps(self._rows))
         for lines in self.lines(progress):
             waiting += map(_decode_step, lines)
             if len(waiting) >= STEP_ROWS_AT_ONCE:
-                yield step_columns(waiting)
+                yield labelled(step_columns(waiting), told)
                 waiting = []
         if waiting:
-            yield step_columns(waiting)
+            yield labelled(step_columns(waiting), told)
 
     def table(self) -> "polars.DataFrame":
         """One row a run, whatever its state."""

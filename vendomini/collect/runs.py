@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from vendomini.collect.labels import labels, labels_of_play
 from vendomini.errors import ConfigError
 from vendomini.phase import Run, setting, settings_of
 from vendomini.standing import states
@@ -27,7 +28,7 @@ def run_rows(
 ) -> Iterator[Row]:
     """One flat row a run, in the order of the runs; what is derived from steps is still null.
 
-    Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``world``, ``arm.<key>``,
+    Keys: ``run_id``, ``state``, ``in_grid``, ``replication``, ``world``, `labels`, ``arm.<key>``,
     ``served.*`` and ``error.*``, ``outcome.*`` and ``pe.<type>.*``, null where they do not apply.
     Without its workload an outcome is as it was logged. Of runs that are `short` nothing is told,
     or, with `keep_short`, what they came to.
@@ -42,6 +43,7 @@ def run_rows(
         nothing |= {f"outcome.{name}": None for name in workload.derived_columns()}
     nothing |= {f"served.{name}": None for name in Served.__struct_fields__}
     nothing |= {"error.kind": None, "error.message": None}
+    workers = experiment.workers()
     errors = experiment.errors({run for run, is_in in state.items() if is_in == "failed"})
     for run in runs:
         settings = flat(run.settings)
@@ -54,6 +56,7 @@ def run_rows(
             "in_grid": run.in_grid,
             "replication": run.replication,
             "world": world_of(run, unit),
+            **labels(run, experiment=experiment.name),
         }
         row.update((f"arm.{key}", settings.get(key)) for key in varying)
         row.update(nothing)
@@ -63,6 +66,7 @@ def run_rows(
             for key, value in flat(outcome).items():
                 row[key if key.startswith("pe.") else f"outcome.{key}"] = value
             row.update((f"served.{k}", v) for k, v in msgspec.structs.asdict(result.served).items())
+            row |= labels_of_play(result.served, workers.get(result.served.incarnation))
         elif run.id in errors:
             last = errors[run.id][-1]
             row.update({"error.kind": last.kind, "error.message": last.message})

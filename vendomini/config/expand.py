@@ -145,6 +145,7 @@ def _expanded(
                     arm=arm.values,
                     settings=settings,
                     asks=arm.asks,
+                    phase_file=phase.path.name,
                 )
             )
     return runs
