@@ -24,6 +24,7 @@ from vendomini.cli import show
 from vendomini.cli.main import main
 from vendomini.standing import status_of
 from vendomini.store.experiment import Experiment
+from vendomini.workloads.warehouse.workload import WAREHOUSE
 
 GROUP_KEYS = {
     "model", "runs", "backend", "dtype", "quantization", "gpu_type", "gpus", "nodes",
@@ -142,6 +143,19 @@ def test_plan_writes_nothing_and_is_what_a_dry_run_shows(cli: Cli, small: Path) 
     assert everything_in(Path.cwd()) == {}
 
 
+def test_a_model_that_nobody_knows_is_not_submitted(cli: Cli) -> None:
+    asked = (
+        *("run", "phase1_small_models", "--cluster", "--profile", ROOT / "slurm" / "example.yaml"),
+        "agent.model.name=Qwen/Qwen3-33B",
+    )
+    done = cli(*asked)
+    assert done.code == 2
+    assert done.err.startswith("error: model `Qwen/Qwen3-33B` is neither on this machine nor in")
+    assert "did you mean `Qwen/Qwen3-32B`" in done.err
+    assert "--trust-names" in done.err
+    assert everything_in(Path.cwd()) == {}
+
+
 @pytest.mark.parametrize("columns", ["30", "60", "80", "200"])
 def test_a_plan_loses_nothing_in_a_terminal_of_any_width(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: str
@@ -225,7 +239,7 @@ def test_an_edited_phase_keeps_what_is_done_and_marks_what_left_the_grid(
     cli("run", small)
     folder = Path("experiments/small")
     first = outcomes(Experiment(folder))
-    done = cli("run", small, "grid.pe_induction.p_shock=[0.5, 1.0]")
+    done = cli("run", small, "grid.pe_induction.p_shock=[0.5, 1.0]", "--replace-grid")
     assert (
         "2 done and kept, 0 unfinished, 2 new, 2 no longer in the grid (kept, marked)" in done.err
     )
@@ -240,9 +254,63 @@ def test_an_edited_phase_keeps_what_is_done_and_marks_what_left_the_grid(
     assert table["in_grid"].to_list() == [True] * 4 + [False] * 2
     assert table["arm.pe_induction.p_shock"].to_list() == [0.5, 0.5, 1.0, 1.0, 0.0, 0.0]
     # Back to the old grid: nothing is played again.
-    back = cli("run", small)
+    back = cli("run", small, "--replace-grid")
     assert "4 done and kept, 0 unfinished, 0 new, 2 no longer in the grid" in back.err
     assert outcomes(Experiment(folder)) == both
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "grid.pe_induction.p_shock=[0.5, 1.0]",
+            "2 runs with results are not in the grid of this phase: `pe_induction.p_shock` was "
+            "`0.0`, and is `0.5`, `1.0`",
+        ),
+        (
+            "agent.model.name=org/other",
+            "4 runs with results are not in the grid of this phase: `agent.model.name` was "
+            "`meta-llama/Llama-3.1-8B-Instruct`, and is `org/other`",
+        ),
+        (
+            "experiment.replications=1",
+            "2 runs with results are not in the grid of this phase: `experiment.replications` "
+            "was `2`, and is `1`",
+        ),
+        (
+            "experiment.seed=8",
+            "4 runs with results are not in the grid of this phase: `experiment.seed` was",
+        ),
+    ],
+)
+def test_a_phase_that_would_take_played_runs_out_of_the_grid_is_refused_with_the_two_ways_on(
+    cli: Cli, small: Path, override: str, said: str
+) -> None:
+    assert cli("run", small).code == 0
+    before = everything_in(Path("experiments"))
+    refused = cli("run", small, override)
+    assert refused.code == 2
+    assert refused.err.startswith(f"error: in experiment `small` {said}")
+    assert "experiment.name=NEW" in refused.err
+    assert "--replace-grid" in refused.err
+    assert everything_in(Path("experiments")) == before
+    planned = cli("plan", small, override)
+    assert planned.code == 0
+    assert "`run` refuses that without --replace-grid" in " ".join(planned.out.split())
+    beside = cli("run", small, override, "experiment.name=beside", "--limit", "1")
+    assert (beside.code, beside.out) == (0, "experiments/beside\n")
+
+
+def test_two_phases_that_set_no_name_have_folders_of_their_own(cli: Cli, small: Path) -> None:
+    phase = json.loads(small.read_text())
+    del phase["experiment"]["name"]
+    for name in ("one", "two"):
+        file = small.with_name(f"{name}.yaml")
+        file.write_text(json.dumps(phase))
+        assert cli("run", file, "--limit", "1").out == f"experiments/{name}\n"
+    child = small.with_name("child.yaml")
+    child.write_text("inherit: ./small.yaml\n")
+    assert cli("run", child, "--limit", "1").out == "experiments/child\n"
 
 
 def test_more_replications_play_only_the_new_runs(cli: Cli, small: Path) -> None:
@@ -313,8 +381,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert played.returncode == 1
     assert "2 of 4 runs are done, 2 failed" in played.stderr
     assert "why: vendomini status experiments/mixed" in played.stderr
-    assert run(f"{axis}=[0.7]", "--limit", "1").returncode == 0
-    finished = run(f"{axis}=[0.0, 1.0, 0.3]", "--limit", "2")
+    assert run(f"{axis}=[0.7]", "--limit", "1", "--replace-grid").returncode == 0
+    finished = run(f"{axis}=[0.0, 1.0, 0.3]", "--limit", "2", "--replace-grid")
     assert "finished: all 2 runs are done" in finished.stderr
     return here / "experiments" / "mixed"
 
@@ -333,6 +401,28 @@ def test_failed_runs_are_code_1_and_status_says_why(cli: Cli, mixed: Path) -> No
     assert not any(worker["alive"] for worker in status["workers"])
 
 
+def test_status_alone_has_a_line_for_each_experiment(cli: Cli, small: Path) -> None:
+    empty = cli("status")
+    assert (empty.code, empty.out.splitlines()[0]) == (
+        0,
+        "there is no experiment below `experiments`: `vendomini run demo` makes one",
+    )
+    assert cli("run", small).code == 0
+    assert cli("run", small, "experiment.name=other", "--limit", "1").code == 0
+    Path("experiments/broken").mkdir()
+    Path("experiments/broken/experiment.json").write_text("{}")
+    every = cli("status", "--json")
+    assert every.json() == {
+        "other": counts(total=4, done=1, waiting=3),
+        "small": counts(total=4, done=4),
+    }
+    assert "`broken` cannot be read" in every.err
+    rows = [line.split() for line in cli("status").out.splitlines()]
+    assert ["other", "4", "1", "0", "3", "0"] in rows
+    assert ["small", "4", "4", "0", "0", "0"] in rows
+    assert cli("status", "--measures").code == 2
+
+
 def test_collect_has_a_row_for_each_run_of_any_state(cli: Cli, mixed: Path) -> None:
     done = cli("collect", mixed)
     paths = [Path(line) for line in done.out.splitlines()]
@@ -341,16 +431,28 @@ def test_collect_has_a_row_for_each_run_of_any_state(cli: Cli, mixed: Path) -> N
     table = polars.read_parquet(paths[0])
     runs = Experiment(mixed).runs()
     assert table["run_id"].to_list() == [run.id for run in runs]
-    assert table.columns[:6] == [
-        "run_id",
-        "state",
-        "in_grid",
-        "replication",
-        "world",
+    assert table.columns[:18] == [
+        *("run_id", "state", "in_grid", "replication", "world"),
+        *("experiment", "phase_file", "workload", "workload_version", "model", "model_revision"),
+        *("agent_kind", "seed", "vendomini_version", "engine", "dtype", "quantization"),
         "arm.pe_induction.p_shock",
     ]
     assert table["world"].to_list() == ["0", "1"] * 4
-    parts = [name.split(".")[0] for name in table.columns[5:]]
+    for name, value in {
+        "experiment": "mixed",
+        "phase_file": "mixed.yaml",
+        "workload": "warehouse",
+        "workload_version": WAREHOUSE.version,
+        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "model_revision": None,
+        "agent_kind": "probe",
+        "seed": 3,
+    }.items():
+        assert table[name].to_list() == [value] * 8, name
+    for name, value in {"engine": "scripted", "vendomini_version": __version__}.items():
+        played = [value if state == "done" else None for state in table["state"]]
+        assert table[name].to_list() == played, name
+    parts = [name.split(".")[0] for name in table.columns[17:]]
     assert list(dict.fromkeys(parts)) == ["arm", "outcome", "pe", "served", "error"]
     assert table["state"].to_list() == [
         "done", "done", "failed", "failed", "waiting", "waiting", "done", "waiting"
@@ -387,6 +489,13 @@ def test_collect_has_the_steps_of_the_finished_runs(cli: Cli, mixed: Path, tmp_p
     assert {"action.tool", "truth.budget", "resolved", "shock_applied"} <= set(steps.columns)
     by_run = steps.group_by("run_id", maintain_order=True).agg("step")
     assert by_run["step"].to_list() == [list(range(10))] * 3
+    axis = "arm.pe_induction.p_shock"
+    runs = polars.read_parquet(Path(said["runs_parquet"])).filter(state="done")
+    assert (
+        steps.select("run_id", "model", axis)
+        .unique(maintain_order=True)
+        .equals(runs.select("run_id", "model", axis))
+    )
     assert set(by_run["run_id"]) == Experiment(mixed).finished()
     assert Path(said["steps_parquet"]).parent == tmp_path / "tables"
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
@@ -440,7 +549,7 @@ def test_without_its_workload_an_experiment_still_has_a_status_and_tables(
 def test_a_setting_that_varies_without_being_an_axis_is_a_column(cli: Cli, tmp_path: Path) -> None:
     file = write_phase(tmp_path, replications=1, steps=5, latency_s=0)
     cli("run", file)
-    cli("run", file, "simulation.max_steps=6")
+    cli("run", file, "simulation.max_steps=6", "--replace-grid")
     cli("collect", "small")
     table = polars.read_parquet("experiments/small/collected/runs.parquet")
     assert table["arm.simulation.max_steps"].to_list() == [6, 6, 5, 5]
@@ -737,7 +846,7 @@ def test_short_runs_that_left_the_grid_are_noted_and_not_asked_for(cli: Cli, sma
     (log,) = Path("experiments/small/logs").glob("*.steps.jsonl")
     lines = log.read_bytes().splitlines(True)
     log.write_bytes(b"".join(line for line in lines if gone[0].encode() not in line))
-    cli("run", small, "experiment.replications=1")
+    cli("run", small, "experiment.replications=1", "--replace-grid")
     assert cli("status", "small").code == 0
     done = cli("collect", "small", "--json")
     assert (done.code, done.json()["short"]) == (0, {})

@@ -13,6 +13,7 @@ import pytest
 
 from tests.model_folders import hub_snapshot, model_folder
 from tests.stranger_engines import FORK
+from vendomini import shipped
 from vendomini.cluster import EngineEnvironment, Profile, ResourceRule, Resources
 from vendomini.config import expand, load_phase
 from vendomini.engines.commands import engine_command
@@ -28,6 +29,7 @@ from vendomini.planner.pool import Pool
 from vendomini.prepare import EngineFacts, GroupPlan, Plan, make_plan, refuse_missing
 from vendomini.serving import EngineSpec
 from vendomini.store.experiment import Experiment
+from vendomini.store.measurements import Measured, add_measurement
 from vendomini.store.records import Pin, encode
 from vendomini.submit import job_for, one_model_at_a_time
 from vendomini.workloads.registry import workload_named
@@ -378,10 +380,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def prepared(*overrides: str, cluster: bool = False) -> Prepared:
+def prepared(
+    *overrides: str, cluster: bool = False, config: Path = BASE, only_plan: bool = False
+) -> Prepared:
     return prepare(
         Request(
-            config=BASE,
+            config=config,
             overrides=overrides,
             cluster=cluster,
             profile=None,
@@ -389,7 +393,8 @@ def prepared(*overrides: str, cluster: bool = False) -> Prepared:
             limit=None,
             n_jobs=1,
             restart_groups=(),
-        )
+        ),
+        only_plan=only_plan,
     )
 
 
@@ -465,6 +470,74 @@ def test_a_model_that_may_not_be_downloaded_must_be_there(
     with pytest.raises(ConfigError, match="`org/name` is not in the hub's cache"):
         prepared("agent.model.name=org/name", "engine.backend=hf")
     prepared("agent.model.name=org/name", "agent.kind=heuristic")
+
+
+@pytest.mark.parametrize(
+    "phase", [name for name in shipped.phases() if not name.startswith("demo")]
+)
+def test_offline_a_shipped_phase_is_planned_and_what_is_missing_is_said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    file = shipped.phases()[phase]
+    plan = prepared(config=file, only_plan=True).plan
+    models = {group.model for group in plan.groups if group.loads_model}
+    assert models
+    for model in models:
+        assert any(note.startswith(f"model `{model}` is not on this") for note in plan.notes)
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids"):
+        prepared(config=file)
+
+
+def test_a_name_that_nobody_knows_is_the_first_thing_that_is_said(cache: Path) -> None:
+    def first_note(name: str) -> str:
+        overrides = (f"agent.model.name={name}", "engine.backend=hf")
+        return prepared(*overrides, only_plan=True).plan.notes[0]
+
+    said = (
+        "model `Qwen/Qwen3-33B` is neither on this machine nor in the catalogue, and its sizes are "
+        "a guess at best: did you mean `Qwen/Qwen3-32B`"
+    )
+    assert first_note("Qwen/Qwen3-33B").startswith(said)
+    assert "catalogue" not in first_note("Qwen/Qwen3-32B")
+    # A worker has served it: it is somewhere.
+    folder = Path("experiments/base")
+    folder.mkdir(parents=True)
+    add_measurement(folder, served("Qwen/Qwen3-33B"))
+    assert "catalogue" not in first_note("Qwen/Qwen3-33B")
+
+
+def served(model: str) -> Measured:
+    return Measured(
+        model=model,
+        backend="hf",
+        gpu=None,
+        requests=1,
+        tokens_in=1,
+        tokens_out=1,
+        tokens_cached=0,
+        seconds=1.0,
+        concurrency=1.0,
+        context=1.0,
+        startup_s=1.0,
+        ended="2026-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("agent.model.name=Qwen/Qwen3-32", "the `heuristic` agent never asks a model"),
+        ("engine.concurrency=7", "the `heuristic` agent never asks a model"),
+    ],
+)
+def test_an_override_that_does_nothing_is_said(cache: Path, override: str, said: str) -> None:
+    notes = prepared("agent.kind=heuristic", override).plan.notes
+    key = override.partition("=")[0]
+    assert f"`{key}` does nothing here: {said}" in notes
+    scripted = ("grid.agent.kind=[heuristic, llm]", "engine.backend=scripted")
+    both = prepared(*scripted, override).plan.notes
+    assert not any(f"`{key}` does nothing here" in note for note in both)
 
 
 def test_a_window_that_a_new_model_changes_is_said(cache: Path) -> None:

@@ -79,6 +79,8 @@ def run(
     max_gpu_hours: float | None = None,
     restart_groups: Sequence[str] = (),
     restart_runs: Sequence[str] = (),
+    trust_names: bool = False,
+    replace_grid: bool = False,
     quiet: bool = False,
 ) -> "Played":
     """Play a phase as `vendomini run` does: what is done stays, what is missing is played.
@@ -106,6 +108,8 @@ def run(
         max_gpu_hours=max_gpu_hours,
         restart_groups=restart_groups,
         restart_runs=restart_runs,
+        trust_names=trust_names,
+        replace_grid=replace_grid,
     )
     played = run_phase(request, Silence() if quiet else Lines(), joins=False)
     if played.exit_status == INTERRUPTED:
@@ -156,6 +160,8 @@ def _request(
     max_gpu_hours: float | None,
     restart_groups: Sequence[str] = (),
     restart_runs: Sequence[str] = (),
+    trust_names: bool = False,
+    replace_grid: bool = False,
 ) -> "Request":
     from vendomini.looking.prepared import Request
 
@@ -189,6 +195,8 @@ def _request(
         n_jobs=n_jobs,
         restart_groups=tuple(restart_groups),
         restart_runs=tuple(restart_runs),
+        trust_names=trust_names,
+        replace_grid=replace_grid,
         max_gpu_hours=max_gpu_hours,
     )
 

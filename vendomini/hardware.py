@@ -70,6 +70,12 @@ def known_gpus() -> tuple[GpuSpec, ...]:
     return _table().gpus
 
 
+USUAL = ("L40S", "A100-80", "H100", "H200")
+"""What most clusters have: who names no GPU is told of these."""
+
+NEAREST = 3
+
+
 def gpu_named(name: str) -> GpuSpec:
     """The GPU that a person means by `name`: case, separators, makers and ``GB`` do not matter.
 
@@ -182,8 +188,11 @@ def _key(name: str) -> str:
 
 def _refuse_unknown(name: str) -> NoReturn:
     keys = _table().by_key
-    near = difflib.get_close_matches(_key(name), keys, n=3, cutoff=0.5)
-    meant = list(dict.fromkeys(keys[key].name for key in near))
-    said = f"did you mean {' or '.join(f'`{other}`' for other in meant)}? " if meant else ""
-    listed = ", ".join(gpu.name for gpu in known_gpus())
-    raise ConfigError(f"no GPU `{name}` is known", hint=f"{said}There are: {listed}")
+    near = difflib.get_close_matches(_key(name), keys, n=2 * NEAREST, cutoff=0.3)
+    meant = list(dict.fromkeys(keys[key].name for key in near))[:NEAREST] or [*USUAL]
+    others = len(known_gpus()) - len(meant)
+    raise ConfigError(
+        f"no GPU `{name}` is known",
+        hint=f"did you mean {', '.join(f'`{other}`' for other in meant)}? docs/planner.md has the "
+        f"{others} others",
+    )

@@ -184,6 +184,13 @@ def count(states_of_runs: Iterable[str]) -> Counts:
     return Counts(total=sum(by_state.values()), **by_state)
 
 
+def counts_of(experiment: Experiment) -> Counts:
+    """How many runs of the grid are in each state, but that none is known to be short. Raises
+    `StoreError`."""
+    experiment.check()
+    return count(states(experiment, [run for run in experiment.runs() if run.in_grid]).values())
+
+
 def pins_of(experiment: Experiment, groups: Iterable[str]) -> dict[str, Pin]:
     """What serves each of some groups, of those for which that is decided."""
     found = {group: experiment.pinned(pin_key(group)) for group in groups}

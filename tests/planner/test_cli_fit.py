@@ -14,6 +14,7 @@ from bench.planner import DATA
 from vendomini.cli.fit_batch import COLUMNS
 from vendomini.cli.fit_command import register
 from vendomini.errors import ConfigError
+from vendomini.hardware import USUAL
 
 KEYS = (
     "feasible",
@@ -158,6 +159,17 @@ LLAMA = {
 }
 
 
+def test_without_a_gpu_the_usual_ones_are_told(ask: Ask) -> None:
+    head, *lines, last = ask("Qwen/Qwen3-32B").splitlines()
+    assert head.startswith("Qwen/Qwen3-32B: 32.8e9 parameters")
+    assert [line.split()[1] for line in lines] == [*USUAL]
+    assert all(": works, and holds" in line for line in lines)
+    assert last.startswith("--gpu NAME")
+    told = json.loads(ask("Qwen/Qwen3-32B", "--json"))
+    assert [each["gpu"] for each in told] == [*USUAL]
+    assert told[0] == json.loads(ask("Qwen/Qwen3-32B", "--gpu", USUAL[0], "--json"))
+
+
 # -- bad questions -------------------------------------------------------------------------------
 
 
@@ -165,7 +177,7 @@ LLAMA = {
     ("words", "said", "hint"),
     [
         (("Qwen/Qwen3-32B", "--gpu", "H10O"), "H10O", "`H100`"),
-        (("Qwen/Qwen3-32B",), "`--gpu` is missing", "H100"),
+        (("Qwen/Qwen3-32B", "--gpu", "cerebras"), "no GPU `cerebras`", "docs/planner.md has the"),
         (("--gpu", "H100"), "which model", "vendomini fit"),
         (("nobody/knows-this", "--gpu", "H100"), "nobody/knows-this", "known"),
         (("Qwen/Qwen3-32B", "--gpu", "H100", "--backend", "onnx"), "onnx", "vllm"),

@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
         name="fit",
         cls=Command,
         epilog="Examples:\n\n"
+        "  vendomini fit Qwen/Qwen3-32B\n\n"
         "  vendomini fit Qwen/Qwen2.5-72B-Instruct --gpu A100-80\n\n"
         "  vendomini fit Qwen/Qwen3-32B --gpu H100 --gpus 1 --max-model-len 32000\n\n"
         "  vendomini fit --batch deployments.csv",
@@ -31,7 +32,11 @@ def fit_command(
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", metavar="NAME", help="A GPU, such as H100, A100-80 or L40S."),
+        typer.Option(
+            "--gpu",
+            metavar="NAME",
+            help="A GPU, such as H100, A100-80 or L40S. Without it, the usual ones.",
+        ),
     ] = None,
     gpus: Annotated[
         int | None,

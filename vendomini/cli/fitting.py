@@ -1,7 +1,7 @@
 """What a model takes, or whether it works on given GPUs: the verdict of `vendomini fit`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from vendomini.cli import show
 from vendomini.cli.fit_batch import Row, answers, read_rows
 from vendomini.cli.gpu_memory import show_memory
 from vendomini.errors import ConfigError
-from vendomini.hardware import GIB, gpu_named, known_gpus
+from vendomini.hardware import GIB, USUAL, gpu_named
 from vendomini.models.lookup import model_spec, spec_of_file
 from vendomini.models.quantization import requantized
 from vendomini.models.spec import ModelSpec
@@ -52,6 +52,9 @@ def fit(request: Request) -> None:
         for row, found in zip(rows, answers(rows), strict=True):
             print(json.dumps(row_values(row, found), ensure_ascii=False))
         return
+    if request.gpu is None:
+        _fit_usual(request)
+        return
     question = question_of(request)
     refuse_illegal(question)
     answer = answered(question)
@@ -62,10 +65,8 @@ def fit(request: Request) -> None:
 
 
 def question_of(request: Request) -> Question:
-    """What a command line asks. Raises `ConfigError` for what nobody knows."""
-    if request.gpu is None:
-        listed = ", ".join(gpu.name for gpu in known_gpus())
-        raise ConfigError("`--gpu` is missing", hint=f"name one of {listed}")
+    """What a command line asks of its GPU. Raises `ConfigError` for what nobody knows."""
+    assert request.gpu is not None
     gpu = gpu_named(request.gpu)
     model = _model(request)
     if request.backend not in BACKENDS:
@@ -196,14 +197,32 @@ def _gib(bytes_: int) -> float:
     return round(bytes_ / GIB, 2)
 
 
+def _fit_usual(request: Request) -> None:
+    """A line, or a JSON object, for each of the usual cards."""
+    questions = [question_of(replace(request, gpu=name)) for name in USUAL]
+    for question in questions:
+        refuse_illegal(question)
+    found = [(question, answered(question)) for question in questions]
+    if request.as_json:
+        print(json.dumps([values(*each) for each in found], indent=1, ensure_ascii=False))
+        return
+    _print_model(questions[0].model)
+    for question, answer in found:
+        fit = answer.fit
+        if fit.feasible and fit.deployment is not None:
+            tokens = fit.deployment.max_model_len
+            said = f"{named(fit.deployment)} with {question.backend}: works, and holds "
+            said += f"{fit.concurrency} conversations of {tokens:,} tokens at once"
+        else:
+            why = fit.reasons[0] if fit.reasons else "nothing that was tried"
+            said = f"{question.gpu.name} with {question.backend}: does not work: {why}"
+        show.OUT.print(Text(said, style="green" if fit.feasible else "red"), soft_wrap=True)
+    show.OUT.print(Text("--gpu NAME tells more of one, and asks of any other", style="dim"))
+
+
 def _print(question: Question, answer: Answer) -> None:
     fit, model = answer.fit, question.model
-    quantization = f", {model.quantization.method}" if model.quantization else ""
-    head = (
-        f"{model.id}: {model.params / 1e9:,.1f}e9 parameters{quantization}, "
-        f"{model.weight_bytes / GIB:,.1f} GiB of weights"
-    )
-    show.OUT.print(Text(head, style="bold"), soft_wrap=True)
+    _print_model(model)
     word = "works" if fit.feasible else "does not work"
     what = "nothing" if fit.deployment is None else named(fit.deployment)
     if question.names_a_deployment:
@@ -240,3 +259,12 @@ def _print(question: Question, answer: Answer) -> None:
     for rejected in shown:
         line = f"- not {named(rejected.deployment)}: {rejected.why}"
         show.OUT.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _print_model(model: ModelSpec) -> None:
+    quantization = f", {model.quantization.method}" if model.quantization else ""
+    head = (
+        f"{model.id}: {model.params / 1e9:,.1f}e9 parameters{quantization}, "
+        f"{model.weight_bytes / GIB:,.1f} GiB of weights"
+    )
+    show.OUT.print(Text(head, style="bold"), soft_wrap=True)

@@ -77,7 +77,10 @@ def run(options: Options) -> None:
     "  vendomini plan phase1_large_models --profile h100\n\n"
     f"  vendomini plan my_phase.yaml engine.gpu=H100 --json\n\n{SHIPPED}",
 )
-@takes(Options, without=["dry_run", "restart_groups", "restart_runs"])
+@takes(
+    Options,
+    without=["dry_run", "restart_groups", "restart_runs", "trust_names", "replace_grid"],
+)
 def plan(options: Options) -> None:
     """Show what `run` would do, and why. Submits nothing, and writes only a cache."""
     from vendomini.cli import planning
@@ -103,9 +106,19 @@ ExperimentFolder = Annotated[
 ]
 
 
-@app.command(cls=Command, epilog="Example:\n\n  vendomini status demo")
+@app.command(cls=Command, epilog="Examples:\n\n  vendomini status demo\n\n  vendomini status")
 def status(
-    experiment: ExperimentFolder,
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            readable=False,
+            help="The folder of an experiment, or its name in the --root folder. Without it, each "
+            "experiment there has a line.",
+            show_default=False,
+            autocompletion=_experiments,
+        ),
+    ] = None,
     root: Root = Path("experiments"),
     measures: Annotated[
         bool,
@@ -118,6 +131,8 @@ def status(
     """Show how far an experiment is. Reads only its files, so it works from any shell."""
     from vendomini.cli import status as standing
 
+    if experiment is None:
+        raise typer.Exit(standing.show_every(root, measures=measures, as_json=as_json))
     raise typer.Exit(
         standing.show_status(experiment, root=root, measures=measures, as_json=as_json)
     )

@@ -215,6 +215,20 @@ class Options:
             show_default=False,
         ),
     ] = ()
+    trust_names: Annotated[
+        bool,
+        typer.Option(
+            "--trust-names",
+            help="Submit a model that is neither on this machine nor in the catalogue.",
+        ),
+    ] = False
+    replace_grid: Annotated[
+        bool,
+        typer.Option(
+            "--replace-grid",
+            help="Let runs that have results leave the grid: they are kept, and marked.",
+        ),
+    ] = False
     check: Annotated[
         bool,
         typer.Option(
@@ -238,6 +252,8 @@ class Options:
             n_jobs=self.n_jobs,
             restart_groups=self.restart_groups,
             restart_runs=self.restart_runs,
+            trust_names=self.trust_names,
+            replace_grid=self.replace_grid,
             max_gpu_hours=self.max_gpu_hours,
         )
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vendomini.cli import show
-from vendomini.errors import SubmitError
-from vendomini.looking.experiments import experiment_named
-from vendomini.standing import Status, status_of
+from vendomini.errors import ConfigError, StoreError, SubmitError
+from vendomini.looking.experiments import experiment_named, names_below
+from vendomini.standing import Counts, Status, counts_of, status_of
 from vendomini.store.experiment import Experiment
 
 if TYPE_CHECKING:  # tables take a while to load, and most who ask how it stands want none
@@ -63,7 +63,36 @@ def show_status(folder: Path, *, root: Path, measures: bool = False, as_json: bo
     return 1 if status.short else 0
 
 
+def show_every(root: Path, *, measures: bool, as_json: bool) -> int:
+    """`status` of all experiments below `root`, without a look at the steps of their runs."""
+    if measures:
+        raise ConfigError("--measures is of one experiment", hint="name it")
+    found, told = {}, {}
+    for name in names_below(root):
+        try:
+            found[name] = counts_of(Experiment(root / name))
+        except StoreError as error:
+            told[name] = str(error)
+    if as_json:
+        show.print_json({name: asdict(counts) for name, counts in found.items()})
+    elif found:
+        rows = [
+            {"experiment": name, **{state: str(n) for state, n in _without_short(counts).items()}}
+            for name, counts in found.items()
+        ]
+        show.table(rows, to=show.OUT)
+    elif not told:
+        show.say_out(f"there is no experiment below `{root}`: `vendomini run demo` makes one")
+    for name, why in told.items():
+        show.say(f"`{name}` cannot be read: {why}")
+    return 0
+
+
 # -- private -------------------------------------------------------------------------------
+
+
+def _without_short(counts: Counts) -> dict[str, int]:
+    return {state: number for state, number in asdict(counts).items() if state != "short"}
 
 
 def _measured(experiment: Experiment) -> "list[Measured]":

@@ -14,7 +14,7 @@ def experiment_named(folder: Path, root: Path) -> Experiment:
         experiment = Experiment(place)
         if experiment.exists():
             return experiment
-    names = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    names = names_below(root)
     neither = f", and neither is `{places[1]}`" if len(places) > 1 else ""
     near = difflib.get_close_matches(folder.name, names, n=1)
     there_are = f"there are: {', '.join(names)}" if names else f"there is none below `{root}`"
@@ -22,3 +22,8 @@ def experiment_named(folder: Path, root: Path) -> Experiment:
         f"`{folder}` is no experiment{neither}",
         hint=(f"did you mean `{near[0]}`? " if near else "") + there_are,
     )
+
+
+def names_below(root: Path) -> list[str]:
+    """The experiments in a folder, by name."""
+    return sorted(path.parent.name for path in root.glob("*/experiment.json"))

@@ -5,7 +5,7 @@ Looked at only for a phase whose runs will ask a model, and nothing is loaded.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vendomini.chat import MODEL
@@ -17,7 +17,7 @@ from vendomini.hardware import GIB
 from vendomini.identity import absolute, is_local
 from vendomini.models import ModelFacts, ModelIncomplete, find_folder, read_model
 from vendomini.models.gguf import refuse_gguf
-from vendomini.models.lookup import model_spec
+from vendomini.models.lookup import is_listed, model_spec, nearest_names
 from vendomini.models.spec import ModelSpec
 from vendomini.phase import Run
 from vendomini.prepare import ModelName
@@ -33,12 +33,16 @@ class Models:
     """A phase's models as far as they are on this machine, and the window they all allow.
 
     `known` are those whose files are here; `sizes` is what is known of every model, or why
-    nothing is. `window` is what a context length of ``auto`` means, in tokens; None: nobody asks,
-    or it is not known here. `limited_by` are the models that allow no more.
+    nothing is. `strange` are names that nobody here knows: no file, no entry of the catalogue.
+    `missing` may not be downloaded, and are not here. `window` is what a context length of ``auto``
+    means, in tokens; None: nobody asks, or it is not known here. `limited_by` are the models that
+    allow no more.
     """
 
     known: Mapping[ModelName, ModelFacts] = field(default_factory=dict)
     sizes: Mapping[ModelName, ModelSpec | ConfigError] = field(default_factory=dict)
+    strange: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     window: int | None = None
     limited_by: tuple[str, ...] = ()
 
@@ -46,6 +50,18 @@ class Models:
         """Whether the weights of one of them alone are more than so many GiB."""
         known = [size for size in self.sizes.values() if isinstance(size, ModelSpec)]
         return any(size.weight_bytes > memory_gb * GIB for size in known)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What a reader should know before anything else: which models may be a slip."""
+        return [
+            *map(strange_name, self.strange),
+            *(
+                f"model `{name}` is not on this machine, and HF_HUB_OFFLINE forbids to download "
+                "it: `run` refuses that here"
+                for name in self.missing
+            ),
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -57,11 +73,20 @@ class Models:
         ]
 
 
-def look_at_models(phase: Phase, *, is_here: bool) -> Models:
+def strange_name(name: str) -> str:
+    """Of a name that nobody here knows, what was perhaps meant."""
+    near = ", ".join(f"`{each}`" for each in nearest_names(name))
+    return (
+        f"model `{name}` is neither on this machine nor in the catalogue, and its sizes are a "
+        f"guess at best: did you mean {near}?"
+    )
+
+
+def look_at_models(phase: Phase, *, is_here: bool, only_plan: bool = False) -> Models:
     """Read what is on this machine of a phase's models.
 
-    `is_here`: the engines will run on this machine. Raises `ConfigError` for a model that no
-    engine could load.
+    `is_here`: the engines will run on this machine. `only_plan`: nothing will be loaded. Raises
+    `ConfigError` for a model that no engine could load.
     """
     needs_files = needs_model(phase)
     asks_window = any(map(windowless, phase.arms))
@@ -69,9 +94,15 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
         return Models()
     names = names_of(phase)
     found, sizes = {}, {}
+    missing: list[str] = []
     for name, revision in names:
         try:
             model = _read(name, revision, is_here=is_here)
+        except NotHere:
+            if needs_files and not only_plan:
+                raise
+            model = None
+            missing += [name] if needs_files else []
         except ConfigError:
             if needs_files:
                 raise
@@ -79,13 +110,20 @@ def look_at_models(phase: Phase, *, is_here: bool) -> Models:
         if model is not None:
             found[name, revision] = model
         sizes[name, revision] = _size(name, revision)
+    strange = [name for name, revision in names if needs_files and _is_strange(name, revision)]
+    looked = Models(
+        known=found,
+        sizes=sizes,
+        strange=tuple(dict.fromkeys(strange)),
+        missing=tuple(missing),
+    )
     lengths = {name: _allows(found.get(name), sizes.get(name)) for name in names}
     shared = [length for length in lengths.values() if length is not None]
     if not asks_window or len(shared) < len(lengths):
-        return Models(known=found, sizes=sizes)
+        return looked
     window = min(shared)
     limited_by = tuple(name for (name, _), length in lengths.items() if length == window)
-    return Models(known=found, sizes=sizes, window=window, limited_by=limited_by)
+    return replace(looked, window=window, limited_by=limited_by)
 
 
 def needs_model(phase: Phase) -> bool:
@@ -122,6 +160,14 @@ def window_note(experiment: Experiment, every_run: Sequence[Run], models: Models
 # -- private -------------------------------------------------------------------------------
 
 
+class NotHere(ConfigError):
+    """A model that would have to be downloaded, and must not be."""
+
+
+def _is_strange(name: str, revision: str | None) -> bool:
+    return find_folder(name, revision) is None and not is_listed(name)
+
+
 def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | None:
     """None for a model of the hub that is not here, or not all of it: it can be downloaded."""
     refuse_gguf(Path(absolute(name)))  # a name without a slash may be a file's, too
@@ -129,7 +175,7 @@ def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | Non
     offline = is_here and os.environ.get("HF_HUB_OFFLINE", "").lower() in YES
     if folder is None:
         if offline:
-            raise ConfigError(
+            raise NotHere(
                 f"model `{name}` is not in the hub's cache on this machine, and HF_HUB_OFFLINE "
                 "forbids to download it",
                 hint=f"download it first, or name its folder as {MODEL}.name",
@@ -137,9 +183,11 @@ def _read(name: str, revision: str | None, *, is_here: bool) -> ModelFacts | Non
         return None
     try:
         return read_model(folder)
-    except ModelIncomplete:
-        if is_local(name) or offline:
+    except ModelIncomplete as error:
+        if is_local(name):
             raise
+        if offline:
+            raise NotHere(str(error), hint=error.hint) from error
         return None
 
 

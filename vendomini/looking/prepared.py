@@ -11,7 +11,13 @@ from vendomini.config import expand, load_phase
 from vendomini.engines.gpus import visible_gpus
 from vendomini.errors import ConfigError
 from vendomini.looking.engines import look_at_engines
-from vendomini.looking.models import look_at_models, names_of, needs_model, window_note
+from vendomini.looking.models import (
+    look_at_models,
+    names_of,
+    needs_model,
+    strange_name,
+    window_note,
+)
 from vendomini.looking.places import Pools, example_cluster, memory_gb, pools_here, pools_there
 from vendomini.looking.runs import of_file, runs_in
 from vendomini.looking.space import rooms
@@ -24,9 +30,12 @@ from vendomini.prepare import (
     refuse_environments,
     shortages,
 )
+from vendomini.prepare.left_out import LeftOut, left_out
 from vendomini.profile import default_profile, load_profile
+from vendomini.schema import settings_out_of_id
 from vendomini.shipped import phase_file, profile_file
 from vendomini.store.experiment import Experiment
+from vendomini.store.measurements import read_measurements
 from vendomini.workloads.registry import workload_named
 from vendomini.workloads.workload import Workload
 
@@ -56,6 +65,8 @@ class Request:
     n_jobs: int
     restart_groups: tuple[str, ...] = ()
     restart_runs: tuple[str, ...] = ()  # each the beginning of an id
+    trust_names: bool = False  # a model that nobody here knows may be submitted to Slurm
+    replace_grid: bool = False  # runs with results may leave the grid
     max_gpu_hours: float | None = None  # a plan that is expected to take more is refused
 
 
@@ -70,6 +81,7 @@ class Prepared:
     workload: Workload
     profile: Profile | None  # None: local
     facts: EngineFacts
+    left_out: LeftOut | None  # runs with results that are not in its grid; None: there are none
 
 
 def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
@@ -89,7 +101,15 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
     elif request.cluster:
         profile = default_profile()
     with of_file(request.config):
-        models = look_at_models(phase, is_here=profile is None)
+        models = look_at_models(phase, is_here=profile is None, only_plan=only_plan)
+    served = {each.model for each in read_measurements(request.root)}
+    models = replace(models, strange=tuple(n for n in models.strange if n not in served))
+    if request.cluster and models.strange and not (only_plan or request.trust_names):
+        raise ConfigError(
+            strange_name(models.strange[0]),
+            hint="correct it; or, if the workers' nodes have it or can download it, give "
+            "--trust-names",
+        )
     needs = needs_model(phase)
     experiment = Experiment(request.root / phase.experiment.name)
     pools = Pools()
@@ -103,13 +123,21 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
         pools = pools_there(profile, names, ask_slurm=request.cluster)
     every = expand(phase, window=models.window, known=runs_in(experiment))
     runs = every if request.limit is None else every[: request.limit]
-    notes = [*notes_of_place, *pools.notes, *phase.notes, *models.notes]
+    notes = [*models.doubts, *notes_of_place, *pools.notes, *phase.notes, *models.notes]
     if phase.seed_is_default:
         notes.append("`experiment.seed` is not set: 0 is used")
     if request.limit is not None and len(runs) < len(every):
         notes.append(f"--limit: the first {len(runs)} of {len(every)} runs")
     notes += window_note(experiment, every, models)
     done = experiment.finished() if experiment.exists() else set()
+    gone = left_out(
+        runs_in(experiment)().values() if done else (),
+        every,
+        finished=done,
+        out_of_id=settings_out_of_id(workload.settings_type),
+    )
+    if gone is not None and not request.replace_grid:
+        notes.append(f"{gone.words}: `run` refuses that without --replace-grid")
     with of_file(request.config):
         facts = look_at_engines(
             phase,
@@ -130,6 +158,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
             local_workers=request.n_jobs,
             facts=facts,
             notes=notes,
+            overridden=phase.overridden,
             done=done,
             folder=str(experiment.folder),
             is_preregistered=phase.experiment.preregistration is not None,
@@ -146,6 +175,7 @@ def prepare(request: Request, *, only_plan: bool = False) -> Prepared:
         workload=workload,
         profile=profile if request.cluster else None,
         facts=facts,
+        left_out=gone,
     )
 
 

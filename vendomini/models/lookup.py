@@ -96,14 +96,24 @@ def spec_of_file(file: Path, *, id: str, weight_bytes: int | None = None) -> Mod
     return replace(spec, sources={**spec.sources, "config": str(file)})
 
 
+def is_listed(name: str) -> bool:
+    """Whether the catalogue has the model of this name."""
+    return catalogue.find(name) is not None
+
+
+def nearest_names(name: str) -> list[str]:
+    """The three names of the catalogue that are most like this one."""
+    names = {
+        key(each, 0): each for entry in catalogue.entries() for each in (entry.id, *entry.aliases)
+    }
+    return [names[each] for each in _nearest(key(name, 0), sorted(names))]
+
+
 # -- private -------------------------------------------------------------------------------
 
 
 def _unknown(name: str) -> ConfigError:
-    names = {
-        key(each, 0): each for entry in catalogue.entries() for each in (entry.id, *entry.aliases)
-    }
-    near = ", ".join(f"`{names[each]}`" for each in _nearest(key(name, 0), sorted(names)))
+    near = ", ".join(f"`{each}`" for each in nearest_names(name))
     return ConfigError(
         f"nothing is known of the model `{name}`: it is not on this machine, not in the "
         "catalogue, and its name says no size",

@@ -39,6 +39,7 @@ def make_plan(
     local_workers: int,
     facts: EngineFacts = NOTHING_KNOWN,
     notes: Sequence[str] = (),
+    overridden: Sequence[str] = (),
     done: AbstractSet[str] = frozenset(),
     folder: str | None = None,
     is_preregistered: bool = False,
@@ -46,7 +47,8 @@ def make_plan(
     """Decide for each group. With a profile the jobs are Slurm's, without they are local.
 
     `done` are the ids of runs that are finished and write nothing any more, `folder` is the
-    experiment's; both act on nothing but what the plan says is written. `is_preregistered`: the
+    experiment's; both act on nothing but what the plan says is written. Of settings `overridden` by
+    the command line a note says which do nothing. `is_preregistered`: the
     phase names a preregistration, so nothing takes an engine's place unless it says so.
 
     Raises `ConfigError` if a run's settings are impossible together or for its model, `PlanError`
@@ -101,6 +103,7 @@ def make_plan(
     )
     heard = [
         *_inert_notes(by_key, typed, workload),
+        *_idle_notes(by_key, typed, workload, overridden),
         *dict.fromkeys(workload.notes(arms)),
         *_download_notes(groups, facts, is_here=profile is None),
         *([] if profile is None else _crowd_notes(groups)),
@@ -265,3 +268,20 @@ def _inert_notes(
         for axis, why in workload.inert(typed[key], tuple(members[0].arm)).items():
             notes[f"axis `{axis}` does nothing here: {why}"] = None
     return list(notes)
+
+
+def _idle_notes(
+    by_key: Mapping[str, Sequence[Run]],
+    typed: Mapping[str, Any],
+    workload: Workload,
+    overridden: Sequence[str],
+) -> list[str]:
+    """Of what the command line set, what acts on no run at all."""
+    idle: dict[str, str] = {}
+    for at, (key, members) in enumerate(by_key.items()):
+        arm = tuple(members[0].arm)
+        asked = tuple(name for name in overridden if name not in arm)
+        found = workload.inert(typed[key], (*arm, *asked))
+        here = {name: found[name] for name in asked if name in found}
+        idle = here if at == 0 else {name: why for name, why in idle.items() if name in here}
+    return [f"`{name}` does nothing here: {why}" for name, why in idle.items()]
