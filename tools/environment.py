@@ -80,7 +80,7 @@ def newest_python() -> str:
         for folder in folders:
             python = folder / f"python3.{minor}"
             # pyenv has a file of that name for each Python it has, also for one it will not start.
-            asked = [python, "-c", "import ensurepip, venv"]
+            asked: list[str | Path] = [python, "-c", "import ensurepip, venv"]
             if python.is_file() and subprocess.run(asked, capture_output=True).returncode == 0:
                 return str(python)
     return sys.executable
@@ -177,7 +177,7 @@ def _refuse_cuda() -> NoReturn:
 
 def _by_uv(python: Path, what: list[str], arguments: argparse.Namespace) -> str | None:
     """None, or why uv could not."""
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check"]
     if subprocess.run([*pip, "install", "-qq", UV], check=False).returncode != 0:
         return f"pip cannot install `{UV}`"
     listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=True)
@@ -185,7 +185,7 @@ def _by_uv(python: Path, what: list[str], arguments: argparse.Namespace) -> str 
     with tempfile.TemporaryDirectory() as name:
         excluded = Path(name) / "excluded.txt"
         excluded.write_text("".join(f"{package}\n" for package in arguments.without))
-        command = [python.with_name("uv"), "pip", "install", "--python", python]
+        command: list[str | Path] = [python.with_name("uv"), "pip", "install", "--python", python]
         command += ["--excludes", excluded, *what]
         backend: list[str] = []
         if arguments.cpu_torch:
@@ -210,7 +210,8 @@ def _by_uv(python: Path, what: list[str], arguments: argparse.Namespace) -> str 
 
 def _pip_would_get_cuda(python: Path, what: list[str]) -> bool:
     """Whether pip would install a torch for CUDA; False, too, where it cannot say."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run"]
+    command: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check"]
+    command += ["install", "--dry-run"]
     done = subprocess.run(
         [*command, "--quiet", "--report", "-", *what], stdout=subprocess.PIPE, text=True
     )
@@ -221,7 +222,8 @@ def _pip_would_get_cuda(python: Path, what: list[str]) -> bool:
 
 
 def _pip(python: Path, *words: str) -> None:
-    command = [python, "-m", "pip", "--disable-pip-version-check", words[0], "--quiet", *words[1:]]
+    command: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check"]
+    command += [words[0], "--quiet", *words[1:]]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         sys.exit(f"error: pip could not {words[0]} {' '.join(words[1:])}")
