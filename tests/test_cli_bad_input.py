@@ -430,7 +430,7 @@ def test_fewer_than_one_is_refused(refusal: Refusal, write: Write, option: str, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["status"], "Missing argument 'EXPERIMENT'"),
+        (["collect"], "Missing argument 'EXPERIMENT'"),
         (["rnu"], "No such command 'rnu'"),
         (["run", "x.yaml", "--n-jobs", "two"], "'--n-jobs'"),
         (["run", "x.yaml", "--clustr"], "--clustr"),

@@ -37,6 +37,13 @@ RUN_PARTS = ("arm.", "outcome.", "pe.", "served.", "error.", "import.")
 ``import.`` is of runs that another program played."""
 
 
+RUN_LABELS = (
+    *("experiment", "phase_file", "workload", "workload_version", "model", "model_revision"),
+    *("agent_kind", "seed"),
+)
+"""Columns that say what a run is of, constant or not."""
+
+
 # -- rows ---------------------------------------------------------------------------------
 
 

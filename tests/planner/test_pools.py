@@ -199,7 +199,7 @@ def test_a_profile_describes_nodes(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("gpus: {old: V100-16}", "gpus: {old: V100}", "line 2: `gpus.old` is `V100`: GPU `V100` m"),
-        ("gpus: {old: V100-16}", "gpus: {old: Z9}", "no GPU `Z9` is known | There are"),
+        ("gpus: {old: V100-16}", "gpus: {old: Z9}", "no GPU `Z9` is known | did you mean"),
         ("gpu_type: a100_80gb", "gpu_type: a100", "line 6: `nodes[0].gpu_type` is `a100`, which m"),
         ("gpu_type: a100_80gb", "gpu_type: new", "`nodes[0].gpu_type` is `new`, which is the type"),
         ("    gpu_type: a100_80gb\n", "", "line 4: `nodes[0]` says neither `gpu` nor `gpu_type`"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from vendomini.collect.labels import labels, labels_of_play
+from vendomini.collect.labels import labels
 from vendomini.errors import ConfigError
 from vendomini.phase import Run, setting, settings_of
 from vendomini.standing import states
@@ -43,7 +43,6 @@ def run_rows(
         nothing |= {f"outcome.{name}": None for name in workload.derived_columns()}
     nothing |= {f"served.{name}": None for name in Served.__struct_fields__}
     nothing |= {"error.kind": None, "error.message": None}
-    workers = experiment.workers()
     errors = experiment.errors({run for run, is_in in state.items() if is_in == "failed"})
     for run in runs:
         settings = flat(run.settings)
@@ -66,7 +65,6 @@ def run_rows(
             for key, value in flat(outcome).items():
                 row[key if key.startswith("pe.") else f"outcome.{key}"] = value
             row.update((f"served.{k}", v) for k, v in msgspec.structs.asdict(result.served).items())
-            row |= labels_of_play(result.served, workers.get(result.served.incarnation))
         elif run.id in errors:
             last = errors[run.id][-1]
             row.update({"error.kind": last.kind, "error.message": last.message})

@@ -160,7 +160,7 @@ def _add_document(draft: Draft, document: Document) -> None:
 
 def _refuse_twice(draft: Draft, document: Document, *, is_old: bool) -> None:
     """One file that says a setting in its section and otherwise under `fixed` means one of the two.
-    What the predecessor did with such a file is known: `fixed` won."""
+    Of a file in older words it is known which: `fixed` won."""
     fixed = document.data.get(FIXED)
     own = {name: value for name, value in document.data.items() if name not in PARTS}
     written = dict(leaves(own))

@@ -57,14 +57,14 @@ def _run(request: Request, voice: Voice, *, joins: bool) -> Played:
         )
     prepared = prepare(request)
     refuse_unplayable(prepared.plan, prepared.runs)
+    refuse_missing(prepared.plan, profile=prepared.profile, facts=prepared.facts)
+    prepared, _ = checked(request, prepared, meanwhile=voice.meanwhile)
     if prepared.left_out is not None and not request.replace_grid:
         raise ConfigError(
             f"in experiment `{prepared.plan.name}` {prepared.left_out.words}",
             hint="play this beside them, as experiment.name=NEW; or take them out of the grid with "
             "--replace-grid: they are kept, and marked in the tables",
         )
-    refuse_missing(prepared.plan, profile=prepared.profile, facts=prepared.facts)
-    prepared, _ = checked(request, prepared, meanwhile=voice.meanwhile)
     experiment = Experiment(request.root / prepared.plan.name)
     play = way_to_play(
         experiment, prepared.plan, prepared.runs, prepared.profile, voice=voice, joins=joins

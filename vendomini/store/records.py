@@ -193,6 +193,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     attention: str | None = None  # how the engine computes it, where that is known
     fell_back_from: str | None = None  # the backend in whose place it was served; None: none's
     fell_back_why: str | None = None  # why that one could not start
+    version: str | None = None  # VendoMini's; None, as the next two: one that did not say
+    dtype: str | None = None  # in which the engine computed, where it or the phase says so
+    quantization: str | None = None
 
 
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vendomini import __version__
 from vendomini.engines.registry import usd_of
 from vendomini.errors import (
     ConfigError,
@@ -182,6 +183,11 @@ class Player:
             attention=None if serving is None else serving.facts.get("attention"),
             fell_back_from=None if serving is None else serving.fell_back_from,
             fell_back_why=None if serving is None else serving.fell_back_why,
+            version=__version__,
+            dtype=None
+            if serving is None
+            else serving.facts.get("dtype") or serving.spec.settings.dtype,
+            quantization=None if serving is None else serving.spec.settings.quantization,
         )
 
     async def _publish(self, record: ResultRecord) -> None:

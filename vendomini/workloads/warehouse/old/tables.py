@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vendomini.store.disk import Disk
 from vendomini.store.records import Served
 from vendomini.tables import (
+    RUN_LABELS,
     STEP_ROWS_AT_ONCE,
     flat,
     outcome_columns,
@@ -185,6 +186,7 @@ def run_row(folder: Folder) -> Tree:
         "replication": replication if isinstance(replication, int) else None,
         "world": str(replication) if isinstance(replication, int) else None,
     }
+    row |= dict.fromkeys(RUN_LABELS)
     row |= {f"arm.{key}": value for key, value in _arm(params).items()}
     row |= dict.fromkeys((*outcome_columns(Outcome), *map("outcome.{}".format, COLUMNS)))
     row |= {f"served.{name}": None for name in Served.__struct_fields__}
