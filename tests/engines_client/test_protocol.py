@@ -17,7 +17,7 @@ from vendomini.chat import (
 )
 from vendomini.engines.backend import Dialect
 from vendomini.engines.habits import Habits
-from vendomini.engines.manner import Manner
+from vendomini.engines.manner import Manner, lesson
 from vendomini.engines.protocol import (
     chat_body,
     chat_reply,
@@ -607,6 +607,21 @@ def test_a_refusal_of_any_length_is_read_in_no_time(word: str) -> None:
         assert refused_parameter(each) is None
         assert prompt_tokens_in(each) == 0
     assert time.process_time() - began < 1
+
+
+def test_a_schema_is_put_in_the_form_that_llama_cpp_for_python_takes() -> None:
+    told = complaint_of(
+        b"""{"error": {"message": "[{'type': 'literal_error', 'loc': ('body', 'response_format', """
+        b"""'type'), 'msg': \\"Input should be 'text' or 'json_object'\\"}]", "code": null}}"""
+    )
+    schema = '{"type": "object"}'
+    request = chat(reply_format=ReplyFormat(kind="schema", json_schema=schema))
+    taught = lesson(told, request, Manner(), failed=True)
+    assert taught is not None
+    manner = taught.learned(Manner())
+    body = json.loads(chat_body(request, model="m", dialect="openai", manner=manner))
+    assert body["response_format"] == {"type": "json_object", "schema": {"type": "object"}}
+    assert lesson(told, chat(), Manner(), failed=True) is None
 
 
 def test_a_parameter_is_left_out_only_at_the_value_that_needs_no_saying() -> None:

@@ -4,6 +4,7 @@ A lesson is learned once and holds for all requests that follow. What cannot be 
 without changing what was asked is one error that names the setting, before runs are spent.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from vendomini.chat import MODEL, ChatRequest, CompletionRequest, Message
@@ -18,6 +19,8 @@ from vendomini.engines.words import (
     refused_parameter,
 )
 from vendomini.errors import EngineLacks
+
+_WANTS_OBJECT = re.compile(r"response_format.{0,80}should be 'text' or 'json_object'", re.DOTALL)
 
 DEFAULT = 1.0
 """What temperature and top_p are in OpenAI's protocol where a request does not say."""
@@ -43,13 +46,15 @@ class Manner:
 
     `folds_system`: system texts lead the next user message. `alternates`: messages of one speaker
     in a row are one. `fills_empty`: an empty message of the assistant says that it was. `limit` is
-    its name for `max_tokens`. `left_out` is what it does not take and need not be told.
+    its name for `max_tokens`. `schema_in_object`: a schema goes with the type `json_object`, as
+    llama.cpp's server for Python has it. `left_out` is what it does not take and need not be told.
     """
 
     folds_system: bool = False
     alternates: bool = False
     fills_empty: bool = False
     limit: str = "max_tokens"
+    schema_in_object: bool = False
     left_out: frozenset[str] = frozenset()
 
     def put(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -114,6 +119,14 @@ def lesson(
                 "says so",
                 change={"fills_empty": True},
             )
+    has_schema = request.reply_format.json_schema is not None
+    if has_schema and not asked.schema_in_object and _WANTS_OBJECT.search(words):
+        return Lesson(
+            name="schemas",
+            fact="sent as `json_object` with a `schema`",
+            said="the server takes no `json_schema`: a schema is sent as `json_object` with it",
+            change={"schema_in_object": True},
+        )
     refused = refused_parameter(complaint)
     if refused is None or (failed and refused != "response_format"):
         return None

@@ -102,7 +102,10 @@ def _common(
     if request.seed is not None:
         body["seed"] = request.seed
     schema = request.reply_format.json_schema
-    if schema is not None:
+    if schema is not None and manner.schema_in_object:
+        raw = msgspec.Raw(schema.encode())
+        body["response_format"] = {"type": "json_object", "schema": raw}
+    elif schema is not None:
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {
